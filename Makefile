@@ -1,0 +1,27 @@
+# `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
+.PHONY: verify fix shape deny demo
+
+# The tests come last, so that the run ends with their summary.
+verify:
+	cargo fmt --all -- --check
+	scripts/check-boundaries.sh
+	scripts/check-dependencies.sh
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo test --workspace --locked
+
+fix:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# The largest files and the longest functions: to look at, never a failure.
+shape:
+	@scripts/shape.sh
+
+# Bans, licences, sources; advisories where their database can be reached.
+deny:
+	@scripts/deny.sh
+
+# The whole thing on this machine. Arguments: make demo ARGS="--input events.ndjson --key '{/customer}'"
+demo:
+	cargo run --release --locked -p sluicegate-cli -- demo $(ARGS)

@@ -1,0 +1,147 @@
+//! Cuts and what names them: a shard is divided into batches, and the division is remembered.
+//!
+//! A cut is made once, recorded in the lease row, and from then on means the same records and the same items
+//! to whoever delivers it. Amending it (an exclusion, another packing version, dropping it) raises its revision.
+
+use std::sync::Arc;
+
+use crate::parameters::PackingParameters;
+use crate::position::Position;
+use crate::record::{ArrivalMillis, Record};
+use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
+
+/// The identity of a batch: never a sentinel, so it means the same range for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId {
+    /// The shard it was cut from.
+    pub shard: ShardId,
+    /// How often an operator had moved the row back when it was cut.
+    pub epoch: u32,
+    /// Sequence number of the first record, included.
+    pub first: SequenceNumber,
+    /// Sequence number of the last record, included.
+    pub to: SequenceNumber,
+}
+
+/// Events that will not be stored with their batch: from one user record to another, both included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusion {
+    /// First excluded event.
+    pub from: (SequenceNumber, SubSequenceNumber),
+    /// Last excluded event.
+    pub to: (SequenceNumber, SubSequenceNumber),
+}
+
+impl Exclusion {
+    /// Whether it covers this event.
+    pub fn covers(&self, sequence_number: &SequenceNumber, sub: SubSequenceNumber) -> bool {
+        let from_ok = (&self.from.0, self.from.1) <= (sequence_number, sub);
+        from_ok && (sequence_number, sub) <= (&self.to.0, self.to.1)
+    }
+}
+
+/// What is recorded of a batch before it is delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// Sequence number of the first record, included.
+    pub first: SequenceNumber,
+    /// Sequence number of the last record, included.
+    pub last: SequenceNumber,
+    /// User records of the first record up to and including this one are already stored (a KCL position inside
+    /// an aggregated record); `None` takes the first record whole.
+    pub behind_sub: Option<SubSequenceNumber>,
+    /// Index of the last user record of the last record; 0 in a plain record. Recorded so that the checkpoint
+    /// left behind is one that KCL resumes from.
+    pub last_sub: SubSequenceNumber,
+    /// How many Kinesis records lie between, both ends counted.
+    pub records: u64,
+    /// What the items look like.
+    pub parameters: Arc<PackingParameters>,
+    /// Version of framing, compression and splitting into parts.
+    pub packing_version: u32,
+    /// How often the cut was amended.
+    pub revision: u32,
+    /// Events left out of the items; they only grow.
+    pub exclusions: Vec<Exclusion>,
+    /// Its records were lost and the gap accepted: it commits in its turn and delivers nothing.
+    pub dropped: bool,
+}
+
+impl Cut {
+    /// The identity of its batch.
+    pub fn id(&self, shard: &ShardId, epoch: u32) -> BatchId {
+        BatchId { shard: shard.clone(), epoch, first: self.first.clone(), to: self.last.clone() }
+    }
+
+    /// The position of having finished it. A Kinesis record is never split between batches, so the last record
+    /// is finished whole.
+    pub fn end(&self) -> Position {
+        Position::At(self.last.clone(), self.last_sub)
+    }
+
+    /// The same records under another packing version: the next revision, exclusions kept.
+    pub fn amended_to_packing_version(&self, packing_version: u32) -> Self {
+        Self { packing_version, revision: self.revision + 1, ..self.clone() }
+    }
+
+    /// Whether an event is left out.
+    pub fn excludes(&self, sequence_number: &SequenceNumber, sub: SubSequenceNumber) -> bool {
+        self.exclusions.iter().any(|exclusion| exclusion.covers(sequence_number, sub))
+    }
+}
+
+/// An announced batch with its records: what a sink is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Its identity: the same for ever, whoever delivers it.
+    pub id: BatchId,
+    /// What was announced of it.
+    pub cut: Cut,
+    /// Arrival of the cut's first record, exclusions or not: part of item keys.
+    pub arrival: ArrivalMillis,
+    /// Its records in shard order, exclusions still among them.
+    pub records: Vec<Record>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(n: u32) -> SequenceNumber {
+        SequenceNumber::parse(n.to_string()).unwrap()
+    }
+
+    #[test]
+    fn an_exclusion_covers_both_its_ends_and_what_lies_between() {
+        let exclusion =
+            Exclusion { from: (seq(9), SubSequenceNumber(1)), to: (seq(10), SubSequenceNumber(0)) };
+        assert!(!exclusion.covers(&seq(9), SubSequenceNumber(0)));
+        assert!(exclusion.covers(&seq(9), SubSequenceNumber(1)));
+        assert!(exclusion.covers(&seq(9), SubSequenceNumber(7)));
+        assert!(exclusion.covers(&seq(10), SubSequenceNumber(0)));
+        assert!(!exclusion.covers(&seq(10), SubSequenceNumber(1)));
+    }
+
+    #[test]
+    fn another_packing_version_raises_the_revision_and_keeps_exclusions() {
+        let cut = Cut {
+            first: seq(1),
+            last: seq(3),
+            behind_sub: None,
+            last_sub: SubSequenceNumber(0),
+            records: 3,
+            parameters: Arc::new(PackingParameters::default()),
+            packing_version: 1,
+            revision: 4,
+            exclusions: vec![Exclusion {
+                from: (seq(2), SubSequenceNumber(0)),
+                to: (seq(2), SubSequenceNumber(0)),
+            }],
+            dropped: false,
+        };
+        let amended = cut.amended_to_packing_version(2);
+        assert_eq!((amended.packing_version, amended.revision), (2, 5));
+        assert_eq!(amended.exclusions, cut.exclusions);
+        assert_eq!(amended.id(&ShardId::new("s"), 0), cut.id(&ShardId::new("s"), 0));
+    }
+}

@@ -1,0 +1,197 @@
+//! The packing parameters: everything beside the records that decides what a batch's items look like.
+//!
+//! They are recorded with the cut, so that whoever redelivers it, under whatever configuration, makes the same
+//! items under the same keys (law D3).
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::key_template::KeyTemplate;
+
+/// The version of decoding, filtering, grouping and keys that this build writes and reads. No amendment changes
+/// it; who lacks a recorded one is not eligible for the lease.
+pub const DECODING_VERSION: u32 = 1;
+
+/// Which aggregate key an event belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum AggregateKey {
+    /// The partition key it was published with.
+    #[default]
+    PartitionKey,
+    /// A template over the fields of the event.
+    Template(KeyTemplate),
+}
+
+impl From<AggregateKey> for String {
+    fn from(key: AggregateKey) -> Self {
+        match key {
+            AggregateKey::PartitionKey => AggregateKey::PARTITION_KEY.to_owned(),
+            AggregateKey::Template(template) => template.to_string(),
+        }
+    }
+}
+
+impl TryFrom<String> for AggregateKey {
+    type Error = crate::key_template::KeyTemplateError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == Self::PARTITION_KEY {
+            Ok(Self::PartitionKey)
+        } else {
+            KeyTemplate::parse(&text).map(Self::Template)
+        }
+    }
+}
+
+impl AggregateKey {
+    /// The word for [`AggregateKey::PartitionKey`] in configuration and in recorded parameters.
+    pub const PARTITION_KEY: &'static str = "partition-key";
+}
+
+/// How a group of events is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Stored as it is.
+    None,
+    /// Zstandard at this level (1 to 19).
+    Zstd(i32),
+}
+
+/// A range of hash keys, both ends included: 0 to 2^128 - 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKeyRange {
+    /// Lowest hash key.
+    pub start: u128,
+    /// Highest hash key.
+    pub end: u128,
+}
+
+/// What decides, with the records, the items of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackingParameters {
+    /// Which group an event belongs to.
+    pub aggregate_key: AggregateKey,
+    /// Most bytes of one item, attribute names counted.
+    pub max_item_bytes: u32,
+    /// Over how many suffixes one aggregate key is spread; 1 is none.
+    pub spread: u32,
+    /// How groups are compressed.
+    pub codec: Codec,
+    /// Days after arrival at which items expire; none keeps them.
+    pub ttl_days: Option<u32>,
+    /// Version of decoding, grouping and keys.
+    pub decoding_version: u32,
+    /// User records whose hash key lies outside are not of this shard (KPL aggregates across a reshard).
+    pub hash_range: Option<HashKeyRange>,
+}
+
+/// Why packing parameters cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ParametersError {
+    /// `max_item_bytes` outside what DynamoDB stores and the format needs.
+    #[error("max_item_bytes is {given}: give {min} to {max}", min = PackingParameters::MIN_ITEM_BYTES, max = PackingParameters::MAX_ITEM_BYTES)]
+    ItemBytes {
+        /// What was given.
+        given: u32,
+    },
+    /// `spread` outside its range.
+    #[error("spread is {given}: give 1 to {max}", max = PackingParameters::MAX_SPREAD)]
+    Spread {
+        /// What was given.
+        given: u32,
+    },
+    /// A zstd level outside its range.
+    #[error("zstd level is {given}: give 1 to 19")]
+    Level {
+        /// What was given.
+        given: i32,
+    },
+    /// The encoding would crowd the lease row.
+    #[error("the packing parameters take {bytes} bytes in the lease row, more than {max}: shorten the key template", max = PackingParameters::MAX_ENCODED_BYTES)]
+    Encoding {
+        /// What they take.
+        bytes: usize,
+    },
+}
+
+impl PackingParameters {
+    /// Largest item DynamoDB stores, attribute names counted: 400 KB = 409,600 bytes (DynamoDB quotas page).
+    pub const MAX_ITEM_BYTES: u32 = 409_600;
+    /// Below this an item would be mostly keys.
+    pub const MIN_ITEM_BYTES: u32 = 4_096;
+    /// Default: 4 KiB below the limit, so that what DynamoDB counts beside names and values never surprises.
+    pub const DEFAULT_ITEM_BYTES: u32 = 405_504;
+    /// Most suffixes of one key.
+    pub const MAX_SPREAD: u32 = 1_000;
+    /// Most bytes of encoded parameters (design: a configuration above it is refused).
+    pub const MAX_ENCODED_BYTES: usize = 1_024;
+
+    /// Checks ranges that no type can hold.
+    ///
+    /// # Errors
+    /// The first value outside its range.
+    pub fn check(&self) -> Result<(), ParametersError> {
+        if !(Self::MIN_ITEM_BYTES..=Self::MAX_ITEM_BYTES).contains(&self.max_item_bytes) {
+            return Err(ParametersError::ItemBytes { given: self.max_item_bytes });
+        }
+        if !(1..=Self::MAX_SPREAD).contains(&self.spread) {
+            return Err(ParametersError::Spread { given: self.spread });
+        }
+        if let Codec::Zstd(level) = self.codec
+            && !(1..=19).contains(&level)
+        {
+            return Err(ParametersError::Level { given: level });
+        }
+        let bytes = crate::state::encoded_parameters_bytes(self);
+        if bytes > Self::MAX_ENCODED_BYTES {
+            return Err(ParametersError::Encoding { bytes });
+        }
+        Ok(())
+    }
+}
+
+impl Default for PackingParameters {
+    fn default() -> Self {
+        Self {
+            aggregate_key: AggregateKey::PartitionKey,
+            max_item_bytes: Self::DEFAULT_ITEM_BYTES,
+            spread: 1,
+            codec: Codec::Zstd(3),
+            ttl_days: None,
+            decoding_version: DECODING_VERSION,
+            hash_range: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_their_own_check() {
+        assert_eq!(PackingParameters::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn values_outside_their_ranges_are_named() {
+        let base = PackingParameters::default();
+        let big = PackingParameters { max_item_bytes: 409_601, ..base.clone() };
+        assert_eq!(big.check(), Err(ParametersError::ItemBytes { given: 409_601 }));
+        let none = PackingParameters { spread: 0, ..base.clone() };
+        assert_eq!(none.check(), Err(ParametersError::Spread { given: 0 }));
+        let level = PackingParameters { codec: Codec::Zstd(20), ..base };
+        assert_eq!(level.check(), Err(ParametersError::Level { given: 20 }));
+    }
+
+    #[test]
+    fn a_template_that_would_crowd_the_row_is_refused() {
+        let template = KeyTemplate::parse(&format!("{{/a}}{}", "x".repeat(1_100))).unwrap();
+        let parameters = PackingParameters {
+            aggregate_key: AggregateKey::Template(template),
+            ..PackingParameters::default()
+        };
+        assert!(matches!(parameters.check(), Err(ParametersError::Encoding { .. })));
+    }
+}

@@ -1,0 +1,113 @@
+//! Wires a worker together; with `commands`, the only file that names adapters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry, ensure_tables, worker_table_name};
+use sluicegate_lease::{Clock, WorkerRegistry};
+use sluicegate_sink::dynamodb::{DynamoDbItems, dynamodb_sink, ensure_table};
+use sluicegate_sink::{Offload, PackingSinkOptions, Reader, Sink, StdoutSink};
+use sluicegate_worker::kinesis::KinesisStream;
+use sluicegate_worker::nudge::HttpNudge;
+use sluicegate_worker::offload::BlockingPool;
+use sluicegate_worker::worker::unique_id;
+use sluicegate_worker::{Config, Metrics, Worker};
+
+use crate::aws::Aws;
+
+/// Where batches go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SinkKind {
+    /// Compressed items in a DynamoDB table.
+    Dynamodb,
+    /// Events as lines on standard output, at least once.
+    Stdout,
+}
+
+/// What a worker is told beside its configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerArgs {
+    pub(crate) stream: String,
+    pub(crate) application: String,
+    pub(crate) table: String,
+    pub(crate) sink: SinkKind,
+    pub(crate) admin: SocketAddr,
+    pub(crate) create_tables: bool,
+    pub(crate) packing_versions: Option<Vec<u32>>,
+}
+
+/// The analytics table of an application, unless another is named.
+pub(crate) fn default_table(application: &str) -> String {
+    format!("{application}-events")
+}
+
+/// Creates or checks the tables and puts a worker together on them.
+pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyhow::Result<Worker> {
+    let clock = Clock::new();
+    let seed = config.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
+    tracing::info!(seed, "jitter is seeded");
+    let dynamodb = aws.dynamodb();
+    ensure_tables(&dynamodb, clock, &args.application, args.create_tables).await?;
+    let sink = sink(aws, &args, seed).await?;
+    let workers_table = worker_table_name(&args.application);
+    let registry = Arc::new(DynamoRegistry::new(dynamodb.clone(), &workers_table, &args.application));
+    let store = Arc::new(DynamoLeaseStore::new(dynamodb, &args.application));
+    let admin = sluicegate_worker::admin::bind(args.admin)
+        .await
+        .with_context(|| format!("cannot listen on {}: choose another --admin address", args.admin))?;
+    tracing::info!(address = %admin.local_addr()?, "admin server listens");
+    let beats = DynamoRegistry::new(
+        aws.dynamodb_alone(config.settings.failover_time / 6),
+        &workers_table,
+        &args.application,
+    );
+    let worker = Worker::builder(&args.application)
+        .worker_id(unique_id(&hostname()))
+        .settings(config.settings.clone())
+        .stream(KinesisStream::new(aws.kinesis(), &args.stream))
+        .tables(store, registry)
+        .heartbeat_thread(Box::new(move || Arc::new(beats) as Arc<dyn WorkerRegistry>))
+        .nudge(HttpNudge::new())
+        .sink(sink)
+        .metrics(Metrics::new().context("metrics")?)
+        .admin(admin)
+        .clock(clock)
+        .seed(seed)
+        .build()?;
+    Ok(worker)
+}
+
+async fn sink(aws: &Aws, args: &WorkerArgs, seed: u64) -> anyhow::Result<Arc<dyn Sink>> {
+    match args.sink {
+        SinkKind::Stdout => Ok(Arc::new(StdoutSink::new(std::io::stdout()))),
+        SinkKind::Dynamodb => {
+            let client = aws.dynamodb();
+            ensure_table(&client, &args.table, args.create_tables).await?;
+            let mut options = PackingSinkOptions::default();
+            if let Some(versions) = &args.packing_versions {
+                options.packing_versions.clone_from(versions);
+            }
+            let pool: Arc<dyn Offload> = Arc::new(BlockingPool::new(packing_threads()));
+            Ok(Arc::new(dynamodb_sink(client, &args.table, options, pool, seed)))
+        }
+    }
+}
+
+/// A reader of an analytics table.
+pub(crate) fn reader(aws: &Aws, table: &str) -> Reader {
+    Reader::new(Arc::new(DynamoDbItems::new(aws.dynamodb(), table)), SmallRng::from_os_rng().next_u64())
+}
+
+/// One for each processor: packing is pure computation.
+fn packing_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// The machine's name, for people who look at the worker table.
+fn hostname() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "worker".to_owned() } else { name }
+}

@@ -1,0 +1,69 @@
+//! `sluicegate read`: the stored events of a key, in order.
+
+use std::io::Write;
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context;
+use sluicegate_checkpoint::ArrivalMillis;
+use sluicegate_sink::TimeRange;
+
+use crate::app;
+use crate::aws::{Aws, AwsArgs};
+use crate::exit::bad_config;
+
+/// Print the stored events of a key, in order of arrival, as newline-delimited JSON; checksums and parts are checked
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Aggregate key to read
+    #[arg(long)]
+    key: String,
+    /// Earliest arrival, RFC 3339, such as 2026-01-31T12:00:00Z
+    #[arg(long)]
+    from: Option<String>,
+    /// First arrival no longer wanted, RFC 3339
+    #[arg(long)]
+    to: Option<String>,
+    /// Analytics table [default: <application>-events]
+    #[arg(long, required_unless_present = "application")]
+    table: Option<String>,
+    /// Application whose table is read
+    #[arg(long)]
+    application: Option<String>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// Prints the events.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let range =
+        TimeRange { from: time("--from", args.from.as_deref())?, to: time("--to", args.to.as_deref())? };
+    let named = args.table.or_else(|| args.application.as_deref().map(app::default_table));
+    let table = named.unwrap_or_default();
+    let aws = Aws::load(&args.aws).await?;
+    let mut events = app::reader(&aws, &table).events(&args.key, range).await?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    while let Some(event) = events.next().await? {
+        let written = out.write_all(&event.data).and_then(|()| out.write_all(b"\n"));
+        if !written_or_closed(written)? {
+            return Ok(());
+        }
+    }
+    written_or_closed(out.flush()).map(drop)
+}
+
+/// Whether the reader of our output is still there: `head` closes it early, and that is no error.
+fn written_or_closed(written: std::io::Result<()>) -> anyhow::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output cannot be written"),
+    }
+}
+
+fn time(flag: &str, text: Option<&str>) -> anyhow::Result<Option<ArrivalMillis>> {
+    let Some(text) = text else { return Ok(None) };
+    let invalid = || bad_config(format!("{flag} is `{text}`: give a time such as 2026-01-31T12:00:00Z"));
+    let at = humantime::parse_rfc3339_weak(text).map_err(|_no_time| invalid())?;
+    let since = at.duration_since(UNIX_EPOCH).map_err(|_before_1970| invalid())?;
+    Ok(Some(ArrivalMillis(i64::try_from(since.as_millis()).map_err(|_too_late| invalid())?)))
+}

@@ -1,0 +1,87 @@
+//! `sluicegate run`: one worker of the fleet.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use sluicegate_worker::Config;
+use sluicegate_worker::config::{ENV_PREFIX, SETTINGS};
+use sluicegate_worker::telemetry::start_logging;
+
+use crate::app::{self, SinkKind, WorkerArgs};
+use crate::aws::{Aws, AwsArgs};
+use crate::exit::bad_config;
+use crate::stop;
+
+/// Run one worker: start as many as you like, at any time, on any machine; they share the stream's shards
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = settings_help())]
+pub(crate) struct Args {
+    /// Stream to read, by name or ARN
+    #[arg(long)]
+    stream: String,
+    /// Name of the application: its lease table, and what its workers share
+    #[arg(long)]
+    application: String,
+    /// Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:<RFC 3339>
+    #[arg(long)]
+    initial_position: Option<String>,
+    /// Analytics table [default: <application>-events]
+    #[arg(long)]
+    table: Option<String>,
+    /// Where batches go
+    #[arg(long, value_enum, default_value_t = SinkKind::Dynamodb)]
+    sink: SinkKind,
+    /// Address of the admin server: /livez, /metrics, /nudge; port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    admin: SocketAddr,
+    /// Configuration file (TOML); --help lists the settings
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Create tables that are not there (always on with --embedded)
+    #[arg(long)]
+    create_tables: bool,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+    /// Packing versions to make, ascending: for tests of a fleet of two builds
+    #[arg(long, hide = true, value_delimiter = ',')]
+    packing_versions: Option<Vec<u32>>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// The settings as `--help` lists them.
+fn settings_help() -> String {
+    let mut text = format!(
+        "Settings, in the file of --config or as environment variables ({ENV_PREFIX}FAILOVER_TIME=5s):\n"
+    );
+    for setting in SETTINGS {
+        text.push_str(&format!(
+            "  {} [default: {}]\n      {}\n",
+            setting.name, setting.default, setting.help
+        ));
+    }
+    text
+}
+
+/// Runs until SIGTERM or SIGINT, then finishes what is under way and frees its leases.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let overrides: Vec<_> =
+        args.initial_position.iter().map(|text| ("initial_position", text.clone())).collect();
+    let config = Config::load(args.config.as_deref(), &overrides).map_err(bad_config)?;
+    start_logging(&config.log, config.log_format);
+    let stop = stop::on_signal(args.until_stdin_closes)?;
+    let aws = Aws::load(&args.aws).await?;
+    let worker_args = WorkerArgs {
+        table: args.table.unwrap_or_else(|| app::default_table(&args.application)),
+        stream: args.stream,
+        application: args.application,
+        sink: args.sink,
+        admin: args.admin,
+        create_tables: args.create_tables || args.aws.is_embedded(),
+        packing_versions: args.packing_versions,
+    };
+    let worker = app::worker(&aws, &config, worker_args).await?;
+    worker.run(stop).await?;
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! The one place that prints: results on standard output, everything else on standard error.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is where printing is allowed")]
+
+use console::style;
+
+/// A result line.
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
+/// Something a person should know, beside the result.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// What went wrong.
+pub(crate) fn error(text: &str) {
+    eprintln!("{} {text}", style("error:").for_stderr().red().bold());
+}
+
+/// A result for machines: one JSON object on a line.
+pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    line(&serde_json::to_string(value)?);
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! The coordinator of one worker: observe -> plan -> act, for ever, then hand everything over.
+//!
+//! A round reads the lease rows, then the worker rows that explain their owners, plans, takes what the plan gives
+//! this worker, and tells the supervisor what to begin and what to hand over. It holds no authority: everything it
+//! does is a conditional write, or an instruction to a session that makes one.
+//!
+//! Rounds come every `failover_time / 2`, and at once when a worker joins, drains, leaves or falls silent, or when
+//! somebody nudges. Worker rows are looked at every `failover_time / 20`, and once more exactly when the next
+//! heartbeat would have stood still for long enough.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sluicegate_checkpoint::ShardId;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::fleet::WorkerState;
+use crate::heartbeat::WorkerStatus;
+use crate::model::{Lease, LeaseKey, WorkerId};
+use crate::plan::{LeaseAction, PlanPolicy, assign, plan};
+use crate::registry::WorkerRegistry;
+use crate::right::HeartbeatRight;
+use crate::shard_sync::has_begun;
+use crate::store::{LeaseStore, ReadError, Written};
+use crate::view::{FleetView, Health, Observer};
+
+/// What the supervisor is told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instruction {
+    /// Begin a session from this row: it was just taken, or it is ours and nobody works on it (rule R4).
+    Begin {
+        /// The row, as a take returned it or a strongly consistent read gave it.
+        row: Box<Lease>,
+    },
+    /// Finish the session and give the lease to this worker, or to nobody.
+    HandOver {
+        /// Which.
+        key: LeaseKey,
+        /// To whom.
+        to: Option<WorkerId>,
+        /// Where the new owner can be nudged.
+        address: Option<String>,
+    },
+    /// Somebody else owns the lease: end the session at once.
+    Abandon {
+        /// Which.
+        key: LeaseKey,
+    },
+}
+
+/// Times and bounds of a coordinator.
+#[derive(Debug, Clone)]
+pub struct CoordinatorConfig {
+    /// Who this is.
+    pub me: WorkerId,
+    /// How long a heartbeat must stand still before its worker is presumed dead.
+    pub failover_time: Duration,
+    /// Bounds for the plan.
+    pub policy: PlanPolicy,
+}
+
+/// What a coordinator works with.
+pub struct Coordinator {
+    /// Times and bounds.
+    pub config: CoordinatorConfig,
+    /// The lease table.
+    pub store: Arc<dyn LeaseStore>,
+    /// The worker table.
+    pub registry: Arc<dyn WorkerRegistry>,
+    /// The worker's clock.
+    pub clock: Clock,
+    /// The worker's right to act.
+    pub right: Arc<HeartbeatRight>,
+    /// What the heartbeat says of this worker.
+    pub status: WorkerStatus,
+    /// "Look now".
+    pub nudged: Arc<Notify>,
+    /// Shards of the last complete listing of the stream.
+    pub listed: watch::Receiver<Arc<BTreeSet<ShardId>>>,
+    /// To the supervisor.
+    pub instructions: mpsc::Sender<Instruction>,
+    /// The sessions of this worker; the supervisor ends them.
+    pub sessions: Sessions,
+    /// The last view, for metrics and probes.
+    pub view: watch::Sender<Option<Arc<FleetView>>>,
+    /// Called once a turn of the loop: the sign that it is not stuck.
+    pub on_turn: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Which leases of this worker have a session. The coordinator begins them, the supervisor ends them.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions {
+    keys: Arc<Mutex<BTreeSet<LeaseKey>>>,
+    ended: Arc<Notify>,
+}
+
+impl Sessions {
+    /// A session of this lease has ended.
+    pub fn end(&self, key: &LeaseKey) {
+        self.locked().remove(key);
+        self.ended.notify_one();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.locked().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.locked().is_empty()
+    }
+
+    fn begin(&self, key: LeaseKey) {
+        self.locked().insert(key);
+    }
+
+    fn contains(&self, key: &LeaseKey) -> bool {
+        self.locked().contains(key)
+    }
+
+    fn keys(&self) -> Vec<LeaseKey> {
+        self.locked().iter().cloned().collect()
+    }
+
+    /// Returns when there is none. *Cancelling it* is safe.
+    async fn all_ended(&self) {
+        while !self.is_empty() {
+            self.ended.notified().await;
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeSet<LeaseKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why a coordinator cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The tables refuse to be read.
+    #[error("the lease or worker table cannot be read")]
+    Read(#[from] ReadError),
+    /// The supervisor is gone.
+    #[error("nobody listens to the coordinator")]
+    Unheard,
+}
+
+impl Coordinator {
+    /// Looks, plans and acts until `drain` is cancelled; then has every session handed over and returns when all
+    /// have ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
+    ///
+    /// # Errors
+    /// The tables refuse for good.
+    pub async fn run(self, drain: CancellationToken) -> Result<(), CoordinatorError> {
+        let mut observer = Observer::new(self.config.me.clone(), self.config.failover_time);
+        let (look_every, round_every) = (self.config.failover_time / 20, self.config.failover_time / 2);
+        let mut last_view = None;
+        let mut next_round = self.clock.now();
+        while !drain.is_cancelled() {
+            (self.on_turn)();
+            if self.clock.now() >= next_round {
+                match self.round(&mut observer).await {
+                    Ok(view) => last_view = Some(view),
+                    Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => {
+                        tracing::warn!(%error, "round skipped");
+                    }
+                    Err(error) => return Err(error),
+                }
+                next_round = self.clock.now() + round_every;
+            }
+            let next_look = observer.next_silence().map_or(next_round, |at| at.min(next_round));
+            let next_look = next_look.min(self.clock.now() + look_every);
+            if self.wait(&drain, next_look).await {
+                next_round = self.clock.now();
+                continue;
+            }
+            if self.clock.now() < next_round && self.look(&mut observer).await {
+                next_round = self.clock.now();
+            }
+        }
+        self.drain(last_view).await
+    }
+
+    /// Waits for the next look; returns whether somebody nudged.
+    async fn wait(&self, drain: &CancellationToken, until: Instant) -> bool {
+        tokio::select! { biased;
+            () = drain.cancelled() => false,
+            () = self.nudged.notified() => true,
+            () = self.clock.sleep_until(until) => false,
+        }
+    }
+
+    /// Looks at the worker rows; returns whether anything calls for a round.
+    async fn look(&self, observer: &mut Observer) -> bool {
+        match self.registry.workers().await {
+            Ok(rows) => {
+                let changes = observer.see_workers(rows, self.clock.now());
+                for (worker_id, before, after) in &changes {
+                    tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
+                }
+                !changes.is_empty()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "worker rows were not read");
+                false
+            }
+        }
+    }
+
+    /// One round. Leases are read before workers: an owner that joined in between is then known, not mistaken for
+    /// one without a row.
+    async fn round(&self, observer: &mut Observer) -> Result<Arc<FleetView>, CoordinatorError> {
+        let leases = self.store.leases().await?;
+        let workers = self.registry.workers().await?;
+        let now = self.clock.now();
+        observer.see_workers(workers, now);
+        let view = Arc::new(observer.see_leases(leases, now));
+        self.view.send_replace(Some(Arc::clone(&view)));
+        if self.right.holds_now() {
+            self.adopt(&view).await?;
+            for action in plan(&view, &self.config.policy) {
+                self.act(action, &view).await?;
+            }
+        }
+        let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
+        self.status.update(|row| row.leases = held);
+        Ok(view)
+    }
+
+    /// Begins a session for each row that is ours without one, and abandons sessions whose row is somebody else's.
+    async fn adopt(&self, view: &FleetView) -> Result<(), CoordinatorError> {
+        let me = &self.config.me;
+        for (key, lease) in &view.leases {
+            let mine = lease.row.owner.as_ref() == Some(me);
+            if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
+                let row = self.store.lease(key).await?;
+                if let Some(row) = row.filter(|row| row.owner.as_ref() == Some(me)) {
+                    self.begin(row).await?;
+                }
+            }
+            if !mine && self.sessions.contains(key) && self.taken_away(key).await? {
+                self.instruct(Instruction::Abandon { key: key.clone() }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else owns the row: the scan may be older than our own take.
+    async fn taken_away(&self, key: &LeaseKey) -> Result<bool, CoordinatorError> {
+        let row = self.store.lease(key).await?;
+        Ok(row.is_none_or(|row| row.owner.as_ref() != Some(&self.config.me)))
+    }
+
+    async fn act(&self, action: LeaseAction, view: &FleetView) -> Result<(), CoordinatorError> {
+        match action {
+            LeaseAction::Take { key, why } => {
+                let Some(lease) = view.leases.get(&key) else { return Ok(()) };
+                match self.store.replace(&lease.row, &lease.row.taken_by(&self.config.me)).await {
+                    Ok(Written::Applied(row)) => {
+                        tracing::info!(lease_key = %key, ?why, from = ?lease.row.owner, "took a lease");
+                        self.begin(row).await?;
+                    }
+                    Ok(Written::Lost(_)) => tracing::debug!(lease_key = %key, "somebody else took the lease"),
+                    // If it was applied, the next round finds the row to be ours and adopts it.
+                    Err(error) => tracing::warn!(lease_key = %key, %error, "a take is undecided"),
+                }
+            }
+            LeaseAction::HandOver { key, to } if self.sessions.contains(&key) => {
+                self.hand_over(key, Some(to), view).await?;
+            }
+            LeaseAction::HandOver { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Begins a session, unless a parent is not finished: no child is read before its parents' end (law S1). A
+    /// scan is no snapshot, so each parent's row is read again here.
+    async fn begin(&self, row: Lease) -> Result<(), CoordinatorError> {
+        if !has_begun(&row) {
+            for parent in &row.parents {
+                let done = match self.store.lease(parent).await? {
+                    Some(parent) => parent.is_finished(),
+                    None => !self.listed.borrow().contains(parent),
+                };
+                if !done {
+                    tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
+                    return Ok(());
+                }
+            }
+        }
+        self.sessions.begin(row.key.clone());
+        self.instruct(Instruction::Begin { row: Box::new(row) }).await
+    }
+
+    async fn hand_over(
+        &self,
+        key: LeaseKey,
+        to: Option<WorkerId>,
+        view: &FleetView,
+    ) -> Result<(), CoordinatorError> {
+        let address =
+            to.as_ref().and_then(|to| view.workers.get(to)).and_then(|worker| worker.address.clone());
+        self.instruct(Instruction::HandOver { key, to, address }).await
+    }
+
+    async fn instruct(&self, instruction: Instruction) -> Result<(), CoordinatorError> {
+        self.instructions.send(instruction).await.map_err(|_closed| CoordinatorError::Unheard)
+    }
+
+    /// Hands every lease over, by the plan as it is without this worker, and waits until all sessions have ended.
+    async fn drain(&self, last_view: Option<Arc<FleetView>>) -> Result<(), CoordinatorError> {
+        self.status.update(|row| row.state = WorkerState::Draining);
+        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view));
+        let targets = assign(&view, &self.config.policy);
+        for key in self.sessions.keys() {
+            let to = targets.get(&key).cloned();
+            self.hand_over(key, to, &view).await?;
+        }
+        self.sessions.all_ended().await;
+        Ok(())
+    }
+
+    fn without_me(&self, view: &FleetView) -> FleetView {
+        let mut view = view.clone();
+        if let Some(me) = view.workers.get_mut(&self.config.me) {
+            me.health = Health::Draining;
+        }
+        view
+    }
+
+    fn empty_view(&self) -> FleetView {
+        FleetView { me: self.config.me.clone(), leases: BTreeMap::new(), workers: BTreeMap::new() }
+    }
+}

@@ -1,0 +1,145 @@
+//! The worker table in DynamoDB: hash `fleet`, range `workerId`; the row `~start` holds the fixed start.
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
+
+use super::error::{read_error, write_error};
+use super::rows::{
+    Attributes, FLEET, HEARTBEAT, Item, START_ROW, WORKER_ID, number, start_attributes, start_from,
+    worker_attributes, worker_from,
+};
+use crate::fleet::WorkerRow;
+use crate::registry::{FixedStart, WorkerRegistry};
+use crate::store::{ReadError, WriteError, Written};
+
+/// The worker rows of one fleet.
+#[derive(Debug, Clone)]
+pub struct DynamoRegistry {
+    client: Client,
+    table: String,
+    fleet: String,
+}
+
+impl DynamoRegistry {
+    /// Works on a table through a client whose own retries are off. `fleet` is the application's name.
+    pub fn new(client: Client, table: impl Into<String>, fleet: impl Into<String>) -> Self {
+        Self { client, table: table.into(), fleet: fleet.into() }
+    }
+}
+
+fn owned(attributes: Attributes) -> Item {
+    attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn unreadable(error: ReadError) -> WriteError {
+    WriteError::Refused { what: error.to_string(), source: Box::new(error) }
+}
+
+#[async_trait]
+impl WorkerRegistry for DynamoRegistry {
+    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(owned(start_attributes(&self.fleet, start))))
+            .condition_expression("attribute_not_exists(#id)")
+            .expression_attribute_names("#id", WORKER_ID)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match put.send().await {
+            Ok(_) => Ok(start),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(fixed)) => {
+                    fixed.item().map_or(Ok(start), |item| start_from(item).map_err(unreadable))
+                }
+                _ => Err(write_error(error, &self.table)),
+            },
+        }
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
+        let mut rows = Vec::new();
+        let mut from = None;
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#fleet = :fleet")
+                .expression_attribute_names("#fleet", FLEET)
+                .expression_attribute_values(":fleet", AttributeValue::S(self.fleet.clone()))
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|error| read_error(error, &self.table))?;
+            for item in page.items() {
+                let is_start = matches!(item.get(WORKER_ID), Some(AttributeValue::S(id)) if id == START_ROW);
+                if !is_start {
+                    rows.push(worker_from(item)?);
+                }
+            }
+            from = page.last_evaluated_key().cloned();
+            if from.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    async fn heartbeat(
+        &self,
+        expected: Option<u64>,
+        row: &WorkerRow,
+    ) -> Result<Written<WorkerRow>, WriteError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(owned(worker_attributes(&self.fleet, row))))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .expression_attribute_names("#heartbeat", HEARTBEAT);
+        let put = match expected {
+            None => put.condition_expression("attribute_not_exists(#heartbeat)"),
+            Some(heartbeat) => put
+                .condition_expression("#heartbeat = :heartbeat")
+                .expression_attribute_values(":heartbeat", number(heartbeat)),
+        };
+        match put.send().await {
+            Ok(_) => Ok(Written::Applied(row.clone())),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(lost)) => {
+                    lost.item().map(worker_from).transpose().map(Written::Lost).map_err(unreadable)
+                }
+                _ => Err(write_error(error, &self.table)),
+            },
+        }
+    }
+
+    async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {
+        let delete = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(FLEET, AttributeValue::S(self.fleet.clone()))
+            .key(WORKER_ID, AttributeValue::S(row.worker_id.to_string()))
+            .condition_expression("#heartbeat = :heartbeat")
+            .expression_attribute_names("#heartbeat", HEARTBEAT)
+            .expression_attribute_values(":heartbeat", number(row.heartbeat))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match delete.send().await {
+            Ok(_) => Ok(Written::Applied(())),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(lost)) => {
+                    Ok(Written::Lost(lost.item().map(|_| ())))
+                }
+                _ => Err(write_error(error, &self.table)),
+            },
+        }
+    }
+}

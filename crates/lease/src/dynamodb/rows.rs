@@ -1,0 +1,367 @@
+//! Rows <-> DynamoDB items. Attribute names, types and sentinels of the lease table are those of KCL 3.5
+//! (`DynamoDBLeaseSerializer`), so that either can take over from the other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use sluicegate_checkpoint::{HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber};
+
+use crate::fleet::{WorkerRow, WorkerState};
+use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
+use crate::registry::FixedStart;
+use crate::store::ReadError;
+
+pub(super) type Item = HashMap<String, AttributeValue>;
+/// Attributes in a fixed order, so that the same change gives the same request.
+pub(super) type Attributes = BTreeMap<&'static str, AttributeValue>;
+
+pub(super) const LEASE_KEY: &str = "leaseKey";
+pub(super) const LEASE_OWNER: &str = "leaseOwner";
+pub(super) const LEASE_COUNTER: &str = "leaseCounter";
+pub(super) const ENTITY_TYPE: &str = "entityType";
+const CHECKPOINT: &str = "checkpoint";
+const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
+const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+const PENDING: &str = "pendingCheckpoint";
+const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
+const PENDING_STATE: &str = "pendingCheckpointState";
+const PARENTS: &str = "parentShardId";
+const CHILDREN: &str = "childShardIds";
+const HASH_START: &str = "startingHashKey";
+const HASH_END: &str = "endingHashKey";
+const CHECKPOINT_OWNER: &str = "checkpointOwner";
+
+/// Attributes that a write must remove when the next row lacks them, whatever the read row said: KCL may have left
+/// them without a state that we could have read.
+pub(super) const REMOVED_WHEN_ABSENT: [&str; 2] = [PENDING, PENDING_SUB];
+
+/// Values of `entityType` that mark a lease; a row without one is a lease as well.
+const ENTITY_LEASE: &str = "LEASE";
+
+/// Whether an item is a lease row at all.
+pub(super) fn is_lease(item: &Item) -> bool {
+    match item.get(ENTITY_TYPE) {
+        Some(AttributeValue::S(entity)) => entity == ENTITY_LEASE,
+        Some(_) => false,
+        None => true,
+    }
+}
+
+/// The attributes of a lease row. A state too large to encode cannot get here: it is checked before a write.
+pub(super) fn lease_attributes(
+    lease: &Lease,
+) -> Result<Attributes, sluicegate_checkpoint::state::StateTooLarge> {
+    let mut item = Attributes::new();
+    item.insert(LEASE_KEY, text(lease.key.as_str()));
+    item.insert(LEASE_COUNTER, number(lease.counter.0));
+    item.insert(OWNER_SWITCHES, number(lease.owner_switches));
+    item.insert(CHECKPOINT, text(lease.checkpoint.as_column()));
+    item.insert(CHECKPOINT_SUB, number(lease.checkpoint.sub_sequence_number().0));
+    if let Some(owner) = &lease.owner {
+        item.insert(LEASE_OWNER, text(owner.as_str()));
+    }
+    if let Some(owner) = &lease.checkpoint_owner {
+        item.insert(CHECKPOINT_OWNER, text(owner.as_str()));
+    }
+    match &lease.pending {
+        Pending::None => {}
+        Pending::Unreadable { bytes, .. } => {
+            item.insert(PENDING_STATE, AttributeValue::B(Blob::new(bytes.as_ref())));
+        }
+        Pending::Ours(state) => {
+            item.insert(PENDING_STATE, AttributeValue::B(Blob::new(state.encode()?)));
+            if let Some(cut) = state.cuts.last() {
+                item.insert(PENDING, text(cut.last.as_str()));
+                item.insert(PENDING_SUB, number(cut.last_sub.0));
+            }
+        }
+    }
+    insert_set(&mut item, PARENTS, &lease.parents);
+    insert_set(&mut item, CHILDREN, &lease.children);
+    if let Some(range) = lease.hash_range {
+        item.insert(HASH_START, text(&range.start.to_string()));
+        item.insert(HASH_END, text(&range.end.to_string()));
+    }
+    Ok(item)
+}
+
+/// Reads a lease row back.
+pub(super) fn lease_from(item: &Item) -> Result<Lease, ReadError> {
+    let key = string(item, LEASE_KEY, "?")?.ok_or_else(|| malformed("?", "it has no leaseKey"))?;
+    let sub = SubSequenceNumber(unsigned(item, CHECKPOINT_SUB, &key)?.unwrap_or(0));
+    let column = string(item, CHECKPOINT, &key)?.ok_or_else(|| malformed(&key, "it has no checkpoint"))?;
+    let checkpoint =
+        Position::from_columns(&column, sub).map_err(|error| malformed(&key, &error.to_string()))?;
+    Ok(Lease {
+        owner: string(item, LEASE_OWNER, &key)?.map(WorkerId::new),
+        counter: LeaseCounter(unsigned(item, LEASE_COUNTER, &key)?.unwrap_or(0)),
+        owner_switches: unsigned(item, OWNER_SWITCHES, &key)?.unwrap_or(0),
+        checkpoint,
+        pending: pending_from(item),
+        parents: set(item, PARENTS, &key)?,
+        children: set(item, CHILDREN, &key)?,
+        hash_range: hash_range(item, &key)?,
+        checkpoint_owner: string(item, CHECKPOINT_OWNER, &key)?.map(WorkerId::new),
+        key: ShardId::new(key),
+    })
+}
+
+fn pending_from(item: &Item) -> Pending {
+    // KCL's create path writes the state as a number; that is no state of anybody's.
+    let Some(AttributeValue::B(blob)) = item.get(PENDING_STATE) else { return Pending::None };
+    match LeaseState::decode(blob.as_ref()) {
+        Ok(state) => Pending::Ours(state),
+        Err(why) => Pending::Unreadable { bytes: Bytes::copy_from_slice(blob.as_ref()), why },
+    }
+}
+
+fn hash_range(item: &Item, key: &str) -> Result<Option<HashKeyRange>, ReadError> {
+    let (Some(start), Some(end)) = (string(item, HASH_START, key)?, string(item, HASH_END, key)?) else {
+        return Ok(None);
+    };
+    let parse =
+        |text: String| text.parse().map_err(|_no_number| malformed(key, "its hash keys are no numbers"));
+    Ok(Some(HashKeyRange { start: parse(start)?, end: parse(end)? }))
+}
+
+pub(super) const FLEET: &str = "fleet";
+pub(super) const WORKER_ID: &str = "workerId";
+pub(super) const HEARTBEAT: &str = "heartbeat";
+/// Range key of the row that holds the fixed start; no worker id begins with `~`.
+pub(super) const START_ROW: &str = "~start";
+const ADDRESS: &str = "address";
+const STATE: &str = "state";
+const VERSION: &str = "version";
+const STATE_VERSION: &str = "stateVersion";
+const PACKING_VERSIONS: &str = "packingVersions";
+const LEASES: &str = "leases";
+const DEMAND: &str = "writeDemandMilli";
+const GRANT: &str = "writeGrantMilli";
+const BEHIND: &str = "behind";
+pub(super) const EXPIRES: &str = "expires";
+const POSITION: &str = "position";
+const TIMESTAMP: &str = "timestampMs";
+
+/// The attributes of a worker row.
+pub(super) fn worker_attributes(fleet: &str, row: &WorkerRow) -> Attributes {
+    let mut item = Attributes::new();
+    item.insert(FLEET, text(fleet));
+    item.insert(WORKER_ID, text(row.worker_id.as_str()));
+    item.insert(HEARTBEAT, number(row.heartbeat));
+    item.insert(STATE, text(row.state.as_str()));
+    item.insert(VERSION, text(&row.version));
+    item.insert(STATE_VERSION, number(u64::from(row.state_version)));
+    item.insert(LEASES, number(row.leases));
+    item.insert(DEMAND, number(row.write_demand_milli));
+    item.insert(GRANT, number(row.write_grant_milli));
+    item.insert(EXPIRES, AttributeValue::N(row.expires.to_string()));
+    if let Some(address) = &row.address {
+        item.insert(ADDRESS, text(address));
+    }
+    let versions = row.packing_versions.iter().map(|version| number(u64::from(*version))).collect();
+    item.insert(PACKING_VERSIONS, AttributeValue::L(versions));
+    let behind = row.behind.iter().map(|(shard, ms)| (shard.to_string(), number(*ms))).collect();
+    item.insert(BEHIND, AttributeValue::M(behind));
+    item
+}
+
+/// Reads a worker row back.
+pub(super) fn worker_from(item: &Item) -> Result<WorkerRow, ReadError> {
+    let id = string(item, WORKER_ID, "?")?.ok_or_else(|| malformed("?", "it has no workerId"))?;
+    let count = |name| unsigned(item, name, &id).map(|value| value.unwrap_or(0));
+    let mut versions = Vec::new();
+    if let Some(AttributeValue::L(list)) = item.get(PACKING_VERSIONS) {
+        for value in list {
+            versions.push(small(parse_number(value, PACKING_VERSIONS, &id)?));
+        }
+    }
+    let mut behind = Vec::new();
+    if let Some(AttributeValue::M(map)) = item.get(BEHIND) {
+        for (shard, value) in map.iter().collect::<BTreeMap<_, _>>() {
+            behind.push((ShardId::new(shard.as_str()), parse_number(value, BEHIND, &id)?));
+        }
+    }
+    let state = match string(item, STATE, &id)?.as_deref() {
+        Some("draining") => WorkerState::Draining,
+        Some(_) | None => WorkerState::Active,
+    };
+    Ok(WorkerRow {
+        heartbeat: count(HEARTBEAT)?,
+        address: string(item, ADDRESS, &id)?,
+        state,
+        version: string(item, VERSION, &id)?.unwrap_or_default(),
+        state_version: small(count(STATE_VERSION)?),
+        packing_versions: versions,
+        leases: count(LEASES)?,
+        write_demand_milli: count(DEMAND)?,
+        write_grant_milli: count(GRANT)?,
+        behind,
+        expires: i64::try_from(count(EXPIRES)?).unwrap_or(i64::MAX),
+        worker_id: WorkerId::new(id),
+    })
+}
+
+/// The attributes of the fixed start.
+pub(super) fn start_attributes(fleet: &str, start: FixedStart) -> Attributes {
+    let mut item = Attributes::new();
+    item.insert(FLEET, text(fleet));
+    item.insert(WORKER_ID, text(START_ROW));
+    item.insert(POSITION, text(start.position().as_column()));
+    if let Some(time) = start.time() {
+        item.insert(TIMESTAMP, AttributeValue::N(time.0.to_string()));
+    }
+    item
+}
+
+/// Reads the fixed start back.
+pub(super) fn start_from(item: &Item) -> Result<FixedStart, ReadError> {
+    match (string(item, POSITION, START_ROW)?.as_deref(), unsigned(item, TIMESTAMP, START_ROW)?) {
+        (Some("TRIM_HORIZON"), _) => Ok(FixedStart::TrimHorizon),
+        (Some("AT_TIMESTAMP"), Some(ms)) => {
+            let ms =
+                i64::try_from(ms).map_err(|_too_large| malformed(START_ROW, "its time is out of range"))?;
+            Ok(FixedStart::AtTimestamp(sluicegate_checkpoint::ArrivalMillis(ms)))
+        }
+        (position, _) => Err(malformed(START_ROW, &format!("its position is {position:?}"))),
+    }
+}
+
+fn small(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+pub(super) fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn insert_set(item: &mut Attributes, name: &'static str, shards: &BTreeSet<ShardId>) {
+    if !shards.is_empty() {
+        item.insert(name, AttributeValue::Ss(shards.iter().map(ToString::to_string).collect()));
+    }
+}
+
+fn malformed(key: &str, why: &str) -> ReadError {
+    ReadError::Malformed { key: key.to_owned(), why: why.to_owned() }
+}
+
+fn string(item: &Item, name: &str, key: &str) -> Result<Option<String>, ReadError> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::S(value)) => Ok(Some(value.clone())),
+        Some(_) => Err(malformed(key, &format!("{name} is no string"))),
+    }
+}
+
+fn unsigned(item: &Item, name: &str, key: &str) -> Result<Option<u64>, ReadError> {
+    item.get(name).map(|value| parse_number(value, name, key)).transpose()
+}
+
+fn parse_number(value: &AttributeValue, name: &str, key: &str) -> Result<u64, ReadError> {
+    let AttributeValue::N(digits) = value else {
+        return Err(malformed(key, &format!("{name} is no number")));
+    };
+    digits.parse().map_err(|_no_number| malformed(key, &format!("{name} is `{digits}`")))
+}
+
+fn set(item: &Item, name: &str, key: &str) -> Result<BTreeSet<ShardId>, ReadError> {
+    match item.get(name) {
+        None => Ok(BTreeSet::new()),
+        Some(AttributeValue::Ss(values)) => {
+            Ok(values.iter().map(|value| ShardId::new(value.as_str())).collect())
+        }
+        Some(_) => Err(malformed(key, &format!("{name} is no set of strings"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
+
+    fn item(attributes: Attributes) -> Item {
+        attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    #[test]
+    fn a_lease_reads_back() {
+        let at = Position::At(SequenceNumber::parse("495901").unwrap(), SubSequenceNumber(3));
+        let mut lease = Lease::unowned(
+            ShardId::new("shardId-000000000002"),
+            at,
+            LeaseState::starting(Some(ArrivalMillis(7))),
+        );
+        lease.owner = Some(WorkerId::new("me"));
+        lease.counter = LeaseCounter(9);
+        lease.owner_switches = 2;
+        lease.parents = [ShardId::new("a"), ShardId::new("b")].into();
+        lease.hash_range = Some(HashKeyRange { start: 0, end: u128::MAX });
+        lease.checkpoint_owner = Some(WorkerId::new("old"));
+        assert_eq!(lease_from(&item(lease_attributes(&lease).unwrap())).unwrap(), lease);
+    }
+
+    #[test]
+    fn a_row_that_kcl_wrote_is_read() {
+        let mut row = Item::new();
+        row.insert("leaseKey".into(), text("shardId-000000000000"));
+        row.insert("leaseOwner".into(), text("kcl-worker"));
+        row.insert("leaseCounter".into(), number(41));
+        row.insert("checkpoint".into(), text("LATEST"));
+        row.insert("checkpointSubSequenceNumber".into(), number(0));
+        row.insert("ownerSwitchesSinceCheckpoint".into(), number(0));
+        row.insert("pendingCheckpointState".into(), number(0));
+        row.insert("throughputKBps".into(), AttributeValue::N("12.5".into()));
+        let lease = lease_from(&row).unwrap();
+        assert_eq!((lease.checkpoint, lease.pending), (Position::Latest, Pending::None));
+        assert_eq!(lease.owner, Some(WorkerId::new("kcl-worker")));
+    }
+
+    #[test]
+    fn rows_of_other_kinds_are_not_leases() {
+        let entity = |kind: &str| Item::from([(ENTITY_TYPE.to_owned(), text(kind))]);
+        assert!(is_lease(&Item::new()) && is_lease(&entity("LEASE")));
+        assert!(!is_lease(&entity("WORKER_METRIC_STATS")) && !is_lease(&entity("LEADER")));
+    }
+
+    #[test]
+    fn bytes_of_somebody_else_are_kept_as_they_are() {
+        let mut row = item(
+            lease_attributes(&Lease::unowned(
+                ShardId::new("s"),
+                Position::TrimHorizon,
+                LeaseState::starting(None),
+            ))
+            .unwrap(),
+        );
+        row.insert(PENDING_STATE.into(), AttributeValue::B(Blob::new(b"theirs".to_vec())));
+        let lease = lease_from(&row).unwrap();
+        assert!(matches!(&lease.pending, Pending::Unreadable { bytes, .. } if bytes.as_ref() == b"theirs"));
+        assert_eq!(
+            lease_attributes(&lease).unwrap()[PENDING_STATE],
+            AttributeValue::B(Blob::new(b"theirs".to_vec()))
+        );
+    }
+
+    #[test]
+    fn a_worker_and_a_start_read_back() {
+        let row = WorkerRow {
+            heartbeat: 4,
+            address: Some("10.0.0.1:8080".into()),
+            state: WorkerState::Draining,
+            packing_versions: vec![1, 2],
+            leases: 3,
+            behind: vec![(ShardId::new("s-1"), 250)],
+            expires: 1_700_000_000,
+            ..WorkerRow::new(WorkerId::new("w"))
+        };
+        assert_eq!(worker_from(&item(worker_attributes("app", &row))).unwrap(), row);
+        for start in [FixedStart::TrimHorizon, FixedStart::AtTimestamp(ArrivalMillis(1_700_000_000_123))] {
+            assert_eq!(start_from(&item(start_attributes("app", start))).unwrap(), start);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Creates the lease and worker tables, or checks those that are there.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
+    TableStatus, TimeToLiveSpecification,
+};
+use thiserror::Error;
+
+use super::error::{Class, class};
+use super::rows::{EXPIRES, FLEET, LEASE_KEY, WORKER_ID};
+use crate::clock::Clock;
+
+/// Why a table cannot be used.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// It is not there, and this worker may not or should not create it.
+    #[error(
+        "table `{table}` does not exist: create it with the infrastructure template, or start once with --create-tables and the right to create tables"
+    )]
+    Missing {
+        /// Its name.
+        table: String,
+    },
+    /// Its keys are not those of our tables.
+    #[error(
+        "table `{table}` has the keys {found:?}, wanted are {wanted:?}: it belongs to something else, choose another name"
+    )]
+    OtherKeys {
+        /// Its name.
+        table: String,
+        /// Its keys.
+        found: Vec<String>,
+        /// The keys it should have.
+        wanted: Vec<String>,
+    },
+    /// The service says no.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// No answer.
+    #[error("table `{table}` could not be reached: {why}")]
+    Unreachable {
+        /// Its name.
+        table: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// The worker table that belongs to a lease table.
+pub fn worker_table_name(lease_table: &str) -> String {
+    format!("{lease_table}-workers")
+}
+
+/// Makes sure that both tables are there and have the right keys; creates them (on demand) if `create`.
+///
+/// *Repeating it*: safe, also by many workers at once.
+///
+/// # Errors
+/// What is wrong with which table, and what to do about it.
+pub async fn ensure_tables(
+    client: &Client,
+    clock: Clock,
+    lease_table: &str,
+    create: bool,
+) -> Result<(), TableError> {
+    ensure(client, clock, lease_table, &[LEASE_KEY], create).await?;
+    let workers = worker_table_name(lease_table);
+    if ensure(client, clock, &workers, &[FLEET, WORKER_ID], create).await? {
+        expire_rows(client, &workers).await;
+    }
+    Ok(())
+}
+
+/// Waits between looks at a table that is being created (KCL polls every 10 s).
+const CREATION_POLL: Duration = Duration::from_millis(200);
+/// How often a table is looked at before giving up on its creation: 5 minutes.
+const CREATION_POLLS: u32 = 1_500;
+
+/// Returns whether it created the table.
+async fn ensure(
+    client: &Client,
+    clock: Clock,
+    table: &str,
+    keys: &[&str],
+    create: bool,
+) -> Result<bool, TableError> {
+    let mut created = false;
+    for _ in 0..CREATION_POLLS {
+        match describe(client, table).await? {
+            Some(description) if description.table_status() == Some(&TableStatus::Active) => {
+                return check_keys(table, keys, &description).map(|()| created);
+            }
+            Some(_) => {}
+            None if create => created |= create_table(client, table, keys).await?,
+            None => return Err(TableError::Missing { table: table.to_owned() }),
+        }
+        clock.sleep(CREATION_POLL).await;
+    }
+    Err(TableError::Unreachable {
+        table: table.to_owned(),
+        why: "it did not become active in five minutes".to_owned(),
+    })
+}
+
+async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, TableError> {
+    match client.describe_table().table_name(table).send().await {
+        Ok(described) => Ok(described.table),
+        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
+        Err(error) => match class(&error, table) {
+            Class::Refused(what) => Err(TableError::Refused { what }),
+            Class::Throttled => Ok(None),
+            Class::Unknown => Err(TableError::Unreachable {
+                table: table.to_owned(),
+                why: DisplayErrorContext(&error).to_string(),
+            }),
+        },
+    }
+}
+
+fn check_keys(table: &str, wanted: &[&str], description: &TableDescription) -> Result<(), TableError> {
+    let found: Vec<String> =
+        description.key_schema().iter().map(|key| key.attribute_name().to_owned()).collect();
+    if found == wanted {
+        return Ok(());
+    }
+    let wanted = wanted.iter().map(|key| (*key).to_owned()).collect();
+    Err(TableError::OtherKeys { table: table.to_owned(), found, wanted })
+}
+
+/// Creates the table; `false` if somebody else is creating it.
+async fn create_table(client: &Client, table: &str, keys: &[&str]) -> Result<bool, TableError> {
+    let mut request = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+    for (name, kind) in keys.iter().zip([KeyType::Hash, KeyType::Range]) {
+        let element = KeySchemaElement::builder().attribute_name(*name).key_type(kind).build();
+        let definition = AttributeDefinition::builder()
+            .attribute_name(*name)
+            .attribute_type(ScalarAttributeType::S)
+            .build();
+        let refused =
+            |error: aws_sdk_dynamodb::error::BuildError| TableError::Refused { what: error.to_string() };
+        request =
+            request.key_schema(element.map_err(refused)?).attribute_definitions(definition.map_err(refused)?);
+    }
+    match request.send().await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some("ResourceInUseException") => Ok(false),
+        Err(error) if error.code() == Some("AccessDeniedException") => {
+            Err(TableError::Missing { table: table.to_owned() })
+        }
+        Err(error) => match class(&error, table) {
+            Class::Refused(what) => Err(TableError::Refused { what }),
+            Class::Throttled | Class::Unknown => Ok(false),
+        },
+    }
+}
+
+/// Lets rows of dead workers vanish in the end. Without the right to, they stay: a nuisance, not a fault.
+async fn expire_rows(client: &Client, table: &str) {
+    let Ok(specification) = TimeToLiveSpecification::builder().enabled(true).attribute_name(EXPIRES).build()
+    else {
+        return;
+    };
+    let update = client.update_time_to_live().table_name(table).time_to_live_specification(specification);
+    if let Err(error) = update.send().await {
+        tracing::warn!(table, error = %DisplayErrorContext(&error), "rows of dead workers will not expire");
+    }
+}

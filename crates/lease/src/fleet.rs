@@ -1,0 +1,76 @@
+//! Worker rows: the sign of life of one process and what it tells the fleet.
+
+use sluicegate_checkpoint::ShardId;
+
+use crate::model::WorkerId;
+
+/// What a worker says it is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WorkerState {
+    /// Takes leases.
+    Active,
+    /// Hands its leases over and is given none.
+    Draining,
+}
+
+impl WorkerState {
+    /// The word in the row.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// One row of the worker table. Every write is conditional on the heartbeat as last written and raises it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerRow {
+    /// Which process.
+    pub worker_id: WorkerId,
+    /// Raised with every write; observers judge life by it standing still on their own clock.
+    pub heartbeat: u64,
+    /// Where its admin server listens (`host:port`), if it has one.
+    pub address: Option<String>,
+    /// Whether it takes leases.
+    pub state: WorkerState,
+    /// Version of the build.
+    pub version: String,
+    /// Version of the lease state encoding that it reads and writes.
+    pub state_version: u32,
+    /// Packing versions it can make.
+    pub packing_versions: Vec<u32>,
+    /// Leases held.
+    pub leases: u64,
+    /// Write demand, in thousandths of a write capacity unit per second.
+    pub write_demand_milli: u64,
+    /// Granted share of the write budget, in thousandths of a write capacity unit per second.
+    pub write_grant_milli: u64,
+    /// Its shards that are not caught up, with how far they are behind in milliseconds; the worst 50.
+    pub behind: Vec<(ShardId, u64)>,
+    /// Epoch seconds after which DynamoDB may delete the row.
+    pub expires: i64,
+}
+
+impl WorkerRow {
+    /// Most shards listed in [`WorkerRow::behind`].
+    pub const MOST_BEHIND: usize = 50;
+
+    /// The first row of a worker, before its first heartbeat.
+    pub fn new(worker_id: WorkerId) -> Self {
+        Self {
+            worker_id,
+            heartbeat: 0,
+            address: None,
+            state: WorkerState::Active,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state_version: u32::from(sluicegate_checkpoint::state::STATE_VERSION),
+            packing_versions: Vec::new(),
+            leases: 0,
+            write_demand_milli: 0,
+            write_grant_milli: 0,
+            behind: Vec::new(),
+            expires: 0,
+        }
+    }
+}

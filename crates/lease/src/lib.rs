@@ -1,0 +1,38 @@
+//! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
+//!
+//! `model`, `fleet`, `view`, `plan` and `shard_sync` decide and are pure; `store`, `registry` and `nudge` are
+//! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
+
+pub mod clock;
+pub mod coordinator;
+pub mod dynamodb;
+pub mod fleet;
+pub mod heartbeat;
+pub mod held;
+pub mod invariants;
+pub mod memory;
+pub mod model;
+pub mod nudge;
+pub mod plan;
+pub mod registry;
+pub mod right;
+pub mod shard_sync;
+pub mod store;
+pub mod view;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+
+pub use clock::Clock;
+pub use coordinator::{Coordinator, CoordinatorConfig, CoordinatorError, Instruction, Sessions};
+pub use fleet::{WorkerRow, WorkerState};
+pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
+pub use held::HeldLease;
+pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
+pub use nudge::Nudge;
+pub use plan::{LeaseAction, PlanPolicy, plan};
+pub use registry::{FixedStart, InitialPosition, WorkerRegistry};
+pub use right::{HeartbeatRight, SessionRight};
+pub use shard_sync::Shard;
+pub use store::{LeaseStore, Written};
+pub use view::FleetView;

@@ -1,0 +1,105 @@
+//! The WorkerRegistry port: the worker table, signs of life and the fixed start.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use sluicegate_checkpoint::{ArrivalMillis, Position};
+
+use crate::fleet::WorkerRow;
+use crate::store::{ReadError, WriteError, Written};
+
+/// Where an application starts, as an operator says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialPosition {
+    /// The oldest record of every shard.
+    TrimHorizon,
+    /// The tip, as of the first start of the application.
+    Latest,
+    /// Records that arrived at this time or later.
+    AtTimestamp(ArrivalMillis),
+}
+
+/// Where an application started: recorded once, before any lease row, and never changed.
+///
+/// `Latest` became a time when it was fixed: two workers that resolved it at different moments would skip what
+/// arrived in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FixedStart {
+    /// The oldest record of every shard.
+    TrimHorizon,
+    /// Records that arrived at this time or later.
+    AtTimestamp(ArrivalMillis),
+}
+
+impl FixedStart {
+    /// Fixes what an operator said; `now` is Kinesis' own time, less a second so that it is not in the future of
+    /// any of its hosts.
+    pub fn fix(initial: InitialPosition, now: ArrivalMillis) -> Self {
+        match initial {
+            InitialPosition::TrimHorizon => Self::TrimHorizon,
+            InitialPosition::Latest => Self::AtTimestamp(ArrivalMillis(now.0 - 1_000)),
+            InitialPosition::AtTimestamp(time) => Self::AtTimestamp(time),
+        }
+    }
+
+    /// The checkpoint of a row that starts here.
+    pub fn position(self) -> Position {
+        match self {
+            Self::TrimHorizon => Position::TrimHorizon,
+            Self::AtTimestamp(_) => Position::AtTimestamp,
+        }
+    }
+
+    /// The time to start at, if it is one.
+    pub fn time(self) -> Option<ArrivalMillis> {
+        match self {
+            Self::TrimHorizon => None,
+            Self::AtTimestamp(time) => Some(time),
+        }
+    }
+}
+
+impl fmt::Display for FixedStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
+            Self::AtTimestamp(time) => write!(f, "AT_TIMESTAMP {}", time.0),
+        }
+    }
+}
+
+/// The worker table of one fleet.
+#[async_trait]
+pub trait WorkerRegistry: Send + Sync + 'static {
+    /// Records where the application starts, if nobody has yet, and returns what is recorded.
+    ///
+    /// *Repeating it*: safe; the first one wins for ever.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError>;
+
+    /// All worker rows, strongly consistent.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError>;
+
+    /// Writes a worker's own row, if its heartbeat is still `expected` (`None`: there is no row yet).
+    ///
+    /// *To be correct*: `row.heartbeat` is above `expected`; no retry of its own (rule R2 is the caller's).
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn heartbeat(
+        &self,
+        expected: Option<u64>,
+        row: &WorkerRow,
+    ) -> Result<Written<WorkerRow>, WriteError>;
+
+    /// Deletes a worker's own row, if its heartbeat is still that of `row`.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError>;
+}

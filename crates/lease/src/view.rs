@@ -1,0 +1,291 @@
+//! What was read of the tables, and since when this worker's own clock has seen each sign of life stand still.
+//!
+//! Silence is judged by a counter standing still for `failover_time`, counted from the first sight of it, never by
+//! a stored wall time (law H1 rests on it).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fleet::{WorkerRow, WorkerState};
+use crate::model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
+
+/// How a worker looks from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// Its heartbeat moves and it takes leases.
+    Active,
+    /// Its heartbeat moves; it hands over by itself and is given nothing.
+    Draining,
+    /// Its heartbeat has stood still for the failover time.
+    Silent,
+}
+
+/// A worker as the plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Whether it can be given leases.
+    pub health: Health,
+    /// Packing versions it makes (a worker amends what it lacks, so this does not limit eligibility).
+    pub packing_versions: BTreeSet<u32>,
+    /// Version of the state encoding it reads.
+    pub state_version: u32,
+    /// Where its admin server listens.
+    pub address: Option<String>,
+}
+
+/// A lease as the plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The row as read; a plan's action names it, the write is conditional on it.
+    pub row: Lease,
+    /// Its owner has no worker row and its counter has stood still for the failover time.
+    pub owner_gone: bool,
+    /// In how many rounds in a row it was seen free.
+    pub free_rounds: u32,
+}
+
+/// Everything a plan depends on, as owned values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetView {
+    /// Who is planning.
+    pub me: WorkerId,
+    /// All lease rows.
+    pub leases: BTreeMap<LeaseKey, LeaseView>,
+    /// All workers with a row, and me.
+    pub workers: BTreeMap<WorkerId, WorkerView>,
+}
+
+/// Why nobody live holds a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Free {
+    /// It has no owner.
+    Unowned,
+    /// Its owner's heartbeat stands still.
+    Silent,
+    /// Its owner has no row, and the lease's counter stands still.
+    Gone,
+}
+
+impl FleetView {
+    /// Why a lease is free to take, if it is.
+    pub fn free(&self, lease: &LeaseView) -> Option<Free> {
+        let Some(owner) = &lease.row.owner else { return Some(Free::Unowned) };
+        match self.workers.get(owner) {
+            Some(worker) if worker.health == Health::Silent => Some(Free::Silent),
+            Some(_) => None,
+            None => lease.owner_gone.then_some(Free::Gone),
+        }
+    }
+
+    /// Whether a lease can be worked on now: unfinished, readable, every parent finished or gone from the view.
+    /// (Absence is checked again by a strongly consistent read before the first record is read.)
+    pub fn is_eligible(&self, lease: &LeaseView) -> bool {
+        let readable = !matches!(lease.row.pending, Pending::Unreadable { .. });
+        let parents_done = lease
+            .row
+            .parents
+            .iter()
+            .all(|parent| self.leases.get(parent).is_none_or(|parent| parent.row.is_finished()));
+        !lease.row.is_finished() && readable && parents_done
+    }
+}
+
+/// Remembers since when each counter has stood still.
+#[derive(Debug)]
+pub struct Observer {
+    me: WorkerId,
+    failover_time: Duration,
+    workers: BTreeMap<WorkerId, SeenWorker>,
+    /// Health of each worker as of the last look.
+    healths: BTreeMap<WorkerId, Health>,
+    leases: BTreeMap<LeaseKey, SeenLease>,
+}
+
+#[derive(Debug)]
+struct SeenWorker {
+    row: WorkerRow,
+    since: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SeenLease {
+    counter: LeaseCounter,
+    since: Instant,
+    free_rounds: u32,
+}
+
+/// A worker that joined (no health before), left (none after) or changed its health between two looks.
+pub type HealthChange = (WorkerId, Option<Health>, Option<Health>);
+
+impl Observer {
+    /// Has seen nothing yet.
+    pub fn new(me: WorkerId, failover_time: Duration) -> Self {
+        Self {
+            me,
+            failover_time,
+            workers: BTreeMap::new(),
+            healths: BTreeMap::new(),
+            leases: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in worker rows read just now. Any change calls for a round at once.
+    pub fn see_workers(&mut self, rows: Vec<WorkerRow>, now: Instant) -> Vec<HealthChange> {
+        let mut seen = BTreeMap::new();
+        for row in rows {
+            let still = self.workers.get(&row.worker_id).filter(|old| old.row.heartbeat == row.heartbeat);
+            let since = still.map_or(now, |old| old.since);
+            seen.insert(row.worker_id.clone(), SeenWorker { row, since });
+        }
+        self.workers = seen;
+        let healths: BTreeMap<WorkerId, Health> =
+            self.workers.iter().map(|(id, worker)| (id.clone(), self.health(worker, now))).collect();
+        let before = std::mem::replace(&mut self.healths, healths);
+        let ids: BTreeSet<&WorkerId> = before.keys().chain(self.healths.keys()).collect();
+        ids.into_iter()
+            .map(|id| (id.clone(), before.get(id).copied(), self.healths.get(id).copied()))
+            .filter(|(_, old, new)| old != new)
+            .collect()
+    }
+
+    /// Takes in lease rows read just now, after the worker rows that explain their owners were read, and gives the
+    /// view that a round works on.
+    pub fn see_leases(&mut self, rows: Vec<Lease>, now: Instant) -> FleetView {
+        let mut view =
+            FleetView { me: self.me.clone(), leases: BTreeMap::new(), workers: self.worker_views() };
+        let mut seen = BTreeMap::new();
+        for row in rows {
+            let old = self.leases.get(&row.key).copied();
+            let still = old.filter(|old| old.counter == row.counter);
+            let since = still.map_or(now, |old| old.since);
+            let owner_gone = now.saturating_duration_since(since) >= self.failover_time;
+            let mut lease = LeaseView { row, owner_gone, free_rounds: 0 };
+            if view.free(&lease).is_some() {
+                lease.free_rounds = old.map_or(0, |old| old.free_rounds) + 1;
+            }
+            let now_seen = SeenLease { counter: lease.row.counter, since, free_rounds: lease.free_rounds };
+            seen.insert(lease.row.key.clone(), now_seen);
+            view.leases.insert(lease.row.key.clone(), lease);
+        }
+        self.leases = seen;
+        view
+    }
+
+    /// When the next worker would fall silent if it stays still: the time of the extra read.
+    pub fn next_silence(&self) -> Option<Instant> {
+        let alive = self.workers.values().filter(|worker| {
+            worker.row.worker_id != self.me
+                && self.healths.get(&worker.row.worker_id) != Some(&Health::Silent)
+        });
+        alive.map(|worker| worker.since + self.failover_time).min()
+    }
+
+    /// Health as of the last look. One's own worker is never silent to itself: the right decides that.
+    fn health(&self, worker: &SeenWorker, now: Instant) -> Health {
+        let still = now.saturating_duration_since(worker.since);
+        if worker.row.worker_id != self.me && still >= self.failover_time {
+            return Health::Silent;
+        }
+        match worker.row.state {
+            WorkerState::Active => Health::Active,
+            WorkerState::Draining => Health::Draining,
+        }
+    }
+
+    fn worker_views(&self) -> BTreeMap<WorkerId, WorkerView> {
+        let view = |(id, worker): (&WorkerId, &SeenWorker)| {
+            let seen = WorkerView {
+                health: self.healths.get(id).copied().unwrap_or(Health::Active),
+                packing_versions: worker.row.packing_versions.iter().copied().collect(),
+                state_version: worker.row.state_version,
+                address: worker.row.address.clone(),
+            };
+            (id.clone(), seen)
+        };
+        self.workers.iter().map(view).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicegate_checkpoint::{LeaseState, Position, ShardId};
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+
+    fn worker(name: &str, heartbeat: u64) -> WorkerRow {
+        WorkerRow { heartbeat, ..WorkerRow::new(WorkerId::new(name)) }
+    }
+
+    fn lease(owner: Option<&str>, counter: u64) -> Lease {
+        let row = Lease::unowned(ShardId::new("s-0"), Position::TrimHorizon, LeaseState::starting(None));
+        Lease { owner: owner.map(WorkerId::new), counter: LeaseCounter(counter), ..row }
+    }
+
+    #[test]
+    fn a_heartbeat_that_stands_still_for_the_failover_time_is_silence() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let joined = observer.see_workers(vec![worker("a", 5), worker("me", 1)], start);
+        assert_eq!(joined.len(), 2);
+        assert_eq!(observer.next_silence(), Some(start + FAILOVER));
+        assert!(
+            observer
+                .see_workers(
+                    vec![worker("a", 5), worker("me", 1)],
+                    start + FAILOVER - Duration::from_millis(1)
+                )
+                .is_empty()
+        );
+        let silent = observer.see_workers(vec![worker("a", 5), worker("me", 1)], start + FAILOVER);
+        assert_eq!(silent, vec![(WorkerId::new("a"), Some(Health::Active), Some(Health::Silent))]);
+        let heard = observer.see_workers(vec![worker("a", 6), worker("me", 1)], start + FAILOVER * 2);
+        assert_eq!(heard, vec![(WorkerId::new("a"), Some(Health::Silent), Some(Health::Active))]);
+        let left = observer.see_workers(vec![worker("me", 1)], start + FAILOVER * 2);
+        assert_eq!(left, vec![(WorkerId::new("a"), Some(Health::Active), None)]);
+    }
+
+    #[test]
+    fn an_owner_without_a_row_is_gone_only_when_its_counter_stands_still() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let view = observer.see_leases(vec![lease(Some("kcl"), 3)], start);
+        assert_eq!(view.free(&view.leases[&ShardId::new("s-0")]), None);
+        let view = observer.see_leases(vec![lease(Some("kcl"), 4)], start + FAILOVER);
+        assert_eq!(view.free(&view.leases[&ShardId::new("s-0")]), None);
+        let view = observer.see_leases(vec![lease(Some("kcl"), 4)], start + FAILOVER * 2);
+        assert_eq!(view.free(&view.leases[&ShardId::new("s-0")]), Some(Free::Gone));
+    }
+
+    #[test]
+    fn free_rounds_count_rounds_in_a_row() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let now = Instant::now();
+        for round in 1..4 {
+            let view = observer.see_leases(vec![lease(None, 0)], now);
+            assert_eq!(view.leases[&ShardId::new("s-0")].free_rounds, round);
+        }
+        observer.see_workers(vec![worker("a", 1)], now);
+        let view = observer.see_leases(vec![lease(Some("a"), 1)], now);
+        assert_eq!(view.leases[&ShardId::new("s-0")].free_rounds, 0);
+    }
+
+    #[test]
+    fn a_child_waits_for_its_parents_and_unreadable_rows_are_nobodys_here() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let child =
+            Lease { key: ShardId::new("s-1"), parents: [ShardId::new("s-0")].into(), ..lease(None, 0) };
+        let view = observer.see_leases(vec![lease(None, 0), child.clone()], Instant::now());
+        assert!(!view.is_eligible(&view.leases[&child.key]));
+        let ended = Lease { checkpoint: Position::ShardEnd, ..lease(None, 1) };
+        let view = observer.see_leases(vec![ended, child.clone()], Instant::now());
+        assert!(view.is_eligible(&view.leases[&child.key]));
+        let why = sluicegate_checkpoint::DecodeStateError::Foreign;
+        let foreign =
+            Lease { pending: Pending::Unreadable { bytes: bytes::Bytes::new(), why }, ..lease(None, 0) };
+        let view = observer.see_leases(vec![foreign], Instant::now());
+        assert!(!view.is_eligible(&view.leases[&ShardId::new("s-0")]));
+    }
+}

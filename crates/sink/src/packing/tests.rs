@@ -1,0 +1,274 @@
+use proptest::prelude::*;
+use sluicegate_checkpoint::key_template::FALLBACK_KEY;
+use sluicegate_checkpoint::{AggregateKey, Exclusion, KeyTemplate, PackingParameters, ShardId};
+
+use super::*;
+use crate::testing::{NOON, batch, event, items_of, sequence, with_parameters};
+
+/// Groups by key, taken apart again.
+fn unpacked(packed: &Packed) -> Vec<(String, Vec<Unpacked>)> {
+    let mut groups: Vec<(String, Header, Vec<Bytes>)> = Vec::new();
+    for item in &packed.items {
+        item.check().unwrap();
+        let key = item.header.partition.aggregate_key.clone();
+        match groups.last_mut() {
+            Some((last, _, parts)) if *last == key => parts.push(item.data.clone()),
+            _ => groups.push((key, item.header.clone(), vec![item.data.clone()])),
+        }
+    }
+    groups.into_iter().map(|(key, header, parts)| (key, unpack(&header, &parts).unwrap())).collect()
+}
+
+fn with_version(mut batch: Batch, version: u32) -> Batch {
+    batch.cut.packing_version = version;
+    batch
+}
+
+fn keyed_by(batch: Batch, template: &str) -> Batch {
+    let template = KeyTemplate::parse(template).unwrap();
+    with_parameters(batch, |parameters| parameters.aggregate_key = AggregateKey::Template(template))
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 99u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn records_are_grouped_by_partition_key() {
+    let packed = pack(&batch(vec![event(1, "b", "x"), event(2, "a", "y"), event(3, "b", "z")])).unwrap();
+    let groups = unpacked(&packed);
+    let shape: Vec<(&str, usize)> = groups.iter().map(|(key, events)| (key.as_str(), events.len())).collect();
+    assert_eq!(shape, [("a", 1), ("b", 2)]);
+    assert_eq!((packed.events, packed.records, packed.raw_bytes, packed.fallback_keys), (3, 3, 3, 0));
+}
+
+#[test]
+fn records_without_a_usable_key_go_to_the_fallback_key_and_are_counted() {
+    let long = format!(r#"{{"job":"{}"}}"#, "ä".repeat(257));
+    let records = vec![
+        event(1, "p", r#"{"job":"j"}"#),
+        event(2, "p", r#"{"other":1}"#),
+        event(3, "p", r#"{"job":""}"#),
+        event(4, "p", long),
+        event(5, "p", &b"\xff no json"[..]),
+    ];
+    let packed = pack(&keyed_by(batch(records), "{/job}")).unwrap();
+    let groups = unpacked(&packed);
+    let shape: Vec<(&str, usize)> = groups.iter().map(|(key, events)| (key.as_str(), events.len())).collect();
+    assert_eq!(shape, [("j", 1), (FALLBACK_KEY, 4)]);
+    assert_eq!((packed.events, packed.fallback_keys), (5, 4));
+}
+
+#[test]
+fn keys_do_not_depend_on_exclusions_or_the_packing_version() {
+    let plain = with_parameters(batch(vec![event(1, "k", "x"), event(2, "k", "y")]), |parameters| {
+        parameters.spread = 7
+    });
+    let mut amended = with_version(plain.clone(), 2);
+    let place = (sequence(1), SubSequenceNumber(0));
+    amended.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
+    let key = |batch: &Batch| items_of(batch)[0].header.key();
+    assert_eq!(key(&plain), key(&amended));
+}
+
+#[test]
+fn a_group_that_exclusions_leave_empty_is_one_item_with_count_0() {
+    for version in PACKING_VERSIONS {
+        let mut batch = with_version(batch(vec![event(1, "k", "x"), event(2, "other", "y")]), *version);
+        let place = (sequence(1), SubSequenceNumber(0));
+        batch.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
+        let packed = pack(&batch).unwrap();
+        let empty = &packed.items[0].header;
+        assert_eq!(empty.partition.aggregate_key, "k");
+        assert_eq!((empty.count, empty.sort.part, empty.parts, &empty.range), (0, 1, 1, &None));
+        assert_eq!(unpacked(&packed)[0].1, []);
+        assert_eq!((packed.events, packed.records), (1, 1));
+    }
+}
+
+#[test]
+fn an_event_larger_than_an_item_is_stored_in_parts() {
+    for version in PACKING_VERSIONS {
+        let large = with_parameters(
+            batch(vec![event(1, "k", "x"), event(2, "k", noise(50_000)), event(3, "k", "y")]),
+            |parameters| parameters.max_item_bytes = PackingParameters::MIN_ITEM_BYTES,
+        );
+        let packed = pack(&with_version(large.clone(), *version)).unwrap();
+        assert!(packed.items.len() > 12, "{} parts", packed.items.len());
+        assert!(packed.items.iter().all(|item| item.bytes() <= PackingParameters::MIN_ITEM_BYTES as usize));
+        assert_eq!(unpacked(&packed)[0].1[1].data, large.records[1].data);
+    }
+}
+
+#[test]
+fn what_a_kcl_position_covers_already_is_left_out() {
+    let mut batch = batch(vec![event(1, "k", "old"), event(1, "k", "new"), event(2, "k", "next")]);
+    batch.records[1].sub_sequence_number = SubSequenceNumber(1);
+    batch.cut.behind_sub = Some(SubSequenceNumber(0));
+    let packed = pack(&batch).unwrap();
+    assert_eq!((packed.events, packed.records), (2, 2));
+}
+
+#[test]
+fn a_dropped_cut_has_no_items() {
+    let mut batch = batch(vec![event(1, "k", "x")]);
+    batch.cut.dropped = true;
+    assert_eq!(pack(&batch).unwrap(), Packed::default());
+}
+
+#[test]
+fn items_expire_days_after_the_cut_arrived() {
+    let batch = with_parameters(batch(vec![event(1, "k", "x")]), |parameters| parameters.ttl_days = Some(30));
+    assert_eq!(items_of(&batch)[0].header.expires, Some(NOON / 1_000 + 30 * 86_400));
+}
+
+#[test]
+fn what_cannot_be_packed_is_named() {
+    let good = batch(vec![event(1, "k", "x")]);
+    assert!(matches!(pack(&with_version(good.clone(), 3)), Err(PackError::Version { wanted: 3 })));
+    let small = with_parameters(good.clone(), |parameters| parameters.max_item_bytes = 1);
+    assert!(matches!(pack(&small), Err(PackError::Parameters(_))));
+    let mut odd = good;
+    odd.id.shard = ShardId::new("stream#shard");
+    assert!(matches!(pack(&odd), Err(PackError::Shard { .. })));
+}
+
+#[test]
+fn versions_differ_in_framing_and_splitting() {
+    let large = with_parameters(batch(vec![event(1, "k", noise(9_000)), event(2, "k", "y")]), |parameters| {
+        parameters.max_item_bytes = PackingParameters::MIN_ITEM_BYTES;
+        parameters.codec = Codec::None;
+    });
+    let sizes = |version| -> Vec<usize> {
+        items_of(&with_version(large.clone(), version)).iter().map(|item| item.data.len()).collect()
+    };
+    let (full, equal) = (sizes(1), sizes(2));
+    assert!(full[0] == full[1] && full[2] < full[1], "{full:?}");
+    assert!(equal[0] - equal[equal.len() - 1] <= 1, "{equal:?}");
+}
+
+/// What was announced under a version may be packed again by another build, so its bytes may never change. If
+/// this fails after an upgrade of the compressor, the upgrade needs a packing version of its own.
+#[test]
+fn the_bytes_of_each_version_never_change() {
+    let line = |n: u32| {
+        format!(r#"{{"job_id":"job-{}","n":{n},"state":"done","rows":{}}}"#, n % 3, n * 7_919 % 1_000)
+    };
+    let records = |count: u32| (1..=count).map(|n| event(n, &format!("job-{}", n % 3), line(n))).collect();
+    let sum = |version, codec| {
+        let mut sum = crc32fast::Hasher::new();
+        for count in [1, 50, 20_000] {
+            let batch = with_parameters(with_version(batch(records(count)), version), |parameters| {
+                parameters.codec = codec;
+            });
+            items_of(&batch).iter().for_each(|item| sum.update(&item.data));
+        }
+        sum.finalize()
+    };
+    let codecs = [Codec::None, Codec::Zstd(1), Codec::Zstd(3), Codec::Zstd(9)];
+    let sums = [1, 2].map(|version| codecs.map(|codec| sum(version, codec)));
+    assert_eq!(sums, FIXED_SUMS, "{sums:#010x?}");
+}
+
+const FIXED_SUMS: [[u32; 4]; 2] = [
+    [0x22ac_17ca, 0x88e2_e831, 0x4ba3_bfff, 0xe242_096b],
+    [0xbe34_613d, 0xd104_6c7a, 0xceb0_6403, 0x664c_c8ab],
+];
+
+#[test]
+fn damage_behind_sound_items_is_told() {
+    let items = items_of(&batch(vec![event(1, "k", "some text")]));
+    let (header, parts) = (&items[0].header, [items[0].data.clone()]);
+    let change = |change: fn(&mut Header)| {
+        let mut header = header.clone();
+        change(&mut header);
+        unpack(&header, &parts).unwrap_err()
+    };
+    assert!(matches!(change(|header| header.group_sum ^= 1), UnpackError::GroupSum { .. }));
+    assert!(matches!(change(|header| header.count += 1), UnpackError::Count { .. }));
+    assert!(matches!(change(|header| header.raw_bytes += 1), UnpackError::Decompress(_)));
+    assert!(matches!(change(|header| header.raw_bytes -= 1), UnpackError::Decompress(_)));
+    assert!(matches!(change(|header| header.packing_version = 9), UnpackError::Version { found: 9 }));
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let place =
+        (any::<u128>(), prop_oneof![0u64..4, any::<u64>()], prop_oneof![NOON..NOON + 90_000, any::<i64>()]);
+    let body = ("[ab~0-9]{0,3}", proptest::collection::vec(any::<u8>(), 0..200));
+    (place, body).prop_map(|((n, sub, arrival), (key, data))| Record {
+        sequence_number: sequence(n % 1_000_000_007),
+        sub_sequence_number: SubSequenceNumber(sub),
+        arrival: ArrivalMillis(arrival),
+        partition_key: key,
+        data: data.into(),
+    })
+}
+
+prop_compose! {
+    pub(crate) fn any_batch()(
+        records in proptest::collection::vec(any_record(), 1..40),
+        codec in prop_oneof![Just(Codec::None), (1i32..6).prop_map(Codec::Zstd)],
+        max_item_bytes in 4_096u32..9_000, spread in 1u32..5, ttl_days in proptest::option::of(0u32..400),
+        version in 1u32..3, revision in any::<u32>(), epoch in any::<u32>(),
+        excluded in proptest::option::of(0usize..40),
+    ) -> Batch {
+        let mut batch = with_parameters(with_version(batch(records), version), |parameters| {
+            *parameters = PackingParameters { codec, max_item_bytes, spread, ttl_days, ..parameters.clone() };
+        });
+        batch.cut.revision = revision;
+        batch.id.epoch = epoch;
+        if let Some(poison) = excluded.and_then(|index| batch.records.get(index)) {
+            let place = (poison.sequence_number.clone(), poison.sub_sequence_number);
+            batch.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
+        }
+        batch
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn packing_then_unpacking_is_the_identity(batch in any_batch()) {
+        let packed = pack(&batch).unwrap();
+        let limit = batch.cut.parameters.max_item_bytes as usize;
+        prop_assert!(packed.items.iter().all(|item| item.bytes() <= limit));
+        let total: usize = packed.items.iter().map(Item::bytes).sum();
+        prop_assert_eq!(packed.stored_bytes, total as u64);
+        let mut events = 0;
+        for (key, group) in unpacked(&packed) {
+            let of_key = batch.records.iter().filter(|record| {
+                !batch.cut.excludes(&record.sequence_number, record.sub_sequence_number)
+                    && (record.partition_key == key || record.partition_key.is_empty() && key == FALLBACK_KEY)
+            });
+            let wanted: Vec<Unpacked> = of_key.map(|record| Unpacked {
+                sequence_number: record.sequence_number.clone(),
+                sub_sequence_number: record.sub_sequence_number,
+                arrival: record.arrival,
+                data: record.data.clone(),
+            }).collect();
+            events += group.len() as u64;
+            prop_assert_eq!(group, wanted);
+        }
+        prop_assert_eq!(packed.events, events);
+    }
+
+    #[test]
+    fn the_same_batch_and_parameters_give_the_same_bytes(batch in any_batch()) {
+        let again = batch.clone();
+        prop_assert_eq!(pack(&batch).unwrap(), pack(&again).unwrap());
+    }
+
+    #[test]
+    fn decoding_never_panics(version in 1u32..3, raw in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let (version, first) = (PackingVersion::of(version).unwrap(), sequence(7));
+        let base = frame::Place::of_cut(&first, ArrivalMillis(0));
+        drop(frame::decode(version, &base, &Bytes::from(raw)));
+    }
+}

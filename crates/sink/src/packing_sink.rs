@@ -1,0 +1,310 @@
+//! The sink that packs: batch -> items -> table, with retries per item.
+//!
+//! Runs over any [`ItemWriter`], so simulation and production share it. Packing goes through [`Offload`];
+//! every attempt asks the right first; how many requests are under way is bounded per sink, however many
+//! batches are delivered at once. Which item is tried when is decided in `write_queue`, here it is carried
+//! out.
+//!
+//! ```text
+//! pack (offloaded) -> queue -> [permit -> right? -> write] x n -> stored: done
+//!                       ^                                      |  unprocessed, throttled, no answer: later
+//!                       +--------------------------------------+  rejected: alone; alone and rejected: refused
+//! ```
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use sluicegate_checkpoint::{Batch, Retry, RetryPolicy, Right};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::item::Item;
+use crate::offload::{Offload, offload};
+use crate::packing::{PACKING_VERSION, PackError, Packed, pack};
+use crate::sink::{DeliverError, Delivered, Sink};
+use crate::store::{ItemWriter, StoreError, Written};
+
+mod write_queue;
+
+use write_queue::{Request, WriteQueue};
+
+/// What can be set of a [`PackingSink`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackingSinkOptions {
+    /// Requests under way at the same time, over all batches. Default 4, at least 1. Fewer leave bandwidth
+    /// unused; each takes up to about 5 MB of memory (2 MiB of items, and their encoding).
+    pub requests_in_flight: usize,
+    /// How long one attempt may take. Default 10 s. Too short repeats writes that were about to succeed; too
+    /// long holds a permit for a connection that is dead.
+    pub attempt_timeout: Duration,
+    /// A delivery in which no item became durable for this long gives up; it comes again. Default 60 s.
+    pub give_up_after: Duration,
+    /// Delays between the attempts at one item.
+    pub retry: RetryPolicy,
+    /// The packing versions to make, ascending; default [`PACKING_VERSION`] alone.
+    pub packing_versions: Vec<u32>,
+}
+
+impl Default for PackingSinkOptions {
+    fn default() -> Self {
+        Self {
+            requests_in_flight: 4,
+            attempt_timeout: Duration::from_secs(10),
+            give_up_after: Duration::from_secs(60),
+            retry: RetryPolicy::AWS,
+            packing_versions: vec![PACKING_VERSION],
+        }
+    }
+}
+
+/// Packs batches and writes their items.
+pub struct PackingSink {
+    writer: Arc<dyn ItemWriter>,
+    pool: Arc<dyn Offload>,
+    options: PackingSinkOptions,
+    requests: Semaphore,
+    /// Jitter of delays; nothing else is drawn from it.
+    rng: Mutex<SmallRng>,
+    /// The spread count that the table is known to hold.
+    spread: AtomicU32,
+}
+
+/// The pool dropped the packing of a batch.
+#[derive(Debug, Error)]
+#[error("packing did not finish: the pool dropped it")]
+struct PackingDropped;
+
+/// One attempt took too long.
+#[derive(Debug, Error)]
+#[error("no answer within {0:?}")]
+struct AttemptTimedOut(Duration);
+
+/// What came of one request.
+enum Attempt {
+    RightEnded,
+    Done(Request, Result<Written, StoreError>),
+}
+
+impl PackingSink {
+    /// Makes a sink over a writer. `seed` is for the jitter of delays.
+    pub fn new(
+        writer: Arc<dyn ItemWriter>,
+        options: PackingSinkOptions,
+        pool: Arc<dyn Offload>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            writer,
+            pool,
+            requests: Semaphore::new(options.requests_in_flight.max(1)),
+            rng: Mutex::new(SmallRng::seed_from_u64(seed)),
+            spread: AtomicU32::new(1),
+            options,
+        }
+    }
+
+    /// Records in the table over how many suffixes keys are spread, so that readers look under all of them.
+    /// Called at start to find out early; a batch with a higher count raises it before anything of it is
+    /// written.
+    ///
+    /// # Errors
+    /// The table could not be written.
+    pub async fn raise_spread(&self, count: u32, right: &dyn Right) -> Result<(), DeliverError> {
+        if count <= self.spread.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (mut delays, begun) = (self.options.retry.delays(), Instant::now());
+        loop {
+            if !right.holds() {
+                return Err(DeliverError::RightEnded);
+            }
+            let error = match self.timed(self.writer.raise_spread(count)).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            let delay = delays.after(error.retry(), &mut self.rng());
+            match delay {
+                Some(delay) if begun.elapsed() < self.options.give_up_after => {
+                    tokio::time::sleep(delay).await
+                }
+                Some(_) | None => return Err(refused_or_unavailable("the spread count", error)),
+            }
+        }
+        self.spread.fetch_max(count, Ordering::AcqRel);
+        Ok(())
+    }
+
+    async fn pack(&self, batch: Arc<Batch>) -> Result<Packed, DeliverError> {
+        match offload(&self.pool, move || pack(&batch)).await {
+            Some(Ok(packed)) => Ok(packed),
+            Some(Err(PackError::Version { wanted })) => Err(DeliverError::PackingVersion { wanted }),
+            Some(Err(error)) => {
+                Err(DeliverError::Refused { what: error.to_string(), source: Box::new(error) })
+            }
+            None => Err(DeliverError::Unavailable {
+                what: "packing".to_owned(),
+                source: Box::new(PackingDropped),
+            }),
+        }
+    }
+
+    /// Writes all items; returns the write units that it took.
+    async fn write_all(&self, items: Vec<Item>, right: &dyn Right) -> Result<f64, DeliverError> {
+        let mut queue = WriteQueue::new(items, self.options.retry);
+        let (mut write_units, mut last_progress) = (0.0, Instant::now());
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while in_flight.len() < self.options.requests_in_flight.max(1)
+                && let Some(request) = queue.take(Instant::now())
+            {
+                in_flight.push(self.attempt(request, right));
+            }
+            let due = queue.next_due();
+            let attempt = tokio::select! {
+                biased;
+                Some(attempt) = in_flight.next() => attempt,
+                () = sleep_until(due), if due.is_some() => continue,
+                else => return Ok(write_units),
+            };
+            let Attempt::Done(request, outcome) = attempt else { return Err(DeliverError::RightEnded) };
+            let failure = match outcome {
+                Ok(written) => {
+                    write_units += written.write_units;
+                    if written.unprocessed.len() < request.len() {
+                        last_progress = Instant::now();
+                    }
+                    debug!(items = request.len(), unprocessed = written.unprocessed.len(), "items written");
+                    queue.unprocessed(request, &written.unprocessed, Instant::now(), &mut self.rng());
+                    None
+                }
+                Err(StoreError::Rejected(_)) if request.len() > 1 => {
+                    queue.one_by_one(request);
+                    None
+                }
+                Err(error) => Some(self.failed(&mut queue, request, error)?),
+            };
+            if last_progress.elapsed() >= self.options.give_up_after {
+                let what = format!("no item was written for {:?}", self.options.give_up_after);
+                return Err(unavailable(what, failure.unwrap_or_else(still_unprocessed)));
+            }
+        }
+    }
+
+    /// Puts what failed for now back; what failed for good ends the delivery.
+    fn failed(
+        &self,
+        queue: &mut WriteQueue,
+        request: Request,
+        error: StoreError,
+    ) -> Result<StoreError, DeliverError> {
+        match error.retry() {
+            Retry::Never => Err(refused_or_unavailable(&request.names(), error)),
+            Retry::Backoff | Retry::After(_) => {
+                warn!(error = %error, items = request.len(), "a write failed and will be tried again");
+                queue.failed(request, Instant::now(), &mut self.rng());
+                Ok(error)
+            }
+        }
+    }
+
+    async fn attempt(&self, request: Request, right: &dyn Right) -> Attempt {
+        // Never closed, so there always is a permit in the end.
+        let _permit = self.requests.acquire().await.ok();
+        if !right.holds() {
+            return Attempt::RightEnded;
+        }
+        let outcome = self.timed(self.writer.write(request.items())).await;
+        Attempt::Done(request, outcome)
+    }
+
+    async fn timed<T>(&self, attempt: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let limit = self.options.attempt_timeout;
+        match tokio::time::timeout(limit, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(StoreError::Unavailable(Box::new(AttemptTimedOut(limit)))),
+        }
+    }
+
+    fn rng(&self) -> std::sync::MutexGuard<'_, SmallRng> {
+        // A generator is never half changed.
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sleeps until then, for ever if there is nothing to wait for.
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Every request came back with its items unprocessed.
+#[derive(Debug, Error)]
+#[error("the table left the items unprocessed")]
+struct Unprocessed;
+
+fn still_unprocessed() -> StoreError {
+    StoreError::Throttled(Box::new(Unprocessed))
+}
+
+fn unavailable(what: String, error: StoreError) -> DeliverError {
+    DeliverError::Unavailable { what, source: Box::new(error) }
+}
+
+fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
+    let what = match &error {
+        StoreError::Refused { what, .. } => what.clone(),
+        StoreError::Throttled(_)
+        | StoreError::Unavailable(_)
+        | StoreError::Rejected(_)
+        | StoreError::Item(_) => {
+            format!("{subject}: {error}")
+        }
+    };
+    match error.retry() {
+        Retry::Never => DeliverError::Refused { what, source: Box::new(error) },
+        Retry::Backoff | Retry::After(_) => unavailable(what, error),
+    }
+}
+
+#[async_trait]
+impl Sink for PackingSink {
+    async fn deliver(&self, batch: Arc<Batch>, right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
+        let wanted = batch.cut.packing_version;
+        if !self.options.packing_versions.contains(&wanted) {
+            return Err(DeliverError::PackingVersion { wanted });
+        }
+        if !right.holds() {
+            return Err(DeliverError::RightEnded);
+        }
+        self.raise_spread(batch.cut.parameters.spread, right.as_ref()).await?;
+        let packed = self.pack(batch).await?;
+        let items = packed.items.len() as u64;
+        let write_units = self.write_all(packed.items, right.as_ref()).await?;
+        Ok(Delivered {
+            events: packed.events,
+            records: packed.records,
+            items,
+            write_units,
+            raw_bytes: packed.raw_bytes,
+            stored_bytes: packed.stored_bytes,
+            fallback_keys: packed.fallback_keys,
+        })
+    }
+
+    fn packing_versions(&self) -> &[u32] {
+        &self.options.packing_versions
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The Sink port: where announced batches go.
+//!
+//! The contract, for every sink: each batch is delivered **at least once**, and every delivery of a batch
+//! carries the same records in the same order under the same [`BatchId`](sluicegate_checkpoint::BatchId) and
+//! revision. A sink that overwrites by `BatchId` (and prefers the highest complete revision) is therefore
+//! effectively **exactly once**, without transactions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sluicegate_checkpoint::{Batch, Retry, Right};
+use thiserror::Error;
+
+/// Takes batches and makes them durable.
+#[async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// Makes a batch durable.
+    ///
+    /// *To be correct*: returns `Ok` only when every record (but for the cut's exclusions) is durable; asks
+    /// `right` before each attempt at writing and stops with [`DeliverError::RightEnded`] when it is over.
+    /// *Repeating it*: must be harmless; the same batch may come again from another worker at any later time, also
+    /// while this delivery is still running.
+    /// *Cancelling it* (dropping the future): leaves an unknown part written; the batch comes again.
+    ///
+    /// Several batches of one shard may be delivered at the same time (`max_in_flight`).
+    ///
+    /// # Errors
+    /// See [`DeliverError`]; transient faults are for the sink to retry, with backoff.
+    async fn deliver(&self, batch: Arc<Batch>, right: Arc<dyn Right>) -> Result<Delivered, DeliverError>;
+
+    /// The packing versions this sink can make, ascending; the last is the one for new cuts. A sink that
+    /// stores records as they come has no packing of its own and says [`UNPACKED`].
+    fn packing_versions(&self) -> &[u32];
+}
+
+/// The packing versions of a sink whose output does not depend on packing.
+pub const UNPACKED: &[u32] = &[1];
+
+/// What a delivery did.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Delivered {
+    /// Events stored.
+    pub events: u64,
+    /// Kinesis records those events came from, counted by the sink itself.
+    pub records: u64,
+    /// Items written.
+    pub items: u64,
+    /// Write capacity units consumed, retries included.
+    pub write_units: f64,
+    /// Bytes of the events as published.
+    pub raw_bytes: u64,
+    /// Bytes stored.
+    pub stored_bytes: u64,
+    /// Events that went to the fallback key, because the key template found nothing usable.
+    pub fallback_keys: u64,
+}
+
+/// Why a delivery ended without being durable.
+#[derive(Debug, Error)]
+pub enum DeliverError {
+    /// The worker's right ended before everything was written; whoever owns the shard delivers again.
+    #[error("the right to deliver ended")]
+    RightEnded,
+    /// The sink gave up for now; deliver the batch again after a while.
+    #[error("the sink is unavailable: {what}")]
+    Unavailable {
+        /// What failed, for the operator.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The sink will never take this as things are: a missing table, a missing right, a rejected item.
+    #[error("the sink refuses the batch: {what}")]
+    Refused {
+        /// What is wrong and what to do, for the operator.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cut needs a packing version that this sink lacks; it should have been amended.
+    #[error("packing version {wanted} is not one that this sink makes")]
+    PackingVersion {
+        /// The version the cut names.
+        wanted: u32,
+    },
+}
+
+impl DeliverError {
+    /// What the caller should do.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable { .. } => Retry::Backoff,
+            Self::RightEnded | Self::Refused { .. } | Self::PackingVersion { .. } => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Batches and events for the tests of this crate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use sluicegate_checkpoint::{
+    ArrivalMillis, Batch, BatchId, Cut, PackingParameters, Record, Right, SequenceNumber, ShardId,
+    SubSequenceNumber,
+};
+
+use crate::item::Item;
+use crate::packing::pack;
+
+/// When the events of tests arrive.
+pub(crate) const NOON: i64 = 1_700_000_000_000;
+
+pub(crate) fn sequence(n: u128) -> SequenceNumber {
+    SequenceNumber::parse(n.to_string()).unwrap()
+}
+
+/// An event that arrives as many milliseconds after noon as its sequence number says.
+pub(crate) fn event(n: u32, key: &str, data: impl Into<Bytes>) -> Record {
+    Record {
+        sequence_number: sequence(u128::from(n)),
+        sub_sequence_number: SubSequenceNumber(0),
+        arrival: ArrivalMillis(NOON + i64::from(n)),
+        partition_key: key.to_owned(),
+        data: data.into(),
+    }
+}
+
+/// A batch of these records, not empty.
+pub(crate) fn batch(records: Vec<Record>) -> Batch {
+    let (first, last) = (records.first().unwrap(), records.last().unwrap());
+    let cut = Cut {
+        first: first.sequence_number.clone(),
+        last: last.sequence_number.clone(),
+        behind_sub: None,
+        last_sub: last.sub_sequence_number,
+        records: records.len() as u64,
+        parameters: Arc::new(PackingParameters::default()),
+        packing_version: 1,
+        revision: 0,
+        exclusions: Vec::new(),
+        dropped: false,
+    };
+    let shard = ShardId::new("shardId-000000000000");
+    let id = BatchId { shard, epoch: 0, first: cut.first.clone(), to: cut.last.clone() };
+    Batch { id, cut, arrival: first.arrival, records }
+}
+
+/// The same batch under other parameters.
+pub(crate) fn with_parameters(mut batch: Batch, change: impl FnOnce(&mut PackingParameters)) -> Batch {
+    change(Arc::make_mut(&mut batch.cut.parameters));
+    batch
+}
+
+pub(crate) fn items_of(batch: &Batch) -> Vec<Item> {
+    pack(batch).unwrap().items
+}
+
+/// A right that a test can end.
+pub(crate) struct Switch(pub(crate) AtomicBool);
+
+impl Right for Switch {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,105 @@
+//! One budget of bytes per worker, from fetch to durable: when it is spent, reading stops and records wait in
+//! Kinesis, which is what it is for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// The budget that all shards of a worker share.
+#[derive(Debug)]
+pub struct ByteBudget {
+    total: usize,
+    used: AtomicUsize,
+    freed: Notify,
+}
+
+impl ByteBudget {
+    /// A budget of so many bytes.
+    pub fn new(total: usize) -> Arc<Self> {
+        Arc::new(Self { total, used: AtomicUsize::new(0), freed: Notify::new() })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// An account that holds nothing yet.
+    pub fn account(self: &Arc<Self>) -> Account {
+        Account { budget: Arc::clone(self), held: 0 }
+    }
+}
+
+/// What one shard holds of the budget; dropping it gives everything back.
+#[derive(Debug)]
+pub struct Account {
+    budget: Arc<ByteBudget>,
+    held: usize,
+}
+
+impl Account {
+    /// Waits until `bytes` more fit and holds them. A request that exceeds what is left is granted when nothing
+    /// else is held, so that a single page larger than the budget cannot stop a worker for ever.
+    ///
+    /// *Cancelling it* is safe: nothing is held then.
+    pub async fn grow(&mut self, bytes: usize) {
+        loop {
+            let freed = self.budget.freed.notified();
+            let grown = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                (used == 0 || used + bytes <= self.budget.total).then_some(used + bytes)
+            });
+            if grown.is_ok() {
+                self.held += bytes;
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Holds exactly `bytes` from now on. Holding more than was granted does not wait: the bytes are there already.
+    pub fn settle(&mut self, bytes: usize) {
+        if bytes >= self.held {
+            self.budget.used.fetch_add(bytes - self.held, Ordering::AcqRel);
+        } else {
+            self.budget.used.fetch_sub(self.held - bytes, Ordering::AcqRel);
+            self.budget.freed.notify_waiters();
+        }
+        self.held = bytes;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_waits_until_something_is_given_back() {
+        let budget = ByteBudget::new(100);
+        let (mut a, mut b) = (budget.account(), budget.account());
+        a.grow(80).await;
+        assert!(tokio::time::timeout(Duration::from_secs(1), b.grow(30)).await.is_err());
+        assert_eq!(budget.used(), 80, "a cancelled wait holds nothing");
+        let (waited, ()) = tokio::join!(b.grow(30), async { a.settle(70) });
+        let () = waited;
+        assert_eq!(budget.used(), 100);
+        drop(b);
+        assert_eq!(budget.used(), 70);
+    }
+
+    #[tokio::test]
+    async fn one_page_larger_than_the_budget_still_goes_through() {
+        let budget = ByteBudget::new(10);
+        let mut account = budget.account();
+        account.grow(50).await;
+        account.settle(60);
+        assert_eq!(budget.used(), 60);
+    }
+}

@@ -1,0 +1,571 @@
+//! Configuration: defaults, then a TOML file, then the environment; what is left cannot be wrong.
+//!
+//! The only place of the program that reads the environment. Each setting has one row in [`SETTINGS`], which is
+//! what `sluicegate run --help` points to and what the README's table is checked against.
+
+use std::path::Path;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use sluicegate_checkpoint::parameters::ParametersError;
+use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters};
+use sluicegate_lease::InitialPosition;
+use thiserror::Error;
+
+use crate::consumer::batcher::CutPolicy;
+use crate::consumer::task::ReadPolicy;
+use crate::telemetry::LogFormat;
+use crate::worker::Settings;
+
+/// What environment variables of settings begin with: `SLUICEGATE_CFG_FAILOVER_TIME=5s`. Not plain `SLUICEGATE_`,
+/// under which Kubernetes injects variables for a service of that name.
+pub const ENV_PREFIX: &str = "SLUICEGATE_CFG_";
+
+/// One setting, for `--help`, `check` and the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name in the file; in the environment in capitals behind [`ENV_PREFIX`].
+    pub name: &'static str,
+    /// Its default.
+    pub default: &'static str,
+    /// What it does, its range, and what too low and too high cost.
+    pub help: &'static str,
+}
+
+/// All settings, in the order of [`RawConfig`].
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "initial_position",
+        default: "TRIM_HORIZON",
+        help: "Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:<RFC 3339>. Recorded once; later changes have no effect. (KCL: initialPositionInStream)",
+    },
+    Setting {
+        name: "failover_time",
+        default: "10s",
+        help: "How long a worker's heartbeat stands still before its shards are taken over; 1s to 5m. Lower: faster failover, more heartbeats, less room for a paused process. (KCL: failoverTimeMillis, 10 s)",
+    },
+    Setting {
+        name: "safety_margin",
+        default: "500ms",
+        help: "How much earlier a worker counts its own right as over; below a third of failover_time.",
+    },
+    Setting {
+        name: "max_leases_per_worker",
+        default: "0",
+        help: "Most shards of one worker; 0 sets no bound. (KCL: maxLeasesForWorker)",
+    },
+    Setting {
+        name: "handoff_deadline",
+        default: "500ms",
+        help: "Longest a planned hand-over waits for deliveries; what is announced then goes along and is delivered again. (KCL: gracefulLeaseHandoffTimeoutMillis, 30 s)",
+    },
+    Setting {
+        name: "drain_timeout",
+        default: "25s",
+        help: "Longest a stop takes; keep it below terminationGracePeriodSeconds (Kubernetes: 30 s).",
+    },
+    Setting {
+        name: "min_read_interval",
+        default: "200ms",
+        help: "Shortest time between two GetRecords of a shard. Kinesis allows five a second for all consumers of a shard together. (KCL: 200 ms)",
+    },
+    Setting {
+        name: "idle_read_interval",
+        default: "1s",
+        help: "Time between two GetRecords of a shard that is caught up. Lower: fresher by as much. (KCL: idleTimeBetweenReadsInMillis, 1.5 s)",
+    },
+    Setting {
+        name: "page_bytes",
+        default: "1MiB",
+        help: "Payload bytes a GetRecords should return; 64KiB to 10MiB. Higher: fewer calls, more memory for each shard.",
+    },
+    Setting {
+        name: "max_batch_bytes",
+        default: "4MiB",
+        help: "Payload bytes at which a batch is closed; 64KiB to 64MiB. Higher: fuller items, fewer write units, more memory and more to deliver again after a crash.",
+    },
+    Setting {
+        name: "max_batch_records",
+        default: "20000",
+        help: "Kinesis records at which a batch is closed; at least 1.",
+    },
+    Setting {
+        name: "max_batch_age",
+        default: "5s",
+        help: "Time after which a batch is closed whatever its size; 10ms to 2m. Higher: fuller items; lower: events are queryable earlier.",
+    },
+    Setting {
+        name: "max_batch_span",
+        default: "60s",
+        help: "Distance of arrival times at which a batch is closed; 1s to 60s. Readers look back by 60 s.",
+    },
+    Setting {
+        name: "max_in_flight",
+        default: "4",
+        help: "Batches of a shard announced and not committed; 1 to 12. 1 stores each shard's batches in order.",
+    },
+    Setting {
+        name: "commit_delay",
+        default: "1s",
+        help: "How long a commit waits for an announce to ride on; 0s to 60s. Lower: more lease writes.",
+    },
+    Setting {
+        name: "aggregate_key",
+        default: "partition-key",
+        help: "Which item an event belongs to: partition-key, or a template over JSON pointers such as {/carrier}-{/month}.",
+    },
+    Setting {
+        name: "max_item_bytes",
+        default: "396KiB",
+        help: "Most bytes of an item, attribute names counted; 4KiB to 400KiB.",
+    },
+    Setting {
+        name: "spread",
+        default: "1",
+        help: "Over how many partition keys one aggregate key is spread; 1 to 1000. It may only grow.",
+    },
+    Setting {
+        name: "zstd_level",
+        default: "3",
+        help: "Compression level, 1 to 19; 0 stores events as they are.",
+    },
+    Setting {
+        name: "ttl_days",
+        default: "0",
+        help: "Days after arrival at which items expire; 0 keeps them.",
+    },
+    Setting {
+        name: "buffer_bytes",
+        default: "24MiB",
+        help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops.",
+    },
+    Setting {
+        name: "accept_gap",
+        default: "false",
+        help: "Give up announced records that retention has overtaken, counted, instead of stopping their shard.",
+    },
+    Setting {
+        name: "log",
+        default: "info",
+        help: "What is logged: error, warn, info, debug, trace, or a filter such as sluicegate_lease=debug,info.",
+    },
+    Setting { name: "log_format", default: "text", help: "text for people, json for machines." },
+    Setting { name: "seed", default: "0", help: "Seeds all jitter; 0 takes one from the operating system." },
+];
+
+/// The settings as written.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    initial_position: String,
+    #[serde(with = "humantime_serde")]
+    failover_time: Duration,
+    #[serde(with = "humantime_serde")]
+    safety_margin: Duration,
+    max_leases_per_worker: usize,
+    #[serde(with = "humantime_serde")]
+    handoff_deadline: Duration,
+    #[serde(with = "humantime_serde")]
+    drain_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    min_read_interval: Duration,
+    #[serde(with = "humantime_serde")]
+    idle_read_interval: Duration,
+    page_bytes: bytesize::ByteSize,
+    max_batch_bytes: bytesize::ByteSize,
+    max_batch_records: u64,
+    #[serde(with = "humantime_serde")]
+    max_batch_age: Duration,
+    #[serde(with = "humantime_serde")]
+    max_batch_span: Duration,
+    max_in_flight: usize,
+    #[serde(with = "humantime_serde")]
+    commit_delay: Duration,
+    aggregate_key: String,
+    max_item_bytes: bytesize::ByteSize,
+    spread: u32,
+    zstd_level: i32,
+    ttl_days: u32,
+    buffer_bytes: bytesize::ByteSize,
+    accept_gap: bool,
+    log: String,
+    log_format: LogFormat,
+    seed: u64,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        use bytesize::ByteSize;
+        Self {
+            initial_position: "TRIM_HORIZON".to_owned(),
+            failover_time: Duration::from_secs(10),
+            safety_margin: Duration::from_millis(500),
+            max_leases_per_worker: 0,
+            handoff_deadline: Duration::from_millis(500),
+            drain_timeout: Duration::from_secs(25),
+            min_read_interval: Duration::from_millis(200),
+            idle_read_interval: Duration::from_secs(1),
+            page_bytes: ByteSize::mib(1),
+            max_batch_bytes: ByteSize::mib(4),
+            max_batch_records: 20_000,
+            max_batch_age: Duration::from_secs(5),
+            max_batch_span: Duration::from_secs(60),
+            max_in_flight: 4,
+            commit_delay: Duration::from_secs(1),
+            aggregate_key: AggregateKey::PARTITION_KEY.to_owned(),
+            max_item_bytes: ByteSize::b(u64::from(PackingParameters::DEFAULT_ITEM_BYTES)),
+            spread: 1,
+            zstd_level: 3,
+            ttl_days: 0,
+            buffer_bytes: ByteSize::mib(24),
+            accept_gap: false,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            seed: 0,
+        }
+    }
+}
+
+/// The settings, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the worker goes by.
+    pub settings: Settings,
+    /// What is logged.
+    pub log: String,
+    /// How logs look.
+    pub log_format: LogFormat,
+    /// Seeds all jitter; none takes one from the operating system.
+    pub seed: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // The defaults pass their own check: `tests::defaults_are_valid`.
+        Self::checked(RawConfig::default())
+            .unwrap_or_else(|_never| unreachable!("defaults are checked by a test"))
+    }
+}
+
+/// Why a configuration cannot be used. Each says which setting and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// Not readable as settings: an unknown key, a value of the wrong form, no such file.
+    #[error("configuration: {0}")]
+    Unreadable(String),
+    /// A value outside its range.
+    #[error("{setting} is {given}: give {range}")]
+    OutOfRange {
+        /// Which.
+        setting: &'static str,
+        /// What was given.
+        given: String,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Two settings that contradict each other.
+    #[error(
+        "{small} is {small_value}, which must be less than {large_text} ({large_value}): change one of them"
+    )]
+    Contradiction {
+        /// The one that is too large.
+        small: &'static str,
+        /// Its value.
+        small_value: String,
+        /// What it must be below, in words.
+        large_text: &'static str,
+        /// Its value.
+        large_value: String,
+    },
+    /// The initial position is none.
+    #[error("initial_position is `{0}`: give TRIM_HORIZON, LATEST or AT_TIMESTAMP:2026-01-31T12:00:00Z")]
+    InitialPosition(String),
+    /// The aggregate key is no template.
+    #[error("aggregate_key: {0}")]
+    AggregateKey(String),
+    /// The packing parameters do not fit.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+}
+
+impl Config {
+    /// Reads the file, if one is named, over the defaults, the environment over that, and what was given as flags
+    /// over all.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; exit code 64 is for these.
+    pub fn load(file: Option<&Path>, overrides: &[(&'static str, String)]) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(RawConfig::default()));
+        if let Some(file) = file {
+            if !file.is_file() {
+                let message = format!("{} is not there: check --config", file.display());
+                return Err(ConfigError::Unreadable(message));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment = figment.merge(Env::prefixed(ENV_PREFIX));
+        for (name, value) in overrides {
+            // Read as an environment variable would be: `7` is a number, `7s` is not.
+            let Ok(value) = value.parse::<figment::value::Value>();
+            figment = figment.merge((*name, value));
+        }
+        let raw: RawConfig = figment.extract().map_err(|errors| ConfigError::Unreadable(one_line(errors)))?;
+        Self::checked(raw)
+    }
+
+    fn checked(raw: RawConfig) -> Result<Self, ConfigError> {
+        check_durations(&raw)?;
+        check_sizes(&raw)?;
+        let parameters = parameters(&raw)?;
+        let settings = Settings {
+            initial_position: parse_initial_position(&raw.initial_position)?,
+            failover_time: raw.failover_time,
+            safety_margin: raw.safety_margin,
+            max_leases_per_worker: (raw.max_leases_per_worker > 0).then_some(raw.max_leases_per_worker),
+            handoff_deadline: raw.handoff_deadline,
+            drain_timeout: raw.drain_timeout,
+            read: ReadPolicy {
+                min_interval: raw.min_read_interval,
+                idle_interval: raw.idle_read_interval,
+                page_bytes: bytes(raw.page_bytes),
+            },
+            cut: CutPolicy {
+                max_bytes: bytes(raw.max_batch_bytes),
+                max_records: raw.max_batch_records,
+                max_age: raw.max_batch_age,
+                max_span: raw.max_batch_span,
+            },
+            max_in_flight: raw.max_in_flight,
+            commit_delay: raw.commit_delay,
+            parameters,
+            buffer_bytes: bytes(raw.buffer_bytes),
+            accept_gap: raw.accept_gap,
+        };
+        let seed = (raw.seed != 0).then_some(raw.seed);
+        Ok(Self { settings, log: raw.log, log_format: raw.log_format, seed })
+    }
+}
+
+/// All of figment's complaints on one line, each with the setting and where it came from.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind says itself what is wrong")]
+fn one_line(errors: figment::Error) -> String {
+    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    let line = |error: figment::Error| {
+        let place =
+            error.metadata.as_ref().map(|metadata| format!(" (in {})", metadata.name)).unwrap_or_default();
+        match &error.kind {
+            figment::error::Kind::UnknownField(field, _) => {
+                format!("there is no setting `{field}`{place}; the settings are {}", names.join(", "))
+            }
+            kind => {
+                let path = error.path.join(".");
+                let setting = if path.is_empty() { String::new() } else { format!("{path}: ") };
+                format!("{setting}{kind}{place}")
+            }
+        }
+    };
+    errors.into_iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+fn bytes(size: bytesize::ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+fn in_range<T: PartialOrd>(
+    setting: &'static str,
+    value: &T,
+    (low, high): (&T, &T),
+    text: impl Fn(&T) -> String,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if value >= low && value <= high {
+        Ok(())
+    } else {
+        Err(ConfigError::OutOfRange { setting, given: text(value), range })
+    }
+}
+
+fn check_durations(raw: &RawConfig) -> Result<(), ConfigError> {
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let rows = [
+        ("failover_time", raw.failover_time, s(1), s(300), "1s to 5m"),
+        ("handoff_deadline", raw.handoff_deadline, s(0), s(60), "0s to 1m"),
+        ("drain_timeout", raw.drain_timeout, ms(100), s(3_600), "100ms to 1h"),
+        ("min_read_interval", raw.min_read_interval, s(0), s(10), "0s to 10s"),
+        ("idle_read_interval", raw.idle_read_interval, ms(1), s(60), "1ms to 1m"),
+        ("max_batch_age", raw.max_batch_age, ms(10), s(120), "10ms to 2m"),
+        ("max_batch_span", raw.max_batch_span, s(1), s(60), "1s to 60s"),
+        ("commit_delay", raw.commit_delay, s(0), s(60), "0s to 60s"),
+    ];
+    for (setting, value, low, high, range) in rows {
+        in_range(setting, &value, (&low, &high), |value| duration_text(*value), range)?;
+    }
+    below("safety_margin", raw.safety_margin, "a third of failover_time", raw.failover_time / 3)?;
+    below("handoff_deadline", raw.handoff_deadline, "drain_timeout", raw.drain_timeout)
+}
+
+fn below(
+    small: &'static str,
+    value: Duration,
+    large_text: &'static str,
+    large: Duration,
+) -> Result<(), ConfigError> {
+    if value < large {
+        return Ok(());
+    }
+    let (small_value, large_value) = (duration_text(value), duration_text(large));
+    Err(ConfigError::Contradiction { small, small_value, large_text, large_value })
+}
+
+fn duration_text(value: Duration) -> String {
+    humantime_serde::re::humantime::format_duration(value).to_string()
+}
+
+fn check_sizes(raw: &RawConfig) -> Result<(), ConfigError> {
+    use bytesize::ByteSize;
+    let (kib, mib) = (ByteSize::kib, ByteSize::mib);
+    let rows = [
+        ("page_bytes", raw.page_bytes, kib(64), mib(10), "64KiB to 10MiB"),
+        ("max_batch_bytes", raw.max_batch_bytes, kib(64), mib(64), "64KiB to 64MiB"),
+        ("max_item_bytes", raw.max_item_bytes, kib(4), kib(400), "4KiB to 400KiB"),
+    ];
+    for (setting, value, low, high, range) in rows {
+        in_range(setting, &value, (&low, &high), ToString::to_string, range)?;
+    }
+    in_range(
+        "max_batch_records",
+        &raw.max_batch_records,
+        (&1, &10_000_000),
+        ToString::to_string,
+        "1 to 10000000",
+    )?;
+    in_range("max_in_flight", &raw.max_in_flight, (&1, &12), ToString::to_string, "1 to 12")?;
+    if raw.max_batch_bytes.as_u64() * 2 > raw.buffer_bytes.as_u64() {
+        return Err(ConfigError::Contradiction {
+            small: "max_batch_bytes",
+            small_value: raw.max_batch_bytes.to_string(),
+            large_text: "half of buffer_bytes",
+            large_value: ByteSize::b(raw.buffer_bytes.as_u64() / 2).to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn parameters(raw: &RawConfig) -> Result<PackingParameters, ConfigError> {
+    let aggregate_key = AggregateKey::try_from(raw.aggregate_key.clone());
+    let parameters = PackingParameters {
+        aggregate_key: aggregate_key.map_err(|error| ConfigError::AggregateKey(error.to_string()))?,
+        max_item_bytes: u32::try_from(raw.max_item_bytes.as_u64()).unwrap_or(u32::MAX),
+        spread: raw.spread,
+        codec: if raw.zstd_level == 0 { Codec::None } else { Codec::Zstd(raw.zstd_level) },
+        ttl_days: (raw.ttl_days > 0).then_some(raw.ttl_days),
+        ..PackingParameters::default()
+    };
+    parameters.check()?;
+    Ok(parameters)
+}
+
+/// Reads an initial position as people write it.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_initial_position(text: &str) -> Result<InitialPosition, ConfigError> {
+    let invalid = || ConfigError::InitialPosition(text.to_owned());
+    match text.to_ascii_uppercase().replace('-', "_").as_str() {
+        "TRIM_HORIZON" => return Ok(InitialPosition::TrimHorizon),
+        "LATEST" => return Ok(InitialPosition::Latest),
+        _ => {}
+    }
+    let (word, time) = text.split_once(':').ok_or_else(invalid)?;
+    if !word.eq_ignore_ascii_case("AT_TIMESTAMP") {
+        return Err(invalid());
+    }
+    let time = humantime_serde::re::humantime::parse_rfc3339_weak(time).map_err(|_no_time| invalid())?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_before_1970| invalid())?;
+    let millis = i64::try_from(since.as_millis()).map_err(|_too_late| invalid())?;
+    Ok(InitialPosition::AtTimestamp(ArrivalMillis(millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert!(Config::checked(RawConfig::default()).is_ok());
+    }
+
+    #[test]
+    fn every_setting_is_described_with_its_default() {
+        let raw = serde_json::to_value(RawConfig::default()).unwrap();
+        let fields: Vec<&String> = raw.as_object().unwrap().keys().collect();
+        let mut described: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        described.sort_unstable();
+        assert_eq!(fields, described);
+        for setting in SETTINGS {
+            let given = Config::load(None, &[(setting.name, setting.default.to_owned())]);
+            assert!(given.is_ok(), "{}: {given:?}", setting.name);
+        }
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "figment's own test harness")]
+    fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("s.toml", "failover_time = \"3s\"\nmax_in_flight = 2\n")?;
+            jail.set_env("SLUICEGATE_CFG_MAX_IN_FLIGHT", "7");
+            let config = Config::load(Some(Path::new("s.toml")), &[]).unwrap();
+            assert_eq!(config.settings.failover_time, Duration::from_secs(3));
+            assert_eq!(config.settings.max_in_flight, 7);
+            assert_eq!(config.settings.spread_for_test(), 1);
+            Ok(())
+        });
+    }
+
+    impl Settings {
+        fn spread_for_test(&self) -> u32 {
+            self.parameters.spread
+        }
+    }
+
+    #[test]
+    #[expect(clippy::result_large_err, reason = "figment's own test harness")]
+    fn an_unknown_key_is_refused_by_name_and_variables_of_a_service_are_not_ours() {
+        figment::Jail::expect_with(|jail| {
+            jail.set_env("SLUICEGATE_SERVICE_HOST", "10.0.0.1");
+            assert!(Config::load(None, &[]).is_ok());
+            jail.create_file("s.toml", "failover_tiem = \"3s\"\n")?;
+            let error = Config::load(Some(Path::new("s.toml")), &[]).unwrap_err().to_string();
+            assert!(error.contains("no setting `failover_tiem`") && !error.contains('\n'), "{error}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn contradictions_name_both_settings_with_their_values() {
+        let with = |pairs: &[(&'static str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            Config::load(None, &pairs).unwrap_err().to_string()
+        };
+        let margin = with(&[("failover_time", "3s"), ("safety_margin", "1s")]);
+        assert_eq!(
+            margin,
+            "safety_margin is 1s, which must be less than a third of failover_time (1s): change one of them"
+        );
+        assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 4.0 MiB"));
+        assert!(with(&[("failover_time", "10ms")]).contains("give 1s to 5m"));
+        assert!(with(&[("initial_position", "EARLIEST")]).contains("TRIM_HORIZON"));
+        assert!(with(&[("aggregate_key", "{carrier")]).starts_with("aggregate_key"));
+        assert!(with(&[("zstd_level", "40")]).contains("1 to 19"));
+    }
+
+    #[test]
+    fn positions_are_read_as_people_write_them() {
+        assert_eq!(parse_initial_position("trim-horizon").unwrap(), InitialPosition::TrimHorizon);
+        assert_eq!(parse_initial_position("LATEST").unwrap(), InitialPosition::Latest);
+        let at = parse_initial_position("AT_TIMESTAMP:2026-01-31T12:00:00Z").unwrap();
+        assert_eq!(at, InitialPosition::AtTimestamp(ArrivalMillis(1_769_860_800_000)));
+    }
+}

@@ -1,0 +1,506 @@
+//! The state machine of one session on one shard: events in, commands out, no clock and no I/O.
+//!
+//! ```text
+//!            amend cuts of a packing version this build lacks
+//! new(row) ---------------------------------------------------> Amending --Written--+
+//!    |                                                                              v
+//!    +--------------------------------------------------------------------------> Working --Finish--> Over
+//!
+//! Working:  Read -> Page -> replay | batcher -> closed --Write--> announced --Deliver--> acknowledged --Write--> committed
+//! ```
+//! One row write at a time, and no delivery of a batch before the write that announced it was confirmed (law D2).
+//! A commit is the longest acknowledged prefix (C2). What is announced and not committed when the session ends goes
+//! with the row (R5).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicegate_checkpoint::{
+    Announced, ArrivalMillis, Batch, BatchId, Cut, LeaseState, PackingParameters, Position, Record, ShardId,
+    Tracker,
+};
+use sluicegate_lease::{Lease, Shard};
+use tokio::time::Instant;
+
+use super::batcher::{Batcher, CutPolicy, is_behind};
+use super::replay::{RecordsLost, Replay, Replayed};
+use crate::stream::{ReadFrom, RecordPage};
+
+/// What a session is told of its surroundings.
+#[derive(Debug, Clone)]
+pub struct SessionPolicy {
+    /// When batches are closed.
+    pub cut: CutPolicy,
+    /// Most batches announced and not committed; 1 gives strict order.
+    pub max_in_flight: usize,
+    /// How long a commit waits for an announce to ride on.
+    pub commit_delay: Duration,
+    /// What new batches are packed with.
+    pub parameters: Arc<PackingParameters>,
+    /// Packing versions the sink makes, ascending; the last is for new cuts.
+    pub packing_versions: Vec<u32>,
+    /// Give up announced records that are gone, counted, instead of stopping.
+    pub accept_gap: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A read gave this.
+    Page(RecordPage),
+    /// The outstanding row write was decided.
+    Written(Announced),
+    /// A batch is durable under a revision.
+    Delivered {
+        /// Which batch.
+        id: BatchId,
+        /// Under which revision.
+        revision: u32,
+    },
+    /// Finish, and hand over at the latest at this time.
+    Drain {
+        /// When to stop waiting for deliveries.
+        deadline: Instant,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Read the next page.
+    Read,
+    /// Write the row: one at a time.
+    Write {
+        /// The checkpoint to record.
+        checkpoint: Position,
+        /// The state to record.
+        state: Box<LeaseState>,
+    },
+    /// Deliver an announced batch.
+    Deliver(Arc<Batch>),
+    /// The session is over; nothing more comes.
+    Finish(Finish),
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// Drained: the lease can be given away, with whatever is still announced.
+    HandOver,
+    /// The closed shard is read and durable; these are the children that its last page named.
+    ShardEnd {
+        /// As far as the stream named them.
+        children: Vec<Shard>,
+    },
+    /// Somebody else owns the lease.
+    Lost,
+    /// Begin again from the row: a gap was accepted.
+    Restart,
+    /// Announced records are gone.
+    RecordsLost(RecordsLost),
+}
+
+/// A row write that is not decided yet.
+#[derive(Debug)]
+enum PendingWrite {
+    /// Cuts amended before anything of them is read.
+    Amend,
+    /// A cut marked as dropped.
+    Drop,
+    /// Batches announced, batches committed.
+    Progress { announced: usize, committed: usize },
+}
+
+/// One session on one shard.
+#[derive(Debug)]
+pub struct ShardSession {
+    shard: ShardId,
+    policy: SessionPolicy,
+    /// What the row says, as this session last read or wrote it.
+    checkpoint: Position,
+    state: LeaseState,
+    /// What the row will say when the pending write is confirmed.
+    pending: Option<(PendingWrite, Position, LeaseState)>,
+    /// An amendment that must be confirmed before anything is read.
+    amendment: Option<LeaseState>,
+    replay: Replay,
+    batcher: Batcher,
+    tracker: Tracker,
+    /// Closed, not announced.
+    closed: VecDeque<Arc<Batch>>,
+    /// Announced, not yet handed to the sink.
+    ready: VecDeque<Arc<Batch>>,
+    /// Memory of the batches the sink works on.
+    delivering: BTreeMap<BatchId, usize>,
+    /// Arrival of the last record of each announced batch.
+    last_arrivals: BTreeMap<BatchId, ArrivalMillis>,
+    commit_due: Option<Instant>,
+    caught_up: Option<ArrivalMillis>,
+    reading: bool,
+    end: Option<Vec<Shard>>,
+    draining: Option<Instant>,
+    lost: Option<RecordsLost>,
+    restart: bool,
+    finished: bool,
+}
+
+/// How stale the recorded caught-up time may get before it is written by itself: a quarter of the shortest
+/// retention a stream can have (24 h, Kinesis quotas page).
+const CAUGHT_UP_EVERY_MS: i64 = 6 * 3_600 * 1_000;
+
+impl ShardSession {
+    /// Begins from a row, which must be readable and have cuts that tile (checked by the caller).
+    pub fn new(row: &Lease, state: LeaseState, policy: SessionPolicy) -> Self {
+        let shard = row.key.clone();
+        let newest = policy.packing_versions.last().copied().unwrap_or_default();
+        let parameters = Arc::clone(&policy.parameters);
+        let batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
+        let mut session = Self {
+            replay: Replay::new(shard.clone(), state.epoch, []),
+            batcher,
+            checkpoint: row.checkpoint.clone(),
+            amendment: amended(&state, &policy.packing_versions),
+            shard,
+            policy,
+            state,
+            pending: None,
+            tracker: Tracker::default(),
+            closed: VecDeque::new(),
+            ready: VecDeque::new(),
+            delivering: BTreeMap::new(),
+            last_arrivals: BTreeMap::new(),
+            commit_due: None,
+            caught_up: None,
+            reading: false,
+            end: None,
+            draining: None,
+            lost: None,
+            restart: false,
+            finished: false,
+        };
+        if session.amendment.is_none() {
+            session.expect_announced();
+        }
+        session
+    }
+
+    /// Where to open the shard.
+    pub fn read_from(&self) -> ReadFrom {
+        if let Some(cut) = self.state.cuts.first() {
+            return ReadFrom::At(cut.first.clone());
+        }
+        match &self.checkpoint {
+            // AT, not AFTER: a sub-sequence position lies inside the record. What is finished is passed over.
+            Position::At(sequence_number, _) => ReadFrom::At(sequence_number.clone()),
+            Position::TrimHorizon | Position::ShardEnd => ReadFrom::TrimHorizon,
+            Position::AtTimestamp | Position::Latest => {
+                self.state.start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp)
+            }
+        }
+    }
+
+    /// Memory that this session's records take, in bytes.
+    pub fn weight_bytes(&self) -> usize {
+        let queued = self.closed.iter().chain(&self.ready).map(|batch| weight(batch)).sum::<usize>();
+        queued
+            + self.delivering.values().sum::<usize>()
+            + self.batcher.weight_bytes()
+            + self.replay.weight_bytes()
+    }
+
+    /// How many announced batches of earlier sessions are still to be delivered again.
+    pub fn batches_to_redeliver(&self) -> usize {
+        self.state.cuts.iter().filter(|cut| !cut.dropped).count()
+    }
+
+    /// What the row says, as this session last read or wrote it.
+    pub fn checkpoint(&self) -> &Position {
+        &self.checkpoint
+    }
+
+    /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
+    pub fn next_deadline(&self) -> Option<Instant> {
+        // While a row write is outstanding its answer is what moves things on.
+        let (commit, drain) =
+            if self.pending.is_none() { (self.commit_due, self.draining) } else { (None, None) };
+        [self.batcher.deadline(), commit, drain].into_iter().flatten().min()
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Command> {
+        if self.finished {
+            return Vec::new();
+        }
+        match event {
+            Event::Page(page) => self.on_page(page, now),
+            Event::Written(Announced::Recorded) => self.on_recorded(),
+            Event::Written(Announced::Lost) => return self.finish(Finish::Lost),
+            Event::Delivered { id, revision } => self.on_delivered(&id, revision),
+            Event::Drain { deadline } => self.draining = Some(deadline),
+            Event::Tick => {}
+        }
+        if let Some(batch) = self.batcher.due(now) {
+            self.closed.push_back(Arc::new(batch));
+        }
+        self.advance(now)
+    }
+
+    fn on_page(&mut self, page: RecordPage, now: Instant) {
+        self.reading = false;
+        let begun_at = self.checkpoint.clone();
+        for record in page.records {
+            if is_behind(&record, &begun_at)
+                && let Err(lost) = self.on_record(record, now)
+            {
+                self.lost = Some(lost);
+                return;
+            }
+        }
+        let at_tip = page.behind_latest.is_zero() || page.end.is_some();
+        if at_tip {
+            if let Err(lost) = self.replay.caught_up() {
+                self.lost = Some(lost);
+                return;
+            }
+            if self.is_idle() {
+                self.caught_up = Some(page.as_of);
+            }
+        }
+        self.end = page.end;
+    }
+
+    fn on_record(&mut self, record: Record, now: Instant) -> Result<(), RecordsLost> {
+        match self.replay.push(record)? {
+            Replayed::Kept => {}
+            Replayed::Batch(batch) => {
+                self.note_arrival(&batch);
+                self.ready.push_back(Arc::new(*batch));
+            }
+            Replayed::New(record) => {
+                if let Some(batch) = self.batcher.push(*record, now) {
+                    self.closed.push_back(Arc::new(batch));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_recorded(&mut self) {
+        let Some((write, checkpoint, state)) = self.pending.take() else { return };
+        self.checkpoint = checkpoint;
+        self.state = state;
+        match write {
+            PendingWrite::Amend => self.expect_announced(),
+            PendingWrite::Drop => self.restart = true,
+            PendingWrite::Progress { announced, committed } => {
+                self.tracker.commit(committed);
+                for batch in self.closed.drain(..announced) {
+                    self.tracker.announce(batch.id.clone(), batch.cut.revision);
+                    self.ready.push_back(batch);
+                }
+                self.commit_due = None;
+            }
+        }
+    }
+
+    fn on_delivered(&mut self, id: &BatchId, revision: u32) {
+        self.delivering.remove(id);
+        let acknowledged = self.tracker.acknowledge(id, revision);
+        debug_assert!(acknowledged, "a delivery of this session is tracked: {id:?}");
+    }
+
+    /// Takes the row's cuts as this session's work: their records come first.
+    fn expect_announced(&mut self) {
+        self.replay = Replay::new(self.shard.clone(), self.state.epoch, self.state.cuts.iter().cloned());
+        for cut in &self.state.cuts {
+            let id = cut.id(&self.shard, self.state.epoch);
+            self.tracker.announce(id.clone(), cut.revision);
+            if cut.dropped {
+                self.tracker.acknowledge(&id, cut.revision);
+            }
+        }
+        if let (Position::At(_, sub), true) = (&self.checkpoint, self.state.cuts.is_empty())
+            && sub.0 > 0
+        {
+            self.batcher.begin_behind(*sub);
+        }
+    }
+
+    fn advance(&mut self, now: Instant) -> Vec<Command> {
+        if let Some(lost) = self.lost.clone() {
+            return if self.pending.is_none() { self.on_lost(lost) } else { Vec::new() };
+        }
+        let mut commands = Vec::new();
+        if self.is_closing()
+            && let Some(batch) = self.batcher.close()
+        {
+            self.closed.push_back(Arc::new(batch));
+        }
+        self.note_commit_due(now);
+        commands.extend(self.next_write(now));
+        while self.delivering.len() < self.policy.max_in_flight {
+            let Some(batch) = self.ready.pop_front() else { break };
+            self.delivering.insert(batch.id.clone(), weight(&batch));
+            commands.push(Command::Deliver(batch));
+        }
+        if let Some(finish) = self.finish_due(now) {
+            commands.extend(self.finish(finish));
+            return commands;
+        }
+        if self.wants_to_read() {
+            self.reading = true;
+            commands.push(Command::Read);
+        }
+        commands
+    }
+
+    /// Whether nothing more is read: what is open is closed whatever its size.
+    fn is_closing(&self) -> bool {
+        self.draining.is_some() || self.end.is_some()
+    }
+
+    fn wants_to_read(&self) -> bool {
+        let waiting = self.closed.len() + self.delivering.len();
+        let replaying = !self.replay.is_done();
+        let amending = matches!(self.pending, Some((PendingWrite::Amend, ..)));
+        !self.reading
+            && !self.is_closing()
+            && !amending
+            && (replaying || waiting <= self.policy.max_in_flight)
+    }
+
+    fn note_commit_due(&mut self, now: Instant) {
+        if self.tracker.committable() > 0 && self.commit_due.is_none() {
+            self.commit_due = Some(now + self.policy.commit_delay);
+        }
+    }
+
+    /// The next row write, if one is due and none is outstanding.
+    fn next_write(&mut self, now: Instant) -> Option<Command> {
+        if self.pending.is_some() {
+            return None;
+        }
+        if let Some(state) = self.amendment.take() {
+            return Some(self.write(PendingWrite::Amend, self.checkpoint.clone(), state));
+        }
+        let committed = self.tracker.committable();
+        let room = self.policy.max_in_flight.saturating_sub(self.tracker.len() - committed);
+        let announced = if self.drain_deadline_passed(now) { 0 } else { room.min(self.closed.len()) };
+        let commit_now =
+            committed > 0 && (self.commit_due.is_some_and(|due| due <= now) || self.is_closing());
+        if announced == 0 && !commit_now && !self.caught_up_is_stale() {
+            return None;
+        }
+        let (checkpoint, state) = self.progress(announced, committed);
+        Some(self.write(PendingWrite::Progress { announced, committed }, checkpoint, state))
+    }
+
+    /// What the row says after announcing the first `announced` closed batches and committing `committed`.
+    fn progress(&mut self, announced: usize, committed: usize) -> (Position, LeaseState) {
+        for index in 0..announced {
+            let batch = Arc::clone(&self.closed[index]);
+            self.note_arrival(&batch);
+        }
+        let mut state = self.state.clone();
+        let done: Vec<Cut> = state.cuts.drain(..committed).collect();
+        let checkpoint = done.last().map_or_else(|| self.checkpoint.clone(), Cut::end);
+        if let Some(cut) = done.last() {
+            let arrival = self.last_arrivals.remove(&cut.id(&self.shard, state.epoch));
+            state.checkpoint_arrival = arrival.or(state.checkpoint_arrival);
+        }
+        state.cuts.extend(self.closed.iter().take(announced).map(|batch| batch.cut.clone()));
+        state.follows = Some(checkpoint.clone());
+        state.caught_up = self.caught_up.or(state.caught_up);
+        (checkpoint, state)
+    }
+
+    /// Whether everything that was read is durable and committed.
+    fn is_idle(&self) -> bool {
+        self.batcher.is_empty() && self.closed.is_empty() && self.tracker.is_empty()
+    }
+
+    fn caught_up_is_stale(&self) -> bool {
+        let recorded = self.state.caught_up.map_or(0, |at| at.0);
+        self.caught_up.is_some_and(|now| now.0 - recorded > CAUGHT_UP_EVERY_MS)
+    }
+
+    fn write(&mut self, write: PendingWrite, checkpoint: Position, state: LeaseState) -> Command {
+        let command = Command::Write { checkpoint: checkpoint.clone(), state: Box::new(state.clone()) };
+        self.pending = Some((write, checkpoint, state));
+        command
+    }
+
+    fn note_arrival(&mut self, batch: &Batch) {
+        if let Some(last) = batch.records.last() {
+            self.last_arrivals.insert(batch.id.clone(), last.arrival);
+        }
+    }
+
+    fn drain_deadline_passed(&self, now: Instant) -> bool {
+        self.draining.is_some_and(|deadline| deadline <= now)
+    }
+
+    fn finish_due(&self, now: Instant) -> Option<Finish> {
+        if self.pending.is_some() {
+            return None;
+        }
+        if self.restart {
+            return Some(Finish::Restart);
+        }
+        if self.drain_deadline_passed(now) {
+            return Some(Finish::HandOver);
+        }
+        let working = !self.closed.is_empty() || !self.ready.is_empty() || !self.delivering.is_empty();
+        if working || self.tracker.committable() > 0 {
+            return None;
+        }
+        if self.draining.is_some() {
+            return Some(Finish::HandOver);
+        }
+        let children = self.end.clone()?;
+        self.tracker.is_empty().then_some(Finish::ShardEnd { children })
+    }
+
+    /// Announced records are gone: stop, or mark the cut as dropped by one conditional write and begin again.
+    fn on_lost(&mut self, lost: RecordsLost) -> Vec<Command> {
+        if !self.policy.accept_gap {
+            return self.finish(Finish::RecordsLost(lost));
+        }
+        self.lost = None;
+        let mut state = self.state.clone();
+        for cut in &mut state.cuts {
+            if cut.first == lost.first && !cut.dropped {
+                cut.dropped = true;
+                cut.revision += 1;
+            }
+        }
+        let write = self.write(PendingWrite::Drop, self.checkpoint.clone(), state);
+        vec![write]
+    }
+
+    fn finish(&mut self, finish: Finish) -> Vec<Command> {
+        self.finished = true;
+        vec![Command::Finish(finish)]
+    }
+}
+
+/// The state with every cut brought to a packing version that this build makes; `None` if all are.
+fn amended(state: &LeaseState, versions: &[u32]) -> Option<LeaseState> {
+    let newest = *versions.last()?;
+    let lacks = |cut: &Cut| !cut.dropped && !versions.contains(&cut.packing_version);
+    if !state.cuts.iter().any(lacks) {
+        return None;
+    }
+    let amend = |cut: &Cut| if lacks(cut) { cut.amended_to_packing_version(newest) } else { cut.clone() };
+    Some(LeaseState { cuts: state.cuts.iter().map(amend).collect(), ..state.clone() })
+}
+
+fn weight(batch: &Batch) -> usize {
+    batch.records.iter().map(Record::weight_bytes).sum()
+}
+
+#[cfg(test)]
+mod tests;

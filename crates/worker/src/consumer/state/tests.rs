@@ -1,0 +1,359 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+use sluicegate_checkpoint::{SequenceNumber, SubSequenceNumber};
+
+use super::*;
+
+fn record(n: u64) -> Record {
+    Record {
+        sequence_number: SequenceNumber::parse(n.to_string()).unwrap(),
+        sub_sequence_number: SubSequenceNumber(0),
+        arrival: ArrivalMillis(1_000 + i64::try_from(n).unwrap()),
+        partition_key: "k".into(),
+        data: Bytes::from(format!("event {n}")),
+    }
+}
+
+fn page(numbers: impl IntoIterator<Item = u64>, at_tip: bool) -> Event {
+    let behind_latest = if at_tip { Duration::ZERO } else { Duration::from_secs(1) };
+    let records = numbers.into_iter().map(record).collect();
+    Event::Page(RecordPage { records, behind_latest, as_of: ArrivalMillis(5_000), end: None })
+}
+
+fn policy() -> SessionPolicy {
+    SessionPolicy {
+        cut: CutPolicy {
+            max_bytes: 1 << 20,
+            max_records: 3,
+            max_age: Duration::from_secs(5),
+            max_span: Duration::from_secs(60),
+        },
+        max_in_flight: 2,
+        commit_delay: Duration::from_secs(1),
+        parameters: Arc::new(PackingParameters::default()),
+        packing_versions: vec![1],
+        accept_gap: false,
+    }
+}
+
+fn row() -> Lease {
+    Lease::unowned(ShardId::new("s"), Position::TrimHorizon, LeaseState::starting(None))
+}
+
+fn session(row: &Lease, policy: SessionPolicy) -> ShardSession {
+    ShardSession::new(row, row.pending.state().unwrap(), policy)
+}
+
+fn deliveries(commands: &[Command]) -> Vec<Arc<Batch>> {
+    let delivery = |command: &Command| match command {
+        Command::Deliver(batch) => Some(Arc::clone(batch)),
+        Command::Read | Command::Write { .. } | Command::Finish(_) => None,
+    };
+    commands.iter().filter_map(delivery).collect()
+}
+
+fn written(commands: &[Command]) -> Option<(Position, LeaseState)> {
+    commands.iter().find_map(|command| match command {
+        Command::Write { checkpoint, state } => Some((checkpoint.clone(), (**state).clone())),
+        Command::Read | Command::Deliver(_) | Command::Finish(_) => None,
+    })
+}
+
+fn recorded() -> Event {
+    Event::Written(Announced::Recorded)
+}
+
+fn delivered(batch: &Batch) -> Event {
+    Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision }
+}
+
+#[test]
+fn a_batch_is_announced_before_it_is_delivered_and_committed_after() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    assert_eq!(session.on(Event::Tick, now), vec![Command::Read]);
+    let commands = session.on(page(1..=3, false), now);
+    let (checkpoint, state) = written(&commands).unwrap();
+    assert_eq!((checkpoint, state.cuts.len()), (Position::TrimHorizon, 1));
+    assert!(deliveries(&commands).is_empty(), "nothing is delivered before the announce is confirmed (D2)");
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    assert!(
+        written(&session.on(delivered(&batch), now)).is_none(),
+        "a lone commit waits for an announce to ride on"
+    );
+    let later = session.next_deadline().unwrap();
+    assert_eq!(later, now + Duration::from_secs(1));
+    let (checkpoint, state) = written(&session.on(Event::Tick, later)).unwrap();
+    assert_eq!((checkpoint.to_string(), state.cuts.len()), ("3".to_owned(), 0));
+    assert_eq!(state.checkpoint_arrival, Some(ArrivalMillis(1_003)));
+    session.on(recorded(), later);
+    assert_eq!(session.checkpoint().to_string(), "3");
+}
+
+#[test]
+fn a_commit_rides_on_the_next_announce_and_never_passes_a_gap() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=6, false), now);
+    let batches = deliveries(&session.on(recorded(), now));
+    assert_eq!(batches.len(), 2, "both closed batches were announced by one write");
+    session.on(delivered(&batches[1]), now);
+    let commands = session.on(page(7..=9, false), now);
+    assert!(written(&commands).is_none(), "two are in flight, none committable");
+    let (checkpoint, state) = written(&session.on(delivered(&batches[0]), now)).unwrap();
+    assert_eq!(
+        (checkpoint.to_string(), state.cuts.len()),
+        ("6".to_owned(), 1),
+        "commit and announce in one write"
+    );
+}
+
+#[test]
+fn losing_the_row_ends_the_session_at_once() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=3, false), now);
+    assert_eq!(session.on(Event::Written(Announced::Lost), now), vec![Command::Finish(Finish::Lost)]);
+    assert!(session.on(page(4..=6, false), now).is_empty());
+}
+
+#[test]
+fn draining_cuts_what_is_open_delivers_commits_and_leaves_nothing_announced() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=2, true), now);
+    let commands = session.on(Event::Drain { deadline: now + Duration::from_secs(9) }, now);
+    assert_eq!(written(&commands).unwrap().1.cuts.len(), 1);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    let commands = session.on(delivered(&batch), now);
+    assert_eq!(written(&commands).unwrap().1.cuts.len(), 0, "H2: nothing is left announced");
+    assert_eq!(session.on(recorded(), now), vec![Command::Finish(Finish::HandOver)]);
+}
+
+#[test]
+fn past_the_drain_deadline_the_announced_cuts_go_with_the_row() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=3, false), now);
+    session.on(recorded(), now);
+    let deadline = now + Duration::from_millis(500);
+    assert!(session.on(Event::Drain { deadline }, now).is_empty());
+    assert_eq!(session.next_deadline(), Some(deadline));
+    assert_eq!(session.on(Event::Tick, deadline), vec![Command::Finish(Finish::HandOver)]);
+}
+
+#[test]
+fn a_takeover_delivers_the_announced_cuts_again_as_they_were() {
+    let now = Instant::now();
+    let mut first = session(&row(), policy());
+    let (checkpoint, state) = written(&first.on(page(1..=3, false), now)).unwrap();
+    let original = deliveries(&first.on(recorded(), now)).remove(0);
+    let taken = row().progressed(checkpoint, state);
+    let other = SessionPolicy {
+        cut: CutPolicy { max_records: 100, ..policy().cut },
+        parameters: Arc::new(PackingParameters { max_item_bytes: 5_000, ..PackingParameters::default() }),
+        ..policy()
+    };
+    let mut second = session(&taken, other);
+    assert_eq!(second.read_from(), ReadFrom::At(SequenceNumber::parse("1").unwrap()));
+    assert_eq!(second.on(Event::Tick, now), vec![Command::Read]);
+    let again = deliveries(&second.on(page(1..=5, false), now)).remove(0);
+    assert_eq!(again, original, "the same batch, whatever today's configuration (D3)");
+}
+
+#[test]
+fn a_packing_version_that_is_lacking_is_amended_before_anything_is_read() {
+    let now = Instant::now();
+    let mut first = session(&row(), policy());
+    let (checkpoint, state) = written(&first.on(page(1..=3, false), now)).unwrap();
+    let taken = row().progressed(checkpoint, state);
+    let mut second = session(&taken, SessionPolicy { packing_versions: vec![2], ..policy() });
+    let commands = second.on(Event::Tick, now);
+    let (_, amended) = written(&commands).unwrap();
+    assert_eq!((amended.cuts[0].packing_version, amended.cuts[0].revision), (2, 1));
+    assert_eq!(commands.len(), 1, "no read before the amendment is confirmed");
+    assert_eq!(second.on(recorded(), now), vec![Command::Read]);
+    let batch = deliveries(&second.on(page(1..=3, false), now)).remove(0);
+    assert_eq!((batch.cut.packing_version, batch.cut.revision), (2, 1));
+}
+
+#[test]
+fn announced_records_that_are_gone_stop_the_shard_unless_the_gap_is_accepted() {
+    let now = Instant::now();
+    let mut first = session(&row(), policy());
+    let (checkpoint, state) = written(&first.on(page(1..=3, false), now)).unwrap();
+    let taken = row().progressed(checkpoint.clone(), state);
+    let mut strict = session(&taken, policy());
+    assert!(matches!(strict.on(page(2..=3, true), now)[..], [Command::Finish(Finish::RecordsLost(_))]));
+
+    let mut lenient = session(&taken, SessionPolicy { accept_gap: true, ..policy() });
+    let (_, dropped) = written(&lenient.on(page(2..=3, true), now)).unwrap();
+    assert!(dropped.cuts[0].dropped && dropped.cuts[0].revision == 1);
+    assert_eq!(lenient.on(recorded(), now), vec![Command::Finish(Finish::Restart)]);
+    let mut third =
+        session(&taken.progressed(checkpoint, dropped), SessionPolicy { accept_gap: true, ..policy() });
+    assert!(
+        deliveries(&third.on(page(2..=4, true), now)).is_empty(),
+        "a dropped cut never delivers a remainder"
+    );
+    let due = third.next_deadline().unwrap();
+    assert_eq!(written(&third.on(Event::Tick, due)).unwrap().0.to_string(), "3", "it commits in its turn");
+}
+
+#[test]
+fn the_end_of_the_shard_comes_after_everything_is_committed() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    let Event::Page(last) = page(1..=2, true) else { unreachable!() };
+    let commands = session.on(Event::Page(RecordPage { end: Some(Vec::new()), ..last }), now);
+    assert!(written(&commands).is_some(), "what is open is closed, whatever its size");
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    let commands = session.on(delivered(&batch), now);
+    assert!(written(&commands).is_some() && !commands.contains(&Command::Read));
+    let end = Finish::ShardEnd { children: Vec::new() };
+    assert_eq!(session.on(recorded(), now), vec![Command::Finish(end)]);
+}
+
+#[test]
+fn an_idle_shard_records_now_and_then_that_it_was_caught_up() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    let Event::Page(empty) = page([], true) else { unreachable!() };
+    let late = RecordPage { as_of: ArrivalMillis(CAUGHT_UP_EVERY_MS + 1), ..empty };
+    let (_, state) = written(&session.on(Event::Page(late), now)).unwrap();
+    assert_eq!(state.caught_up, Some(ArrivalMillis(CAUGHT_UP_EVERY_MS + 1)));
+}
+
+/// A world of one shard: sessions come and go, answers come in any order, and the oracle watches.
+#[derive(Debug)]
+struct World {
+    row: Lease,
+    tip: u64,
+    now: Instant,
+    session: Option<Run>,
+    /// What the sink has, by batch.
+    stored: BTreeMap<(SequenceNumber, SequenceNumber), Vec<Record>>,
+}
+
+#[derive(Debug)]
+struct Run {
+    state: ShardSession,
+    position: u64,
+    reading: bool,
+    write: Option<(Position, LeaseState)>,
+    deliveries: Vec<Arc<Batch>>,
+    acknowledged: Vec<BatchId>,
+}
+
+impl World {
+    fn take_over(&mut self) {
+        self.row = self.row.handed_over(None);
+        let state = session(&self.row, policy());
+        let position = match state.read_from() {
+            ReadFrom::At(number) => number.as_str().parse().unwrap(),
+            ReadFrom::TrimHorizon | ReadFrom::AtTimestamp(_) | ReadFrom::After(_) => 1,
+        };
+        let run =
+            Run { state, position, reading: false, write: None, deliveries: vec![], acknowledged: vec![] };
+        self.session = Some(run);
+        self.step(Event::Tick);
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = self.now;
+        let Some(run) = &mut self.session else { return };
+        for command in run.state.on(event, now) {
+            match command {
+                Command::Read => run.reading = true,
+                Command::Write { checkpoint, state } => {
+                    assert!(run.write.is_none(), "one write at a time");
+                    assert!(checkpoint >= self.row.checkpoint, "C1");
+                    for cut in &self.row.pending.state().unwrap().cuts {
+                        let id = cut.id(&self.row.key, 0);
+                        let committed = !state.cuts.contains(cut);
+                        assert!(!committed || run.acknowledged.contains(&id), "C2: {id:?}");
+                    }
+                    assert_eq!(state.check_cuts(&checkpoint), Ok(()), "D5");
+                    run.write = Some((checkpoint, *state));
+                }
+                Command::Deliver(batch) => {
+                    let announced = self.row.pending.state().unwrap().cuts.contains(&batch.cut);
+                    assert!(announced, "D2: {:?}", batch.id);
+                    run.deliveries.push(batch);
+                }
+                Command::Finish(finish) => {
+                    assert_eq!(finish, Finish::HandOver, "nothing else ends a session here");
+                    self.session = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, choice: u8, amount: u64) {
+        match choice {
+            0 => self.tip += amount,
+            1 | 2 => self.answer_read(amount),
+            3 => self.answer_write(),
+            4 | 5 => self.answer_delivery(usize::try_from(amount).unwrap()),
+            6 => {
+                self.now += Duration::from_millis(700 * amount);
+                self.step(Event::Tick);
+            }
+            7 => {
+                let deadline = self.now + Duration::from_millis(300 * amount);
+                self.step(Event::Drain { deadline });
+            }
+            _ => self.take_over(),
+        }
+        if self.session.is_none() {
+            self.take_over();
+        }
+    }
+
+    fn answer_read(&mut self, amount: u64) {
+        let Some(run) = self.session.as_mut().filter(|run| run.reading) else { return };
+        run.reading = false;
+        let to = (run.position + amount).min(self.tip + 1);
+        let from = std::mem::replace(&mut run.position, to);
+        self.step(page(from..to, to == self.tip + 1));
+    }
+
+    fn answer_write(&mut self) {
+        let Some((checkpoint, state)) = self.session.as_mut().and_then(|run| run.write.take()) else {
+            return;
+        };
+        self.row = self.row.progressed(checkpoint, state);
+        self.step(recorded());
+    }
+
+    fn answer_delivery(&mut self, which: usize) {
+        let Some(run) = self.session.as_mut().filter(|run| !run.deliveries.is_empty()) else { return };
+        let batch = run.deliveries.remove(which % run.deliveries.len());
+        run.acknowledged.push(batch.id.clone());
+        let key = (batch.cut.first.clone(), batch.cut.last.clone());
+        let before = self.stored.insert(key, batch.records.clone());
+        assert!(before.is_none_or(|before| before == batch.records), "D3");
+        self.step(delivered(&batch));
+    }
+}
+
+proptest! {
+    /// Whatever comes in whatever order: the laws hold at each step, and once the faults stop, everything that
+    /// was published is stored exactly once.
+    #[test]
+    fn every_record_is_stored_once(steps in proptest::collection::vec((0u8..9, 1u64..6), 0..120)) {
+        let mut world = World { row: row(), tip: 0, now: Instant::now(), session: None, stored: BTreeMap::new() };
+        world.take_over();
+        for (choice, amount) in steps { world.act(choice, amount); }
+        world.take_over();
+        for _ in 0..(4 * world.tip + 40) {
+            for choice in [1, 3, 4, 6, 3] { world.act(choice, 5); }
+        }
+        let stored: Vec<Record> = world.stored.values().flatten().cloned().collect();
+        let mut numbers: Vec<u64> = stored.iter().map(|r| r.sequence_number.as_str().parse().unwrap()).collect();
+        numbers.sort_unstable();
+        prop_assert_eq!(numbers, (1..=world.tip).collect::<Vec<_>>());
+        if world.tip > 0 { prop_assert_eq!(world.row.checkpoint.to_string(), world.tip.to_string()); }
+    }
+}

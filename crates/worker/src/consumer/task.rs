@@ -1,0 +1,533 @@
+//! Carries one session out: reads, writes the row, delivers, and tells the state machine what came of it.
+//!
+//! At most one read and one row write are under way, and as many deliveries as the state machine asked for. Before
+//! anything new is started the worker's right is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use rand::rngs::SmallRng;
+use sluicegate_checkpoint::{
+    Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right,
+};
+use sluicegate_lease::{Clock, HeldLease, SessionRight, WorkerId};
+use sluicegate_sink::{DeliverError, Delivered, Sink};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Command, Event, Finish, SessionPolicy, ShardSession};
+use crate::budget::{Account, ByteBudget};
+use crate::metrics::ShardMetrics;
+use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
+
+/// How fast and how much is read at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPolicy {
+    /// Shortest time between two reads of a shard.
+    pub min_interval: Duration,
+    /// Time between two reads of a shard that is caught up.
+    pub idle_interval: Duration,
+    /// Bytes a page should have; the record limit of a read follows from the records seen so far.
+    pub page_bytes: usize,
+}
+
+/// A request to a running session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Who gets the lease; nobody frees it.
+    pub to: Option<WorkerId>,
+    /// Time to finish in; what is announced then goes with the row.
+    pub within: Duration,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The lease was given away.
+    HandedOver {
+        /// To whom.
+        to: Option<WorkerId>,
+    },
+    /// The shard is finished: its checkpoint says so.
+    ShardEnd,
+    /// Somebody else owns the lease.
+    Lost,
+    /// The right lapsed, or the row must be read again: begin anew if the lease is still ours.
+    Interrupted,
+    /// It could not go on.
+    Failed(ConsumerError),
+}
+
+/// Why a session could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// The row's cuts make no sense, or cannot be read.
+    #[error("the lease row cannot be worked on: {0}")]
+    Row(String),
+    /// Announced records are gone.
+    #[error(transparent)]
+    RecordsLost(#[from] super::replay::RecordsLost),
+    /// The stream refuses.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The sink refuses.
+    #[error(transparent)]
+    Sink(#[from] DeliverError),
+    /// The row refuses.
+    #[error("the lease row was not written")]
+    Progress(#[from] ProgressError),
+    /// The lease table refuses child rows.
+    #[error("the rows of child shards were not written")]
+    Children(#[from] crate::shard_sync::SyncError),
+}
+
+/// What a session works with.
+pub struct Consumer {
+    /// The tenure of the lease.
+    pub held: HeldLease,
+    /// Where records come from.
+    pub stream: Arc<dyn StreamReader>,
+    /// Where batches go.
+    pub sink: Arc<dyn Sink>,
+    /// The worker's right, as of the session's beginning.
+    pub right: SessionRight,
+    /// The worker's clock.
+    pub clock: Clock,
+    /// The worker's budget of bytes.
+    pub budget: Arc<ByteBudget>,
+    /// What the session is told of its surroundings.
+    pub policy: SessionPolicy,
+    /// How it reads.
+    pub read: ReadPolicy,
+    /// What it counts.
+    pub metrics: ShardMetrics,
+    /// Makes the rows of a finished shard's children.
+    pub children: Arc<dyn crate::shard_sync::ChildRows>,
+    /// Requests.
+    pub requests: mpsc::Receiver<Drain>,
+    /// Jitter of retries.
+    pub rng: SmallRng,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+type ReadDone = (Box<dyn ShardCursor>, Account, Result<RecordPage, StreamError>);
+
+type WriteDone = (Box<HeldLease>, Result<Announced, ProgressError>);
+type DeliveryDone = (Arc<Batch>, Result<Delivered, DeliverError>);
+
+/// What is under way, and what is kept for the next of its kind.
+struct Work {
+    held: Option<HeldLease>,
+    /// The place in the shard, and what a page that is being read holds of the budget.
+    cursor: Option<(Box<dyn ShardCursor>, Account)>,
+    /// What the session's records hold of the budget.
+    records: Account,
+    reading: Option<BoxFuture<'static, ReadDone>>,
+    writing: Option<BoxFuture<'static, WriteDone>>,
+    deliveries: FuturesUnordered<BoxFuture<'static, DeliveryDone>>,
+    pace: Pace,
+    drain_to: Option<Drain>,
+}
+
+/// Something that came to pass.
+enum Happened {
+    Request(Option<Drain>),
+    Wrote(WriteDone),
+    Delivered(DeliveryDone),
+    Read(ReadDone),
+    Deadline,
+    RightOver,
+}
+
+impl Consumer {
+    /// Works on the shard until the session ends. *Cancelling it* through `stop` ends it at once; the row keeps
+    /// what was announced.
+    pub async fn run(self, stop: CancellationToken) -> Ended {
+        let row = self.held.row().clone();
+        let Some(state) = row.pending.state() else {
+            return failed(ConsumerError::Row("its pending state cannot be read by this build".to_owned()));
+        };
+        if let Err(broken) = state.check_cuts(&row.checkpoint) {
+            return failed(ConsumerError::Row(broken.to_string()));
+        }
+        let session = ShardSession::new(&row, state, self.policy.clone());
+        self.metrics.session_began(session.batches_to_redeliver());
+        self.work(session, stop).await
+    }
+
+    async fn work(mut self, mut session: ShardSession, stop: CancellationToken) -> Ended {
+        let cursor = self.stream.open(&self.held.row().key, session.read_from());
+        let mut work = Work {
+            held: None,
+            cursor: Some((cursor, self.budget.account())),
+            records: self.budget.account(),
+            reading: None,
+            writing: None,
+            deliveries: FuturesUnordered::new(),
+            pace: Pace::new(self.read),
+            drain_to: None,
+        };
+        let (placeholder, requests) = mpsc::channel(1);
+        drop(placeholder);
+        let mut requests = std::mem::replace(&mut self.requests, requests);
+        let mut shell = Shell::from(self, &mut work);
+        let mut commands = session.on(Event::Tick, shell.clock.now());
+        loop {
+            if let Some(finish) = shell.start(commands, &mut work, &session) {
+                return shell.finish(finish, work).await;
+            }
+            let happened = tokio::select! { biased;
+                () = stop.cancelled() => return Ended::Lost,
+                happened = shell.next(&mut work, &session, &mut requests) => happened,
+            };
+            let event = match shell.take_in(happened, &mut work) {
+                Ok(Some(event)) => event,
+                Ok(None) => {
+                    commands = Vec::new();
+                    continue;
+                }
+                Err(ended) => return *ended,
+            };
+            commands = session.on(event, shell.clock.now());
+            shell.account(&mut work, &session);
+        }
+    }
+}
+
+fn failed(error: impl Into<ConsumerError>) -> Ended {
+    Ended::Failed(error.into())
+}
+
+/// What stays the same during a session.
+struct Shell {
+    sink: Arc<dyn Sink>,
+    right: SessionRight,
+    clock: Clock,
+    metrics: ShardMetrics,
+    children: Arc<dyn crate::shard_sync::ChildRows>,
+    rng: SmallRng,
+    failures: sluicegate_checkpoint::retry::Delays,
+}
+
+/// How often the right is asked while nothing happens.
+const RIGHT_CHECK: Duration = Duration::from_millis(500);
+
+impl Shell {
+    fn from(consumer: Consumer, work: &mut Work) -> Self {
+        work.held = Some(consumer.held);
+        Self {
+            sink: consumer.sink,
+            right: consumer.right,
+            clock: consumer.clock,
+            metrics: consumer.metrics,
+            children: consumer.children,
+            rng: consumer.rng,
+            failures: RetryPolicy::AWS.delays(),
+        }
+    }
+
+    /// Starts what the state machine asked for; returns how the session ends, if it does.
+    fn start(&mut self, commands: Vec<Command>, work: &mut Work, session: &ShardSession) -> Option<Finish> {
+        for command in commands {
+            match command {
+                Command::Finish(finish) => return Some(finish),
+                Command::Read => self.start_read(work, Duration::ZERO),
+                Command::Write { checkpoint, state } => start_write(work, checkpoint, *state),
+                Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
+            }
+        }
+        self.account(work, session);
+        None
+    }
+
+    fn start_read(&self, work: &mut Work, after: Duration) {
+        let Some((mut cursor, mut account)) = work.cursor.take() else { return };
+        let (clock, limit) = (self.clock, work.pace.limit());
+        let wait = work.pace.wait(clock.now()).max(after);
+        let page_bytes = work.pace.policy.page_bytes;
+        work.reading = Some(
+            async move {
+                clock.sleep(wait).await;
+                account.grow(page_bytes).await;
+                let page = cursor.next_page(limit).await;
+                (cursor, account, page)
+            }
+            .boxed(),
+        );
+    }
+
+    fn start_delivery(&self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
+        let (sink, clock) = (Arc::clone(&self.sink), self.clock);
+        let right: Arc<dyn Right> = Arc::new(self.right.clone());
+        let delivery = async move {
+            clock.sleep(after).await;
+            let outcome = sink.deliver(Arc::clone(&batch), right).await;
+            (batch, outcome)
+        };
+        work.deliveries.push(delivery.boxed());
+    }
+
+    /// Waits for the next thing to happen. *Cancelling it* is safe: what is under way stays where it is.
+    async fn next(
+        &self,
+        work: &mut Work,
+        session: &ShardSession,
+        requests: &mut mpsc::Receiver<Drain>,
+    ) -> Happened {
+        let deadline = session.next_deadline();
+        let wait_deadline = async {
+            match deadline {
+                Some(deadline) => self.clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let requested = work.drain_to.is_some();
+        tokio::select! { biased;
+            request = requests.recv(), if !requested => Happened::Request(request),
+            done = poll_slot(&mut work.writing) => Happened::Wrote(done),
+            Some(done) = work.deliveries.next() => Happened::Delivered(done),
+            done = poll_slot(&mut work.reading) => Happened::Read(done),
+            () = wait_deadline => Happened::Deadline,
+            () = self.right_over() => Happened::RightOver,
+        }
+    }
+
+    async fn right_over(&self) {
+        while self.right.holds() {
+            self.clock.sleep(RIGHT_CHECK).await;
+        }
+    }
+
+    /// Turns what happened into an event, or starts a retry, or ends the session.
+    fn take_in(&mut self, happened: Happened, work: &mut Work) -> Result<Option<Event>, Box<Ended>> {
+        match happened {
+            Happened::Request(None) => Err(Box::new(Ended::Interrupted)),
+            Happened::Request(Some(drain)) => {
+                let deadline = self.clock.now() + drain.within;
+                work.drain_to = Some(drain);
+                Ok(Some(Event::Drain { deadline }))
+            }
+            Happened::Wrote((held, outcome)) => {
+                work.held = Some(*held);
+                outcome
+                    .map(|announced| Some(Event::Written(announced)))
+                    .map_err(|error| Box::new(failed(error)))
+            }
+            Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
+            Happened::Read((cursor, account, outcome)) => {
+                work.cursor = Some((cursor, account));
+                self.on_read(work, outcome)
+            }
+            Happened::Deadline => Ok(Some(Event::Tick)),
+            Happened::RightOver => {
+                tracing::warn!("the right to work on the shard lapsed; beginning again from the row");
+                Err(Box::new(Ended::Interrupted))
+            }
+        }
+    }
+
+    fn on_delivery(
+        &mut self,
+        work: &mut Work,
+        batch: Arc<Batch>,
+        outcome: Result<Delivered, DeliverError>,
+    ) -> Result<Option<Event>, Box<Ended>> {
+        match outcome {
+            Ok(delivered) => {
+                self.failures.reset();
+                self.metrics.delivered(&batch, &delivered);
+                Ok(Some(Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision }))
+            }
+            Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
+            Err(error) => match self.failures.after(error.retry(), &mut self.rng) {
+                None => Err(Box::new(failed(error))),
+                Some(delay) => {
+                    tracing::warn!(%error, ?delay, "a batch is delivered again");
+                    self.metrics.delivery_failed();
+                    self.start_delivery(work, batch, delay);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    fn on_read(
+        &mut self,
+        work: &mut Work,
+        outcome: Result<RecordPage, StreamError>,
+    ) -> Result<Option<Event>, Box<Ended>> {
+        match outcome {
+            Ok(page) => {
+                self.failures.reset();
+                work.pace.seen(&page, self.clock.now());
+                self.metrics.read(&page);
+                Ok(Some(Event::Page(page)))
+            }
+            Err(error) => match self.failures.after(error.retry(), &mut self.rng) {
+                None => Err(Box::new(failed(error))),
+                Some(delay) => {
+                    tracing::debug!(%error, ?delay, "a read is repeated");
+                    self.metrics.read_failed();
+                    self.start_read(work, delay);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Holds exactly the bytes that the session's records take. A read under way holds a page more on an account of
+    /// its own, so that what deliveries free is free while the read waits for room.
+    fn account(&self, work: &mut Work, session: &ShardSession) {
+        let weight = session.weight_bytes();
+        work.records.settle(weight);
+        if let Some((_, page)) = &mut work.cursor {
+            page.settle(0);
+        }
+        self.metrics.buffered(weight);
+    }
+
+    /// Carries the end of a session out.
+    async fn finish(self, finish: Finish, work: Work) -> Ended {
+        let Some(mut held) = work.held else { return Ended::Interrupted };
+        match finish {
+            Finish::Lost => Ended::Lost,
+            Finish::Restart => {
+                self.metrics.gap_accepted();
+                Ended::Interrupted
+            }
+            Finish::RecordsLost(lost) => {
+                self.metrics.records_lost();
+                failed(lost)
+            }
+            Finish::HandOver => {
+                let to = work.drain_to.and_then(|drain| drain.to);
+                match held.hand_over(to.clone()).await {
+                    Ok(Announced::Recorded) => Ended::HandedOver { to },
+                    Ok(Announced::Lost) => Ended::Lost,
+                    Err(error) => failed(error),
+                }
+            }
+            Finish::ShardEnd { children } => match self.end_shard(&mut held, children).await {
+                Ok(Announced::Recorded) => Ended::ShardEnd,
+                Ok(Announced::Lost) => Ended::Lost,
+                Err(error) => failed(error),
+            },
+        }
+    }
+
+    /// Children's rows, then `childShardIds`, then SHARD_END: each step can be repeated, and a crash between any
+    /// two is safe.
+    async fn end_shard(
+        &self,
+        held: &mut HeldLease,
+        children: Vec<sluicegate_lease::Shard>,
+    ) -> Result<Announced, ConsumerError> {
+        let ids = self.children.create(held.row(), children).await?;
+        if held.row().children != ids {
+            let next = held.row().with_children(ids);
+            if held.replace(next).await? == Announced::Lost {
+                return Ok(Announced::Lost);
+            }
+        }
+        let state = held.row().pending.state().unwrap_or_else(|| LeaseState::starting(None));
+        Ok(held.write(Position::ShardEnd, state).await?)
+    }
+}
+
+fn start_write(work: &mut Work, checkpoint: Position, state: LeaseState) {
+    let Some(mut held) = work.held.take() else { return };
+    work.writing = Some(
+        async move {
+            let outcome = held.write(checkpoint, state).await;
+            (Box::new(held), outcome)
+        }
+        .boxed(),
+    );
+}
+
+/// Waits for the work in a slot and empties it; an empty slot never comes.
+async fn poll_slot<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(work) => {
+            let done = work.await;
+            *slot = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// When and how much to read.
+#[derive(Debug)]
+struct Pace {
+    policy: ReadPolicy,
+    last_read: Option<tokio::time::Instant>,
+    idle: bool,
+    /// Bytes of a record, averaged over pages.
+    record_bytes: usize,
+}
+
+/// Most records one GetRecords returns (Kinesis quotas page).
+const MAX_RECORDS: usize = 10_000;
+/// Records of the first page, before their size is known.
+const FIRST_RECORDS: usize = 500;
+
+impl Pace {
+    fn new(policy: ReadPolicy) -> Self {
+        Self { policy, last_read: None, idle: false, record_bytes: policy.page_bytes / FIRST_RECORDS }
+    }
+
+    /// Records to ask for, so that a page has about the wanted bytes.
+    fn limit(&self) -> u32 {
+        let records = (self.policy.page_bytes / self.record_bytes.max(1)).clamp(1, MAX_RECORDS);
+        u32::try_from(records).unwrap_or(u32::MAX)
+    }
+
+    fn wait(&self, now: tokio::time::Instant) -> Duration {
+        let interval = if self.idle { self.policy.idle_interval } else { self.policy.min_interval };
+        self.last_read.map_or(Duration::ZERO, |last| (last + interval).saturating_duration_since(now))
+    }
+
+    fn seen(&mut self, page: &RecordPage, now: tokio::time::Instant) {
+        self.last_read = Some(now);
+        self.idle = page.behind_latest.is_zero() && page.records.is_empty();
+        if !page.records.is_empty() {
+            let bytes: usize = page.records.iter().map(|record| record.data.len()).sum();
+            self.record_bytes = (self.record_bytes + bytes / page.records.len()) / 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_keep_to_the_wanted_bytes_and_idle_shards_are_read_less_often() {
+        let policy = ReadPolicy {
+            min_interval: Duration::from_millis(200),
+            idle_interval: Duration::from_secs(1),
+            page_bytes: 1 << 20,
+        };
+        let mut pace = Pace::new(policy);
+        assert_eq!(pace.limit(), 500);
+        let now = tokio::time::Instant::now();
+        assert_eq!(pace.wait(now), Duration::ZERO);
+        pace.seen(&RecordPage { behind_latest: Duration::from_secs(1), ..RecordPage::default() }, now);
+        assert_eq!(pace.wait(now), Duration::from_millis(200));
+        pace.seen(&RecordPage::default(), now);
+        assert_eq!(pace.wait(now), Duration::from_secs(1));
+        pace.record_bytes = 10;
+        assert_eq!(pace.limit(), 10_000);
+        pace.record_bytes = 10 << 20;
+        assert_eq!(pace.limit(), 1);
+    }
+}

@@ -1,0 +1,9 @@
+//! Kinesis adapters of the stream port. AWS types stay in here.
+//!
+//! Polling reads by GetRecords; enhanced fan-out will stand beside it behind the same port.
+
+mod error;
+mod polling;
+mod shards;
+
+pub use polling::KinesisStream;

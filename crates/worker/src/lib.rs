@@ -1,0 +1,25 @@
+//! Stream readers, shard consumers, supervision, the admin server and configuration: one worker of the fleet.
+//!
+//! [`Worker::builder`] puts one together from components; `consumer::state` holds the decisions of a shard,
+//! `supervisor` the tasks that carry them out.
+
+pub mod admin;
+pub mod budget;
+pub mod config;
+pub mod consumer;
+pub mod kinesis;
+pub mod memory;
+pub mod metrics;
+pub mod nudge;
+pub mod offload;
+pub mod shard_sync;
+pub mod stream;
+pub mod supervisor;
+pub mod telemetry;
+pub mod watch;
+pub mod worker;
+
+pub use config::{Config, ConfigError};
+pub use metrics::Metrics;
+pub use stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+pub use worker::{Worker, WorkerBuilder, WorkerError};

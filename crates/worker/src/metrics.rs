@@ -1,0 +1,271 @@
+//! What a worker counts, for Prometheus. Names and help are the interface; `docs/` and alerts build on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{Counter, Encoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use sluicegate_checkpoint::{Batch, ShardId};
+use sluicegate_sink::Delivered;
+
+use crate::stream::RecordPage;
+use crate::telemetry::wall_millis;
+
+/// All metrics of one worker, in a registry of their own.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    availability: Histogram,
+    records_read: IntCounter,
+    bytes_read: IntCounter,
+    reads_failed: IntCounter,
+    events_stored: IntCounter,
+    raw_bytes: IntCounter,
+    stored_bytes: IntCounter,
+    items_written: IntCounter,
+    write_units: Counter,
+    fallback_keys: IntCounter,
+    batches: IntCounterVec,
+    sessions: IntCounterVec,
+    records_lost: IntCounter,
+    leases_held: IntGauge,
+    heartbeats: IntCounter,
+    buffered_bytes: IntGaugeVec,
+    behind_latest: IntGaugeVec,
+    session_first_read: IntGaugeVec,
+}
+
+/// Buckets of the availability histogram in seconds: 20 a decade from 10 ms to 1,000 s, so that a quantile read off
+/// them is within 6 % of the true one.
+fn availability_buckets() -> Vec<f64> {
+    (0..=100).map(|step| 0.01 * 10f64.powf(f64::from(step) / 20.0)).collect()
+}
+
+/// Makes a metric and adds it to the registry.
+fn added<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> prometheus::Result<M> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Errors
+    /// Two metrics of one name: a mistake in this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let counter = |name: &str, help: &str| added(r, IntCounter::new(format!("sluicegate_{name}"), help));
+        let gauges = |name: &str, help: &str| {
+            added(r, IntGaugeVec::new(Opts::new(format!("sluicegate_{name}"), help), &["shard"]))
+        };
+        let by_outcome = |name: &str, help: &str| {
+            added(r, IntCounterVec::new(Opts::new(format!("sluicegate_{name}"), help), &["outcome"]))
+        };
+        let availability = HistogramOpts::new(
+            "sluicegate_availability_seconds",
+            "Time from an event's arrival at Kinesis until it is durable in the sink.",
+        )
+        .buckets(availability_buckets());
+        let process = added(r, IntGauge::new("sluicegate_process_id", "Process id of the worker."))?;
+        process.set(i64::from(std::process::id()));
+        Ok(Self {
+            availability: added(r, Histogram::with_opts(availability))?,
+            records_read: counter("records_read_total", "Records read from the stream.")?,
+            bytes_read: counter("bytes_read_total", "Payload bytes read from the stream.")?,
+            reads_failed: counter("reads_failed_total", "Reads that failed and were repeated.")?,
+            events_stored: counter(
+                "events_stored_total",
+                "Events made durable; redelivered ones count again.",
+            )?,
+            raw_bytes: counter("raw_bytes_total", "Bytes of stored events as published.")?,
+            stored_bytes: counter("stored_bytes_total", "Bytes of the items written.")?,
+            items_written: counter("items_written_total", "Items written to the sink.")?,
+            write_units: added(
+                r,
+                Counter::new(
+                    "sluicegate_write_units_total",
+                    "Write capacity units consumed, retries included.",
+                ),
+            )?,
+            fallback_keys: counter("fallback_keys_total", "Events stored under the fallback key.")?,
+            batches: by_outcome("batches_total", "Batches by outcome: delivered, redelivered, failed.")?,
+            sessions: by_outcome("sessions_total", "Sessions on shards by how they ended.")?,
+            records_lost: counter("records_lost_total", "Announced batches whose records were gone.")?,
+            leases_held: added(r, IntGauge::new("sluicegate_leases_held", "Leases with a session here."))?,
+            heartbeats: counter("heartbeats_total", "Confirmed heartbeats.")?,
+            buffered_bytes: gauges("buffered_bytes", "Memory that a shard's records take.")?,
+            behind_latest: gauges("behind_latest_milliseconds", "Distance to the tip of the shard.")?,
+            session_first_read: gauges(
+                "session_first_read_milliseconds",
+                "Wall time at which a session gave its first records to its batcher.",
+            )?,
+            registry,
+        })
+    }
+
+    /// The metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Encoding failed: a mistake in this file.
+    pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// The metrics of one shard's session; dropped series vanish with it.
+    pub fn shard(&self, shard: &ShardId) -> ShardMetrics {
+        ShardMetrics(Arc::new(Shard {
+            metrics: self.clone(),
+            shard: shard.clone(),
+            state: std::sync::Mutex::default(),
+        }))
+    }
+
+    /// A session ended like this.
+    pub fn session_ended(&self, outcome: &str) {
+        self.sessions.with_label_values(&[outcome]).inc();
+    }
+
+    /// So many sessions run.
+    pub fn leases_held(&self, count: usize) {
+        self.leases_held.set(signed(count));
+    }
+
+    /// A heartbeat was confirmed.
+    pub fn heartbeat(&self) {
+        self.heartbeats.inc();
+    }
+}
+
+fn signed(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What one session counts.
+#[derive(Debug, Clone)]
+pub struct ShardMetrics(Arc<Shard>);
+
+#[derive(Debug)]
+struct Shard {
+    metrics: Metrics,
+    shard: ShardId,
+    state: std::sync::Mutex<SessionCounts>,
+}
+
+#[derive(Debug, Default)]
+struct SessionCounts {
+    read: bool,
+    redeliveries_left: usize,
+}
+
+impl ShardMetrics {
+    /// A session began, with so many batches of earlier sessions to deliver again.
+    pub fn session_began(&self, redeliveries: usize) {
+        self.counts().redeliveries_left = redeliveries;
+    }
+
+    /// A page was read and given to the batcher.
+    pub fn read(&self, page: &RecordPage) {
+        let (metrics, shard) = (&self.0.metrics, self.0.shard.as_str());
+        metrics.records_read.inc_by(unsigned(page.records.len()));
+        metrics.bytes_read.inc_by(unsigned(page.records.iter().map(|record| record.data.len()).sum()));
+        let behind = i64::try_from(page.behind_latest.as_millis()).unwrap_or(i64::MAX);
+        metrics.behind_latest.with_label_values(&[shard]).set(behind);
+        let mut counts = self.counts();
+        if !counts.read {
+            counts.read = true;
+            metrics.session_first_read.with_label_values(&[shard]).set(wall_millis().0);
+        }
+    }
+
+    /// A read failed.
+    pub fn read_failed(&self) {
+        self.0.metrics.reads_failed.inc();
+    }
+
+    /// A batch is durable.
+    pub fn delivered(&self, batch: &Batch, delivered: &Delivered) {
+        let metrics = &self.0.metrics;
+        let now = wall_millis();
+        let availability = metrics.availability.local();
+        for record in &batch.records {
+            let waited = u64::try_from(now.0 - record.arrival.0).unwrap_or(0);
+            availability.observe(Duration::from_millis(waited).as_secs_f64());
+        }
+        availability.flush();
+        metrics.events_stored.inc_by(delivered.events);
+        metrics.raw_bytes.inc_by(delivered.raw_bytes);
+        metrics.stored_bytes.inc_by(delivered.stored_bytes);
+        metrics.items_written.inc_by(delivered.items);
+        metrics.write_units.inc_by(delivered.write_units.max(0.0));
+        metrics.fallback_keys.inc_by(delivered.fallback_keys);
+        let mut counts = self.counts();
+        let outcome = if counts.redeliveries_left > 0 { "redelivered" } else { "delivered" };
+        counts.redeliveries_left = counts.redeliveries_left.saturating_sub(1);
+        metrics.batches.with_label_values(&[outcome]).inc();
+    }
+
+    /// A delivery failed and is repeated.
+    pub fn delivery_failed(&self) {
+        self.0.metrics.batches.with_label_values(&["failed"]).inc();
+    }
+
+    /// Announced records were gone.
+    pub fn records_lost(&self) {
+        self.0.metrics.records_lost.inc();
+    }
+
+    /// Announced records were gone, and given up as configured.
+    pub fn gap_accepted(&self) {
+        self.0.metrics.records_lost.inc();
+        self.0.metrics.batches.with_label_values(&["dropped"]).inc();
+    }
+
+    /// So much memory is held.
+    pub fn buffered(&self, bytes: usize) {
+        self.0.metrics.buffered_bytes.with_label_values(&[self.0.shard.as_str()]).set(signed(bytes));
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, SessionCounts> {
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        for series in
+            [&self.metrics.buffered_bytes, &self.metrics.behind_latest, &self.metrics.session_first_read]
+        {
+            // A series that was never set is not there to remove.
+            drop(series.remove_label_values(&[self.shard.as_str()]));
+        }
+    }
+}
+
+fn unsigned(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sessions_series_vanish_with_it() {
+        let metrics = Metrics::new().unwrap();
+        let shard = metrics.shard(&ShardId::new("shardId-000000000007"));
+        shard.read(&RecordPage::default());
+        let text = |metrics: &Metrics| String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text(&metrics).contains("shardId-000000000007"));
+        drop(shard);
+        assert!(!text(&metrics).contains("shardId-000000000007"));
+    }
+}

@@ -1,0 +1,111 @@
+//! The StreamReader port: a sharded, ordered, replayable stream of records.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluicegate_checkpoint::{ArrivalMillis, Record, Retry, SequenceNumber, ShardId};
+use sluicegate_lease::Shard;
+use thiserror::Error;
+
+/// Where reading of a shard begins. There is no "at the tip": two owners would resolve it differently and skip what
+/// arrived in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The oldest record.
+    TrimHorizon,
+    /// The first record that arrived at this time or later.
+    AtTimestamp(ArrivalMillis),
+    /// This record.
+    At(SequenceNumber),
+    /// The record behind this one.
+    After(SequenceNumber),
+}
+
+/// Records of one read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordPage {
+    /// In shard order; all user records of a Kinesis record are in one page.
+    pub records: Vec<Record>,
+    /// Distance to the tip of the shard after this page.
+    pub behind_latest: Duration,
+    /// The stream's own time when it answered.
+    pub as_of: ArrivalMillis,
+    /// Set when the closed shard is read to its end: its children, as far as the answer names them.
+    pub end: Option<Vec<Shard>>,
+}
+
+/// The shards of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardListing {
+    /// All of them, from all pages of one listing.
+    pub shards: Vec<Shard>,
+    /// The stream's own time when it answered.
+    pub server_time: ArrivalMillis,
+}
+
+/// Why a stream was not read.
+#[derive(Debug, Error)]
+pub enum StreamError {
+    /// Throttled, timed out or out of reach: read again.
+    #[error("the stream cannot be read now")]
+    Unavailable {
+        /// The answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The stream or the shard is not there (any more). That is not the end of the shard.
+    #[error("{what}")]
+    Gone {
+        /// What is not there, and what to do.
+        what: String,
+    },
+    /// Will not work as things are.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong, and what to do.
+        what: String,
+        /// The answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StreamError {
+    /// What the caller should do.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable { .. } => Retry::Backoff,
+            Self::Gone { .. } | Self::Refused { .. } => Retry::Never,
+        }
+    }
+}
+
+/// A stream.
+#[async_trait]
+pub trait StreamReader: Send + Sync + 'static {
+    /// Lists all shards, open and closed.
+    ///
+    /// *To be correct*: complete (all pages of one listing), or an error.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    async fn shards(&self) -> Result<ShardListing, StreamError>;
+
+    /// Opens a shard. The first read tells whether that works.
+    fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor>;
+}
+
+/// A place in a shard that moves forward.
+#[async_trait]
+pub trait ShardCursor: Send {
+    /// Reads the next page, of at most `limit` Kinesis records; it may be empty.
+    ///
+    /// *To be correct*: no record is skipped and none comes twice, whatever happened to earlier reads; an expired
+    /// iterator is renewed from the position without the caller noticing.
+    /// *Repeating it* after an error: continues where the last page ended.
+    /// *Cancelling it* is safe: the place does not move.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError>;
+}

@@ -1,0 +1,489 @@
+//! Starts, watches and stops every task of a worker.
+//!
+//! ```text
+//! coordinator --instructions--> supervisor --begins, drains, cancels--> one consumer a shard
+//! heartbeat (own thread) -> right                shard sync, admin server
+//! ```
+//! The first failure of a task that must not fail cancels the rest and is the worker's result. Only a consumer is
+//! begun again, after a while, as long as its lease is held. Stopping: no more leases, every session handed over,
+//! and the heartbeat last, because the right must live while work drains.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use sluicegate_checkpoint::{Retry, RetryPolicy, ShardId};
+use sluicegate_lease::store::WriteError;
+use sluicegate_lease::{
+    Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
+    Lease, LeaseKey, Sessions, WorkerRow, WorkerStatus,
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::budget::ByteBudget;
+use crate::consumer::state::SessionPolicy;
+use crate::consumer::task::{Consumer, Drain, Ended};
+use crate::shard_sync::{ShardSync, SyncError};
+use crate::telemetry::wall_clock;
+use crate::watch::Watches;
+use crate::worker::{HeartbeatOn, Worker, WorkerError};
+
+/// How long a shard rests after its session failed.
+const COOL_DOWN: Duration = Duration::from_secs(5);
+/// How long a worker row outlives its worker before DynamoDB may delete it.
+const ROW_LIVES: Duration = Duration::from_secs(3_600);
+
+#[expect(clippy::disallowed_types, reason = "the supervisor is where tasks are owned")]
+type Tasks<T> = tokio::task::JoinSet<T>;
+
+type TaskEnd = (&'static str, Result<(), WorkerError>);
+
+/// One running worker.
+pub struct Supervisor {
+    worker: Worker,
+    right: Arc<HeartbeatRight>,
+    status: WorkerStatus,
+    sessions: Sessions,
+    nudged: Arc<Notify>,
+    budget: Arc<ByteBudget>,
+    watches: Arc<Watches>,
+    consumers: Tasks<(LeaseKey, Ended)>,
+    running: BTreeMap<LeaseKey, Running>,
+    cooling: Tasks<LeaseKey>,
+    nudges: Tasks<()>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+type Listed = Arc<BTreeSet<ShardId>>;
+
+/// The handles of one session.
+struct Running {
+    requests: mpsc::Sender<Drain>,
+    stop: CancellationToken,
+    /// Where the worker that the lease is handed to can be nudged.
+    address: Option<String>,
+}
+
+impl Supervisor {
+    /// Prepares to run a worker.
+    ///
+    /// # Errors
+    /// The admin server's address cannot be told.
+    pub fn new(worker: Worker) -> Result<Self, WorkerError> {
+        let settings = &worker.settings;
+        let lasts = settings.failover_time.saturating_sub(settings.safety_margin);
+        let right = Arc::new(HeartbeatRight::new(worker.clock, lasts));
+        let mut row = WorkerRow::new(worker.id.clone());
+        row.packing_versions = worker.sink.packing_versions().to_vec();
+        if let Some(listener) = &worker.admin {
+            let address = listener.local_addr().map_err(|error| WorkerError::Setup(error.to_string()))?;
+            row.address = Some(address.to_string());
+        }
+        Ok(Self {
+            right,
+            status: WorkerStatus::new(row),
+            sessions: Sessions::default(),
+            nudged: Arc::new(Notify::new()),
+            budget: ByteBudget::new(settings.buffer_bytes),
+            watches: Watches::new(worker.clock),
+            consumers: Tasks::new(),
+            running: BTreeMap::new(),
+            cooling: Tasks::new(),
+            nudges: Tasks::new(),
+            worker,
+        })
+    }
+
+    /// Runs the worker until `stop`, then drains it.
+    ///
+    /// # Errors
+    /// See [`Worker::run`].
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let (listed, listed_receiver) = watch::channel(Arc::new(BTreeSet::new()));
+        let shard_sync = tokio::select! { biased;
+            () = stop.cancelled() => return Ok(()),
+            prepared = self.prepare(listed) => Arc::new(prepared?),
+        };
+        let everything = CancellationToken::new();
+        let heart = CancellationToken::new();
+        let mut tasks: Tasks<TaskEnd> = Tasks::new();
+        self.start_heartbeat(&mut tasks, heart.clone())?;
+        let (instruct, mut instructions) = mpsc::channel(64);
+        self.start_coordinator(&mut tasks, stop.clone(), instruct, listed_receiver);
+        self.start_sync(&mut tasks, &shard_sync, everything.clone());
+        self.start_admin(&mut tasks, everything.clone());
+
+        let outcome = self.supervise(&mut tasks, &mut instructions, &shard_sync, &stop).await;
+        everything.cancel();
+        self.consumers.abort_all();
+        heart.cancel();
+        self.end_tasks(tasks).await;
+        outcome
+    }
+
+    /// What must be done before the first round: the stream is there, the start is fixed, rows match shards.
+    async fn prepare(&self, listed: watch::Sender<Listed>) -> Result<ShardSync, WorkerError> {
+        let start = self.retried(|| self.fix_start()).await?;
+        tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, %start, "worker starts");
+        let sync = self.shard_sync(start, listed);
+        self.retried(|| async { sync.sync().await.map_err(WorkerError::from) }).await?;
+        Ok(sync)
+    }
+
+    /// Tries until it works or cannot work.
+    async fn retried<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, WorkerError>
+    where
+        F: Future<Output = Result<T, WorkerError>>,
+    {
+        let (mut delays, mut rng) = (RetryPolicy::AWS.delays(), self.worker.rng.clone());
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let Some(delay) = delays.after(retry(&error), &mut rng) else { return Err(error) };
+            tracing::warn!(error = %DisplayChain(&error), ?delay, "the start is tried again");
+            self.worker.clock.sleep(delay).await;
+        }
+    }
+
+    async fn fix_start(&self) -> Result<FixedStart, WorkerError> {
+        let listing = self.worker.stream.shards().await?;
+        let start = FixedStart::fix(self.worker.settings.initial_position, listing.server_time);
+        Ok(self.worker.registry.fix_start(start).await?)
+    }
+
+    fn shard_sync(&self, start: FixedStart, listed: watch::Sender<Listed>) -> ShardSync {
+        ShardSync {
+            stream: Arc::clone(&self.worker.stream),
+            store: Arc::clone(&self.worker.store),
+            start,
+            nudged: Arc::clone(&self.nudged),
+            listed,
+        }
+    }
+
+    fn start_heartbeat(
+        &mut self,
+        tasks: &mut Tasks<TaskEnd>,
+        stop: CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let interval = self.worker.settings.failover_time / 3;
+        let stamp = self.watches.watch("heartbeat", interval);
+        let (metrics, nudged) = (self.worker.metrics.clone(), Arc::clone(&self.nudged));
+        let first = std::sync::Once::new();
+        let heartbeat = Heartbeat {
+            registry: Arc::clone(&self.worker.registry),
+            clock: self.worker.clock,
+            right: Arc::clone(&self.right),
+            status: self.status.clone(),
+            interval,
+            row_lives: ROW_LIVES,
+            epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
+            rng: self.next_rng(),
+            on_beat: Box::new(move |beat| {
+                stamp.stamp();
+                if beat == Beat::Confirmed {
+                    metrics.heartbeat();
+                    // Nothing may be taken before the first heartbeat: look at once when it is there.
+                    first.call_once(|| nudged.notify_one());
+                }
+            }),
+        };
+        match std::mem::replace(&mut self.worker.heartbeat, HeartbeatOn::SameRuntime) {
+            HeartbeatOn::SameRuntime => {
+                tasks.spawn(
+                    async move { ("heartbeat", heartbeat.run(stop).await.map_err(WorkerError::from)) },
+                );
+            }
+            HeartbeatOn::Thread(registry) => {
+                let ended = heartbeat_thread(heartbeat, registry, stop)?;
+                tasks.spawn(async move {
+                    let vanished =
+                        |_| WorkerError::Task { task: "heartbeat", why: "its thread panicked".to_owned() };
+                    (
+                        "heartbeat",
+                        ended.await.map_err(vanished).and_then(|outcome| outcome.map_err(WorkerError::from)),
+                    )
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn start_coordinator(
+        &self,
+        tasks: &mut Tasks<TaskEnd>,
+        stop: CancellationToken,
+        instructions: mpsc::Sender<Instruction>,
+        listed: watch::Receiver<Listed>,
+    ) {
+        let failover_time = self.worker.settings.failover_time;
+        let stamp = self.watches.watch("coordinator", failover_time);
+        let coordinator = Coordinator {
+            config: CoordinatorConfig {
+                me: self.worker.id.clone(),
+                failover_time,
+                policy: self.worker.settings.plan_policy(),
+            },
+            store: Arc::clone(&self.worker.store),
+            registry: Arc::clone(&self.worker.registry),
+            clock: self.worker.clock,
+            right: Arc::clone(&self.right),
+            status: self.status.clone(),
+            nudged: Arc::clone(&self.nudged),
+            listed,
+            instructions,
+            sessions: self.sessions.clone(),
+            view: watch::channel(None).0,
+            on_turn: Box::new(move || stamp.stamp()),
+        };
+        tasks.spawn(async move { ("coordinator", coordinator.run(stop).await.map_err(WorkerError::from)) });
+    }
+
+    fn start_sync(&mut self, tasks: &mut Tasks<TaskEnd>, sync: &Arc<ShardSync>, stop: CancellationToken) {
+        let (sync, clock, rng) = (Arc::clone(sync), self.worker.clock, self.next_rng());
+        tasks.spawn(async move {
+            sync.run(clock, rng, stop).await;
+            ("shard sync", Ok(()))
+        });
+    }
+
+    fn start_admin(&mut self, tasks: &mut Tasks<TaskEnd>, stop: CancellationToken) {
+        let Some(listener) = self.worker.admin.take() else { return };
+        let admin = Arc::new(Admin {
+            metrics: self.worker.metrics.clone(),
+            watches: Arc::clone(&self.watches),
+            nudged: Arc::clone(&self.nudged),
+        });
+        tasks.spawn(async move {
+            admin.serve(listener, stop).await;
+            ("admin", Ok(()))
+        });
+    }
+
+    /// Follows the coordinator's instructions until it has ended.
+    async fn supervise(
+        &mut self,
+        tasks: &mut Tasks<TaskEnd>,
+        instructions: &mut mpsc::Receiver<Instruction>,
+        sync: &Arc<ShardSync>,
+        stop: &CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let clock = self.worker.clock;
+        let drain_timeout = self.worker.settings.drain_timeout;
+        let drained_too_long = async {
+            stop.cancelled().await;
+            clock.sleep(drain_timeout).await;
+        };
+        tokio::pin!(drained_too_long);
+        loop {
+            tokio::select! { biased;
+                Some(ended) = self.consumers.join_next() => self.on_consumer_end(ended)?,
+                Some(cooled) = self.cooling.join_next() => self.on_cooled(cooled),
+                Some(_nudged) = self.nudges.join_next() => {}
+                Some(ended) = tasks.join_next() => match task_end(ended)? {
+                    "coordinator" if stop.is_cancelled() => return Ok(()),
+                    task => return Err(WorkerError::Task { task, why: "it ended by itself".to_owned() }),
+                },
+                Some(instruction) = instructions.recv() => self.follow(instruction, sync),
+                () = &mut drained_too_long => return Err(WorkerError::DrainTimeout(drain_timeout)),
+            }
+            self.worker.metrics.leases_held(self.sessions.len());
+        }
+    }
+
+    fn follow(&mut self, instruction: Instruction, sync: &Arc<ShardSync>) {
+        match instruction {
+            Instruction::Begin { row } => self.begin(*row, sync),
+            Instruction::HandOver { key, to, address } => {
+                let settings = &self.worker.settings;
+                // With nobody to take over there is nothing to hurry for.
+                let within =
+                    if to.is_some() { settings.handoff_deadline } else { settings.drain_timeout / 2 };
+                let Some(running) = self.running.get_mut(&key) else {
+                    // Its session has ended, and is not begun again by a worker that drains.
+                    self.sessions.end(&key);
+                    return;
+                };
+                running.address = address;
+                // A session that is draining already keeps its first request.
+                if running.requests.try_send(Drain { to, within }).is_err() {
+                    tracing::debug!(lease_key = %key, "the session is handing over already");
+                }
+            }
+            Instruction::Abandon { key } => {
+                if let Some(running) = self.running.get(&key) {
+                    running.stop.cancel();
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, row: Lease, sync: &Arc<ShardSync>) {
+        let key = row.key.clone();
+        let settings = &self.worker.settings;
+        let (requests, receiver) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let policy = SessionPolicy {
+            cut: settings.cut,
+            max_in_flight: settings.max_in_flight,
+            commit_delay: settings.commit_delay,
+            parameters: Arc::new(settings.parameters.clone()),
+            packing_versions: self.worker.sink.packing_versions().to_vec(),
+            accept_gap: settings.accept_gap,
+        };
+        let read = settings.read;
+        let (held_rng, rng) = (self.next_rng(), self.next_rng());
+        let consumer = Consumer {
+            held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock, row, held_rng),
+            stream: Arc::clone(&self.worker.stream),
+            sink: Arc::clone(&self.worker.sink),
+            right: self.right.session(),
+            clock: self.worker.clock,
+            budget: Arc::clone(&self.budget),
+            policy,
+            read,
+            metrics: self.worker.metrics.shard(&key),
+            children: Arc::<ShardSync>::clone(sync),
+            requests: receiver,
+            rng,
+        };
+        self.running.insert(key.clone(), Running { requests, stop: stop.clone(), address: None });
+        self.consumers.spawn(async move { (key, consumer.run(stop).await) });
+    }
+
+    fn on_consumer_end(
+        &mut self,
+        ended: Result<(LeaseKey, Ended), tokio::task::JoinError>,
+    ) -> Result<(), WorkerError> {
+        let (key, ended) =
+            ended.map_err(|error| WorkerError::Task { task: "consumer", why: error.to_string() })?;
+        let running = self.running.remove(&key);
+        let outcome = match ended {
+            Ended::HandedOver { to } => {
+                tracing::info!(lease_key = %key, ?to, "handed a lease over");
+                if let (Some(to), Some(running)) = (to, running) {
+                    let nudge = Arc::clone(&self.worker.nudge);
+                    self.nudges.spawn(async move { nudge.look_now(&to, running.address.as_deref()).await });
+                }
+                "handed_over"
+            }
+            Ended::ShardEnd => {
+                tracing::info!(lease_key = %key, "finished a shard");
+                self.nudged.notify_one();
+                "shard_end"
+            }
+            Ended::Lost => {
+                tracing::info!(lease_key = %key, "lost a lease");
+                "lost"
+            }
+            Ended::Interrupted => {
+                self.nudged.notify_one();
+                "interrupted"
+            }
+            Ended::Failed(error) => {
+                tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
+                self.worker.metrics.session_ended("failed");
+                let clock = self.worker.clock;
+                self.cooling.spawn(async move {
+                    clock.sleep(COOL_DOWN).await;
+                    key
+                });
+                return Ok(());
+            }
+        };
+        self.worker.metrics.session_ended(outcome);
+        self.sessions.end(&key);
+        Ok(())
+    }
+
+    fn on_cooled(&mut self, cooled: Result<LeaseKey, tokio::task::JoinError>) {
+        if let Ok(key) = cooled {
+            self.sessions.end(&key);
+            self.nudged.notify_one();
+        }
+    }
+
+    /// Waits for the tasks that were told to end; the heartbeat deletes its row.
+    async fn end_tasks(&self, mut tasks: Tasks<TaskEnd>) {
+        let ending = async { while tasks.join_next().await.is_some() {} };
+        let patience = self.worker.settings.failover_time / 3;
+        if tokio::time::timeout(patience, ending).await.is_err() {
+            tracing::warn!("tasks did not end in time and are dropped");
+        }
+    }
+
+    fn next_rng(&mut self) -> SmallRng {
+        SmallRng::from_rng(&mut self.worker.rng)
+    }
+}
+
+/// An error with everything that caused it, on one line.
+struct DisplayChain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for DisplayChain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn task_end(ended: Result<TaskEnd, tokio::task::JoinError>) -> Result<&'static str, WorkerError> {
+    match ended {
+        Ok((task, Ok(()))) => Ok(task),
+        Ok((task, Err(error))) => {
+            tracing::error!(task, error = %DisplayChain(&error), "a task failed");
+            Err(error)
+        }
+        Err(error) => Err(WorkerError::Task { task: "unknown", why: error.to_string() }),
+    }
+}
+
+fn retry(error: &WorkerError) -> Retry {
+    match error {
+        WorkerError::Stream(error) => error.retry(),
+        WorkerError::Write(error) => error.retry(),
+        WorkerError::Sync(SyncError::Stream(error)) => error.retry(),
+        WorkerError::Sync(SyncError::Read(error)) | WorkerError::Read(error) => error.retry(),
+        WorkerError::Sync(SyncError::Write(error)) => error.retry(),
+        WorkerError::Missing(_)
+        | WorkerError::Coordinator(_)
+        | WorkerError::Task { .. }
+        | WorkerError::Setup(_)
+        | WorkerError::DrainTimeout(_) => Retry::Never,
+    }
+}
+
+/// Runs the heartbeat on a thread and runtime of its own.
+fn heartbeat_thread(
+    mut heartbeat: Heartbeat,
+    registry: crate::worker::RegistryFactory,
+    stop: CancellationToken,
+) -> Result<oneshot::Receiver<Result<(), WriteError>>, WorkerError> {
+    let (done, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| WorkerError::Setup(format!("no runtime for the heartbeat: {error}")))?;
+    let beat = move || {
+        heartbeat.registry = registry();
+        // The supervisor is gone if nobody listens; then there is nothing to tell.
+        drop(done.send(runtime.block_on(heartbeat.run(stop))));
+    };
+    let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
+    thread.map(|_detached| ended).map_err(|error| WorkerError::Setup(format!("no heartbeat thread: {error}")))
+}

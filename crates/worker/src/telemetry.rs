@@ -1,0 +1,40 @@
+//! Logs and the wall clock: the only place that reads it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sluicegate_checkpoint::ArrivalMillis;
+use tracing_subscriber::EnvFilter;
+
+/// Wall time: for stream timestamps and display, never for a decision about a lease.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Wall time as an arrival time.
+pub fn wall_millis() -> ArrivalMillis {
+    ArrivalMillis(i64::try_from(wall_clock().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// How logs look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` is a `tracing` filter such as `info` or `sluicegate_lease=debug,info`.
+/// Later calls in the same process do nothing.
+pub fn start_logging(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    drop(started);
+}

@@ -1,0 +1,297 @@
+//! One worker, put together from components: what to read, where leases live, where batches go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+use sluicegate_checkpoint::PackingParameters;
+use sluicegate_lease::nudge::LocalNudge;
+use sluicegate_lease::store::{ReadError, WriteError};
+use sluicegate_lease::{
+    Clock, CoordinatorError, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId, WorkerRegistry,
+};
+use sluicegate_sink::Sink;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::batcher::CutPolicy;
+use crate::consumer::task::ReadPolicy;
+use crate::metrics::Metrics;
+use crate::shard_sync::SyncError;
+use crate::stream::{StreamError, StreamReader};
+use crate::supervisor::Supervisor;
+
+/// Everything about a worker that is a value.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the application starts, the first time.
+    pub initial_position: InitialPosition,
+    /// How long a heartbeat stands still before its worker is presumed dead.
+    pub failover_time: Duration,
+    /// How much earlier a worker counts its own right as over.
+    pub safety_margin: Duration,
+    /// Most leases held; none sets no bound.
+    pub max_leases_per_worker: Option<usize>,
+    /// Longest a planned hand-over waits for deliveries.
+    pub handoff_deadline: Duration,
+    /// Longest a stop takes.
+    pub drain_timeout: Duration,
+    /// How shards are read.
+    pub read: ReadPolicy,
+    /// When batches are closed.
+    pub cut: CutPolicy,
+    /// Most batches of a shard announced and not committed.
+    pub max_in_flight: usize,
+    /// How long a commit waits for an announce to ride on.
+    pub commit_delay: Duration,
+    /// What new batches are packed with.
+    pub parameters: PackingParameters,
+    /// Bytes of records held at a time.
+    pub buffer_bytes: usize,
+    /// Give up announced records that are gone, counted, instead of stopping the shard.
+    pub accept_gap: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        crate::config::Config::default().settings
+    }
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A component is missing.
+    #[error("a worker needs {0}")]
+    Missing(&'static str),
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// Shards and lease rows cannot be brought in step.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The lease or worker table cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The worker table cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The coordinator ended.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+    /// A task failed that must not.
+    #[error("task `{task}` ended unexpectedly: {why}")]
+    Task {
+        /// Its name.
+        task: &'static str,
+        /// How it ended.
+        why: String,
+    },
+    /// A thread or a metric could not be made.
+    #[error("{0}")]
+    Setup(String),
+    /// The drain took too long; what was left goes to the next owner.
+    #[error("draining took longer than {0:?}; the leases that are left will be taken over")]
+    DrainTimeout(Duration),
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    pub(crate) application: String,
+    pub(crate) id: WorkerId,
+    pub(crate) settings: Settings,
+    pub(crate) stream: Arc<dyn StreamReader>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) registry: Arc<dyn WorkerRegistry>,
+    pub(crate) heartbeat: HeartbeatOn,
+    pub(crate) nudge: Arc<dyn Nudge>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) metrics: Metrics,
+    pub(crate) admin: Option<TcpListener>,
+    pub(crate) clock: Clock,
+    pub(crate) rng: SmallRng,
+}
+
+/// Makes the registry that the heartbeat's own thread uses, on that thread.
+pub type RegistryFactory = Box<dyn FnOnce() -> Arc<dyn WorkerRegistry> + Send>;
+
+/// Where the heartbeat runs.
+pub enum HeartbeatOn {
+    /// On a thread and runtime of its own, with a client of its own: nothing the worker does can delay it.
+    Thread(RegistryFactory),
+    /// Among the worker's other tasks: for tests on a paused clock and for simulation.
+    SameRuntime,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Worker");
+        debug.field("application", &self.application).field("id", &self.id).field("settings", &self.settings);
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Begins to put a worker together. Workers of the same application share its leases.
+    pub fn builder(application: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder {
+            application: application.into(),
+            id: None,
+            settings: Settings::default(),
+            stream: None,
+            store: None,
+            registry: None,
+            heartbeat: HeartbeatOn::SameRuntime,
+            nudge: None,
+            sink: None,
+            metrics: None,
+            admin: None,
+            clock: Clock::new(),
+            seed: None,
+        }
+    }
+
+    /// Works until `stop` is cancelled, then finishes, commits and hands every lease over.
+    ///
+    /// *Cancelling it* (dropping the future) is what a crash is: others take over after the failover time.
+    ///
+    /// # Errors
+    /// The first failure of any of its tasks.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        Supervisor::new(self)?.run(stop).await
+    }
+}
+
+/// Puts a worker together.
+pub struct WorkerBuilder {
+    application: String,
+    id: Option<WorkerId>,
+    settings: Settings,
+    stream: Option<Arc<dyn StreamReader>>,
+    store: Option<Arc<dyn LeaseStore>>,
+    registry: Option<Arc<dyn WorkerRegistry>>,
+    heartbeat: HeartbeatOn,
+    nudge: Option<Arc<dyn Nudge>>,
+    sink: Option<Arc<dyn Sink>>,
+    metrics: Option<Metrics>,
+    admin: Option<TcpListener>,
+    clock: Clock,
+    seed: Option<u64>,
+}
+
+impl std::fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerBuilder").field("application", &self.application).finish_non_exhaustive()
+    }
+}
+
+impl WorkerBuilder {
+    /// Names this process; it must be unique per process start. Default: the application's name and a UUID.
+    pub fn worker_id(mut self, id: WorkerId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Settings other than the defaults.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// What to read. Required.
+    pub fn stream(mut self, stream: impl StreamReader) -> Self {
+        self.stream = Some(Arc::new(stream));
+        self
+    }
+
+    /// Where leases and worker rows live. Required.
+    pub fn tables(mut self, store: Arc<dyn LeaseStore>, registry: Arc<dyn WorkerRegistry>) -> Self {
+        self.store = Some(store);
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Runs the heartbeat on a thread of its own, with the registry that this makes there. For production.
+    pub fn heartbeat_thread(mut self, registry: RegistryFactory) -> Self {
+        self.heartbeat = HeartbeatOn::Thread(registry);
+        self
+    }
+
+    /// Where batches go. Required.
+    pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// How other workers are told to look now. Default: not at all.
+    pub fn nudge(mut self, nudge: Arc<dyn Nudge>) -> Self {
+        self.nudge = Some(nudge);
+        self
+    }
+
+    /// Where to count. Default: metrics nobody sees.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Serves `/livez`, `/metrics` and `/nudge` here; other workers find the address in the worker table.
+    pub fn admin(mut self, listener: TcpListener) -> Self {
+        self.admin = Some(listener);
+        self
+    }
+
+    /// The clock to go by: for simulation.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Seeds all jitter. Default: from the operating system.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The worker.
+    ///
+    /// # Errors
+    /// A required component is missing.
+    pub fn build(self) -> Result<Worker, WorkerError> {
+        let seed = self.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
+        let id = self.id.unwrap_or_else(|| unique_id(&self.application));
+        let metrics = match self.metrics {
+            Some(metrics) => metrics,
+            None => Metrics::new().map_err(|error| WorkerError::Setup(error.to_string()))?,
+        };
+        tracing::debug!(worker_id = %id, seed, "worker built");
+        Ok(Worker {
+            application: self.application,
+            id,
+            settings: self.settings,
+            stream: self.stream.ok_or(WorkerError::Missing("a stream"))?,
+            store: self.store.ok_or(WorkerError::Missing("a lease table"))?,
+            registry: self.registry.ok_or(WorkerError::Missing("a worker table"))?,
+            heartbeat: self.heartbeat,
+            nudge: self.nudge.unwrap_or_else(|| Arc::new(LocalNudge::default())),
+            sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
+            metrics,
+            admin: self.admin,
+            clock: self.clock,
+            rng: SmallRng::seed_from_u64(seed),
+        })
+    }
+}
+
+/// A worker id that no other process start has: a name for people and a UUID.
+pub fn unique_id(name: &str) -> WorkerId {
+    WorkerId::new(format!("{name}-{}", uuid::Uuid::new_v4().simple()))
+}
+
+impl Settings {
+    /// Bounds for the plan.
+    pub(crate) fn plan_policy(&self) -> PlanPolicy {
+        PlanPolicy { max_leases_per_worker: self.max_leases_per_worker }
+    }
+}

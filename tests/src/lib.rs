@@ -1,0 +1,1 @@
+//! Harness, faults and oracle shared by the integration tests.
