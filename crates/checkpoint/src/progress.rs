@@ -18,13 +18,6 @@ pub enum Announced {
 /// Why a write could not be decided.
 #[derive(Debug, Error)]
 pub enum ProgressError {
-    /// Undecided until the caller gave up (drain deadline): the row is left to its next owner.
-    #[error("the lease row could not be written before the deadline")]
-    Undecided {
-        /// The last answer.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// The row will never take this (too large, denied, table gone).
     #[error("the lease row refuses the write")]
     Refused {

@@ -35,6 +35,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) table: String,
     pub(crate) sink: SinkKind,
     pub(crate) admin: SocketAddr,
+    pub(crate) advertise: Option<String>,
     pub(crate) create_tables: bool,
     pub(crate) packing_versions: Option<Vec<u32>>,
 }
@@ -74,6 +75,7 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         .sink(sink)
         .metrics(Metrics::new().context("metrics")?)
         .admin(admin)
+        .advertise(args.advertise)
         .clock(clock)
         .seed(seed)
         .build()?;

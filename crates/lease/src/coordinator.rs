@@ -20,21 +20,23 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
-use crate::model::{Lease, LeaseKey, WorkerId};
+use crate::model::{Lease, LeaseKey, Pending, WorkerId};
 use crate::plan::{LeaseAction, PlanPolicy, assign, plan};
 use crate::registry::WorkerRegistry;
-use crate::right::HeartbeatRight;
+use crate::right::{HeartbeatRight, SessionRight};
 use crate::shard_sync::has_begun;
 use crate::store::{LeaseStore, ReadError, Written};
 use crate::view::{FleetView, Health, Observer};
 
 /// What the supervisor is told to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Instruction {
     /// Begin a session from this row: it was just taken, or it is ours and nobody works on it (rule R4).
     Begin {
         /// The row, as a take returned it or a strongly consistent read gave it.
         row: Box<Lease>,
+        /// The right as it was before that row was read: a lapse since then ends the session.
+        right: SessionRight,
     },
     /// Finish the session and give the lease to this worker, or to nobody.
     HandOver {
@@ -156,6 +158,9 @@ pub enum CoordinatorError {
     Unheard,
 }
 
+/// Shortest time between two rounds, however often somebody nudges: a round is a scan of the lease table.
+const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
+
 impl Coordinator {
     /// Looks, plans and acts until `drain` is cancelled; then has every session handed over and returns when all
     /// have ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
@@ -167,6 +172,7 @@ impl Coordinator {
         let (look_every, round_every) = (self.config.failover_time / 20, self.config.failover_time / 2);
         let mut last_view = None;
         let mut next_round = self.clock.now();
+        let mut last_round = next_round;
         while !drain.is_cancelled() {
             (self.on_turn)();
             if self.clock.now() >= next_round {
@@ -177,12 +183,13 @@ impl Coordinator {
                     }
                     Err(error) => return Err(error),
                 }
-                next_round = self.clock.now() + round_every;
+                last_round = self.clock.now();
+                next_round = last_round + round_every;
             }
             let next_look = observer.next_silence().map_or(next_round, |at| at.min(next_round));
             let next_look = next_look.min(self.clock.now() + look_every);
             if self.wait(&drain, next_look).await {
-                next_round = self.clock.now();
+                next_round = next_round.min(last_round + NUDGED_ROUNDS_APART).max(self.clock.now());
                 continue;
             }
             if self.clock.now() < next_round && self.look(&mut observer).await {
@@ -244,16 +251,28 @@ impl Coordinator {
         for (key, lease) in &view.leases {
             let mine = lease.row.owner.as_ref() == Some(me);
             if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
+                let right = self.right.session();
                 let row = self.store.lease(key).await?;
                 if let Some(row) = row.filter(|row| row.owner.as_ref() == Some(me)) {
-                    self.begin(row).await?;
+                    self.begin(row, right).await?;
                 }
+            }
+            if mine && matches!(lease.row.pending, Pending::Unreadable { .. }) {
+                self.release_unreadable(&lease.row).await;
             }
             if !mine && self.sessions.contains(key) && self.taken_away(key).await? {
                 self.instruct(Instruction::Abandon { key: key.clone() }).await?;
             }
         }
         Ok(())
+    }
+
+    /// Gives back a row of ours that this build cannot read, its bytes unchanged.
+    async fn release_unreadable(&self, row: &Lease) {
+        tracing::error!(lease_key = %row.key, pending = ?row.pending, "released a lease that this build cannot read");
+        if let Err(error) = self.store.replace(row, &row.handed_over(None)).await {
+            tracing::warn!(lease_key = %row.key, %error, "the release is tried again with the next round");
+        }
     }
 
     /// Whether somebody else owns the row: the scan may be older than our own take.
@@ -266,10 +285,11 @@ impl Coordinator {
         match action {
             LeaseAction::Take { key, why } => {
                 let Some(lease) = view.leases.get(&key) else { return Ok(()) };
+                let right = self.right.session();
                 match self.store.replace(&lease.row, &lease.row.taken_by(&self.config.me)).await {
                     Ok(Written::Applied(row)) => {
                         tracing::info!(lease_key = %key, ?why, from = ?lease.row.owner, "took a lease");
-                        self.begin(row).await?;
+                        self.begin(row, right).await?;
                     }
                     Ok(Written::Lost(_)) => tracing::debug!(lease_key = %key, "somebody else took the lease"),
                     // If it was applied, the next round finds the row to be ours and adopts it.
@@ -286,7 +306,7 @@ impl Coordinator {
 
     /// Begins a session, unless a parent is not finished: no child is read before its parents' end (law S1). A
     /// scan is no snapshot, so each parent's row is read again here.
-    async fn begin(&self, row: Lease) -> Result<(), CoordinatorError> {
+    async fn begin(&self, row: Lease, right: SessionRight) -> Result<(), CoordinatorError> {
         if !has_begun(&row) {
             for parent in &row.parents {
                 let done = match self.store.lease(parent).await? {
@@ -300,7 +320,7 @@ impl Coordinator {
             }
         }
         self.sessions.begin(row.key.clone());
-        self.instruct(Instruction::Begin { row: Box::new(row) }).await
+        self.instruct(Instruction::Begin { row: Box::new(row), right }).await
     }
 
     async fn hand_over(
@@ -320,7 +340,7 @@ impl Coordinator {
 
     /// Hands every lease over, by the plan as it is without this worker, and waits until all sessions have ended.
     async fn drain(&self, last_view: Option<Arc<FleetView>>) -> Result<(), CoordinatorError> {
-        self.status.update(|row| row.state = WorkerState::Draining);
+        self.status.update_now(|row| row.state = WorkerState::Draining);
         let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view));
         let targets = assign(&view, &self.config.policy);
         for key in self.sessions.keys() {
@@ -328,6 +348,20 @@ impl Coordinator {
             self.hand_over(key, to, &view).await?;
         }
         self.sessions.all_ended().await;
+        self.release_the_rest(&targets).await
+    }
+
+    /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
+    /// or was handed to us while we drained.
+    async fn release_the_rest(&self, targets: &BTreeMap<LeaseKey, WorkerId>) -> Result<(), CoordinatorError> {
+        let rows = self.store.leases().await?;
+        for row in rows.iter().filter(|row| row.owner.as_ref() == Some(&self.config.me)) {
+            if let Err(error) =
+                self.store.replace(row, &row.handed_over(targets.get(&row.key).cloned())).await
+            {
+                tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
+            }
+        }
         Ok(())
     }
 

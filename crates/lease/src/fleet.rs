@@ -46,7 +46,8 @@ pub struct WorkerRow {
     pub write_demand_milli: u64,
     /// Granted share of the write budget, in thousandths of a write capacity unit per second.
     pub write_grant_milli: u64,
-    /// Its shards that are not caught up, with how far they are behind in milliseconds; the worst 50.
+    /// Its shards that are not caught up, with how far they are behind in milliseconds; the worst 50,
+    /// in the order of their ids.
     pub behind: Vec<(ShardId, u64)>,
     /// Epoch seconds after which DynamoDB may delete the row.
     pub expires: i64,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::RetryPolicy;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -19,22 +20,31 @@ use crate::store::{WriteError, Written};
 /// What the next heartbeat will say of the worker; everything but the counter and the expiry. Shared with whoever
 /// knows it.
 #[derive(Debug, Clone)]
-pub struct WorkerStatus(Arc<Mutex<WorkerRow>>);
+pub struct WorkerStatus {
+    row: Arc<Mutex<WorkerRow>>,
+    urgent: Arc<Notify>,
+}
 
 impl WorkerStatus {
     /// Starts from a row.
     pub fn new(row: WorkerRow) -> Self {
-        Self(Arc::new(Mutex::new(row)))
+        Self { row: Arc::new(Mutex::new(row)), urgent: Arc::new(Notify::new()) }
     }
 
     /// Changes what will be said.
     pub fn update(&self, change: impl FnOnce(&mut WorkerRow)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.row.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Changes what will be said, and has it said at once.
+    pub fn update_now(&self, change: impl FnOnce(&mut WorkerRow)) {
+        self.update(change);
+        self.urgent.notify_one();
     }
 
     /// The row as it would be said now.
     pub fn row(&self) -> WorkerRow {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.row.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -91,6 +101,7 @@ impl Heartbeat {
             let next = begun + self.interval;
             tokio::select! { biased;
                 () = stop.cancelled() => break,
+                () = self.status.urgent.notified() => {}
                 () = self.clock.sleep_until(next) => {}
             }
         }
@@ -109,7 +120,8 @@ impl Heartbeat {
         let mut expected = last.map(|row| row.heartbeat);
         let mut row = self.next_row(expected);
         let mut delays = RetryPolicy { initial: self.interval / 20, max: self.interval / 4 }.delays();
-        let mut first_sent = None;
+        // After an unknown outcome the first sending counts: it may be the one that landed.
+        let (mut first_sent, mut unknown) = (None, false);
         loop {
             (self.on_beat)(Beat::Attempt);
             let sent_at = *first_sent.get_or_insert_with(|| self.clock.now());
@@ -130,14 +142,15 @@ impl Heartbeat {
                     );
                     expected = found.map(|found| found.heartbeat);
                     row = self.next_row(expected.max(Some(row.heartbeat)));
-                    first_sent = None;
+                    (first_sent, unknown) = (None, false);
                     continue;
                 }
                 Err(error) => error,
             };
             let Some(delay) = delays.after(error.retry(), &mut self.rng) else { return Err(error) };
             tracing::debug!(%error, "heartbeat is repeated");
-            if !matches!(error, WriteError::OutcomeUnknown { .. }) {
+            unknown |= matches!(error, WriteError::OutcomeUnknown { .. });
+            if !unknown {
                 first_sent = None;
             }
             tokio::select! { biased;

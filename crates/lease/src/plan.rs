@@ -37,7 +37,7 @@ pub enum LeaseAction {
 
 /// After so many rounds a free lease may be taken by any eligible worker: the one that the plan names does not
 /// come.
-const ROUNDS_BEFORE_ANYBODY_TAKES: u32 = 3;
+const ROUNDS_BEFORE_ANYBODY_TAKES: u32 = 2;
 
 /// What this worker should do, given what it sees.
 pub fn plan(view: &FleetView, policy: &PlanPolicy) -> Vec<LeaseAction> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The budget that all shards of a worker share.
 #[derive(Debug)]
@@ -12,12 +12,19 @@ pub struct ByteBudget {
     total: usize,
     used: AtomicUsize,
     freed: Notify,
+    /// Held by the one session that may exceed the budget.
+    overdraw: Arc<Semaphore>,
 }
 
 impl ByteBudget {
     /// A budget of so many bytes.
     pub fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self { total, used: AtomicUsize::new(0), freed: Notify::new() })
+        Arc::new(Self {
+            total,
+            used: AtomicUsize::new(0),
+            freed: Notify::new(),
+            overdraw: Arc::new(Semaphore::new(1)),
+        })
     }
 
     /// Bytes in use.
@@ -30,6 +37,10 @@ impl ByteBudget {
         Account { budget: Arc::clone(self), held: 0 }
     }
 }
+
+/// The permission to exceed the budget.
+#[derive(Debug)]
+pub struct Overdraw(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 /// What one shard holds of the budget; dropping it gives everything back.
 #[derive(Debug)]
@@ -44,17 +55,40 @@ impl Account {
     ///
     /// *Cancelling it* is safe: nothing is held then.
     pub async fn grow(&mut self, bytes: usize) {
+        let budget = Arc::clone(&self.budget);
         loop {
-            let freed = self.budget.freed.notified();
-            let grown = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (used == 0 || used + bytes <= self.budget.total).then_some(used + bytes)
-            });
-            if grown.is_ok() {
-                self.held += bytes;
+            let freed = budget.freed.notified();
+            if self.try_grow(bytes) {
                 return;
             }
             freed.await;
         }
+    }
+
+    /// Holds `bytes` more if they fit now.
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let grown = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            (used == 0 || used + bytes <= self.budget.total).then_some(used + bytes)
+        });
+        if grown.is_ok() {
+            self.held += bytes;
+        }
+        grown.is_ok()
+    }
+
+    /// Like [`Account::grow`] for a session that reads announced batches again, half of which frees nothing: one
+    /// such session at a time may exceed the budget, or several that wait for each other would wait for ever.
+    /// Returns the permission, to be kept until its batch is complete, if that is how it was granted.
+    ///
+    /// *Cancelling it* is safe.
+    pub async fn grow_or_overdraw(&mut self, bytes: usize) -> Option<Overdraw> {
+        let overdraw = Arc::clone(&self.budget.overdraw).acquire_owned();
+        let granted = tokio::select! { biased;
+            () = self.grow(bytes) => return None,
+            permit = overdraw => permit.ok().map(Overdraw),
+        };
+        self.settle(self.held + bytes);
+        granted
     }
 
     /// Holds exactly `bytes` from now on. Holding more than was granted does not wait: the bytes are there already.
@@ -92,6 +126,20 @@ mod tests {
         assert_eq!(budget.used(), 100);
         drop(b);
         assert_eq!(budget.used(), 70);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_session_at_a_time_may_exceed_the_budget_to_finish_what_was_announced() {
+        let budget = ByteBudget::new(100);
+        let (mut a, mut b) = (budget.account(), budget.account());
+        a.grow(90).await;
+        let granted = a.grow_or_overdraw(50).await;
+        assert!(granted.is_some() && budget.used() == 140);
+        assert!(tokio::time::timeout(Duration::from_secs(1), b.grow_or_overdraw(50)).await.is_err());
+        drop(granted);
+        assert!(b.grow_or_overdraw(50).await.is_some());
+        a.settle(0);
+        assert!(a.grow_or_overdraw(10).await.is_none(), "what fits needs no permission");
     }
 
     #[tokio::test]

@@ -78,12 +78,12 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "page_bytes",
-        default: "1MiB",
+        default: "512KiB",
         help: "Payload bytes a GetRecords should return; 64KiB to 10MiB. Higher: fewer calls, more memory for each shard.",
     },
     Setting {
         name: "max_batch_bytes",
-        default: "4MiB",
+        default: "2MiB",
         help: "Payload bytes at which a batch is closed; 64KiB to 64MiB. Higher: fuller items, fewer write units, more memory and more to deliver again after a crash.",
     },
     Setting {
@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "buffer_bytes",
-        default: "24MiB",
+        default: "16MiB",
         help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops.",
     },
     Setting {
@@ -207,8 +207,8 @@ impl Default for RawConfig {
             drain_timeout: Duration::from_secs(25),
             min_read_interval: Duration::from_millis(200),
             idle_read_interval: Duration::from_secs(1),
-            page_bytes: ByteSize::mib(1),
-            max_batch_bytes: ByteSize::mib(4),
+            page_bytes: ByteSize::kib(512),
+            max_batch_bytes: ByteSize::mib(2),
             max_batch_records: 20_000,
             max_batch_age: Duration::from_secs(5),
             max_batch_span: Duration::from_secs(60),
@@ -219,7 +219,7 @@ impl Default for RawConfig {
             spread: 1,
             zstd_level: 3,
             ttl_days: 0,
-            buffer_bytes: ByteSize::mib(24),
+            buffer_bytes: ByteSize::mib(16),
             accept_gap: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -353,8 +353,12 @@ impl Config {
 fn one_line(errors: figment::Error) -> String {
     let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     let line = |error: figment::Error| {
-        let place =
-            error.metadata.as_ref().map(|metadata| format!(" (in {})", metadata.name)).unwrap_or_default();
+        let place = error.metadata.as_ref().map(|metadata| {
+            let file = metadata.source.as_ref().and_then(|source| source.file_path());
+            let named = file.map_or_else(|| metadata.name.to_string(), |file| file.display().to_string());
+            format!(" (in {named})")
+        });
+        let place = place.unwrap_or_default();
         match &error.kind {
             figment::error::Kind::UnknownField(field, _) => {
                 format!("there is no setting `{field}`{place}; the settings are {}", names.join(", "))
@@ -554,7 +558,7 @@ mod tests {
             margin,
             "safety_margin is 1s, which must be less than a third of failover_time (1s): change one of them"
         );
-        assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 4.0 MiB"));
+        assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 2.0 MiB"));
         assert!(with(&[("failover_time", "10ms")]).contains("give 1s to 5m"));
         assert!(with(&[("initial_position", "EARLIEST")]).contains("TRIM_HORIZON"));
         assert!(with(&[("aggregate_key", "{carrier")]).starts_with("aggregate_key"));

@@ -28,6 +28,9 @@ pub enum SyncError {
     /// A row was not written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A shard is at its end, and the stream names no children.
+    #[error("shard {0} has ended, but the stream does not name its children yet")]
+    NoChildren(ShardId),
 }
 
 /// Makes the rows of a finished shard's children.
@@ -110,6 +113,9 @@ impl ChildRows for ShardSync {
         } else {
             named
         };
+        if children.is_empty() {
+            return Err(SyncError::NoChildren(parent.key.clone()));
+        }
         for row in child_rows(parent, &children) {
             self.store.create(&row).await?;
             tracing::info!(lease_key = %row.key, parent = %parent.key, "created the lease row of a child shard");

@@ -18,7 +18,7 @@ use sluicegate_checkpoint::{Retry, RetryPolicy, ShardId};
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
     Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
-    Lease, LeaseKey, Sessions, WorkerRow, WorkerStatus,
+    Lease, LeaseKey, SessionRight, Sessions, WorkerRow, WorkerStatus,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,9 @@ impl Supervisor {
         row.packing_versions = worker.sink.packing_versions().to_vec();
         if let Some(listener) = &worker.admin {
             let address = listener.local_addr().map_err(|error| WorkerError::Setup(error.to_string()))?;
-            row.address = Some(address.to_string());
+            // Nobody can reach "any address": then only a named one is told.
+            let bound = (!address.ip().is_unspecified()).then(|| address.to_string());
+            row.address = worker.advertise.clone().or(bound);
         }
         Ok(Self {
             right,
@@ -304,7 +306,7 @@ impl Supervisor {
 
     fn follow(&mut self, instruction: Instruction, sync: &Arc<ShardSync>) {
         match instruction {
-            Instruction::Begin { row } => self.begin(*row, sync),
+            Instruction::Begin { row, right } => self.begin(*row, right, sync),
             Instruction::HandOver { key, to, address } => {
                 let settings = &self.worker.settings;
                 // With nobody to take over there is nothing to hurry for.
@@ -329,7 +331,7 @@ impl Supervisor {
         }
     }
 
-    fn begin(&mut self, row: Lease, sync: &Arc<ShardSync>) {
+    fn begin(&mut self, row: Lease, right: SessionRight, sync: &Arc<ShardSync>) {
         let key = row.key.clone();
         let settings = &self.worker.settings;
         let (requests, receiver) = mpsc::channel(1);
@@ -341,6 +343,7 @@ impl Supervisor {
             parameters: Arc::new(settings.parameters.clone()),
             packing_versions: self.worker.sink.packing_versions().to_vec(),
             accept_gap: settings.accept_gap,
+            start: sync.start.time(),
         };
         let read = settings.read;
         let (held_rng, rng) = (self.next_rng(), self.next_rng());
@@ -348,7 +351,7 @@ impl Supervisor {
             held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock, row, held_rng),
             stream: Arc::clone(&self.worker.stream),
             sink: Arc::clone(&self.worker.sink),
-            right: self.right.session(),
+            right,
             clock: self.worker.clock,
             budget: Arc::clone(&self.budget),
             policy,
@@ -461,6 +464,7 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::Stream(error)) => error.retry(),
         WorkerError::Sync(SyncError::Read(error)) | WorkerError::Read(error) => error.retry(),
         WorkerError::Sync(SyncError::Write(error)) => error.retry(),
+        WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
         WorkerError::Missing(_)
         | WorkerError::Coordinator(_)
         | WorkerError::Task { .. }

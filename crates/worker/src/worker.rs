@@ -109,6 +109,7 @@ pub struct Worker {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) metrics: Metrics,
     pub(crate) admin: Option<TcpListener>,
+    pub(crate) advertise: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) rng: SmallRng,
 }
@@ -147,6 +148,7 @@ impl Worker {
             sink: None,
             metrics: None,
             admin: None,
+            advertise: None,
             clock: Clock::new(),
             seed: None,
         }
@@ -176,6 +178,7 @@ pub struct WorkerBuilder {
     sink: Option<Arc<dyn Sink>>,
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
+    advertise: Option<String>,
     clock: Clock,
     seed: Option<u64>,
 }
@@ -242,6 +245,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where other workers reach the admin server (`host:port`), if not at the address it is bound to.
+    pub fn advertise(mut self, address: Option<String>) -> Self {
+        self.advertise = address;
+        self
+    }
+
     /// The clock to go by: for simulation.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -278,6 +287,7 @@ impl WorkerBuilder {
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
             metrics,
             admin: self.admin,
+            advertise: self.advertise,
             clock: self.clock,
             rng: SmallRng::seed_from_u64(seed),
         })

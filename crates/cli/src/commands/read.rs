@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
 use sluicegate_checkpoint::ArrivalMillis;
-use sluicegate_sink::TimeRange;
+use sluicegate_sink::{ReadError, TimeRange};
 
 use crate::app;
 use crate::aws::{Aws, AwsArgs};
@@ -40,15 +40,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let named = args.table.or_else(|| args.application.as_deref().map(app::default_table));
     let table = named.unwrap_or_default();
     let aws = Aws::load(&args.aws).await?;
-    let mut events = app::reader(&aws, &table).events(&args.key, range).await?;
+    let explain = |error| explain(error, &table);
+    let mut events = app::reader(&aws, &table).events(&args.key, range).await.map_err(explain)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    while let Some(event) = events.next().await? {
+    while let Some(event) = events.next().await.map_err(explain)? {
         let written = out.write_all(&event.data).and_then(|()| out.write_all(b"\n"));
         if !written_or_closed(written)? {
             return Ok(());
         }
     }
     written_or_closed(out.flush()).map(drop)
+}
+
+/// Names the table where the error is about the whole of it; the others name an item.
+fn explain(error: ReadError, table: &str) -> anyhow::Error {
+    let whole = matches!(error, ReadError::Store(_));
+    let error = anyhow::Error::new(error);
+    if whole {
+        error.context(format!("table `{table}`: check its name, the region and the network"))
+    } else {
+        error
+    }
 }
 
 /// Whether the reader of our output is still there: `head` closes it early, and that is no error.

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Address of the admin server: /livez, /metrics, /nudge; port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     admin: SocketAddr,
+    /// Where other workers reach the admin server (host:port), if not at the address it is bound to
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Configuration file (TOML); --help lists the settings
     #[arg(long)]
     config: Option<PathBuf>,
@@ -78,6 +81,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         application: args.application,
         sink: args.sink,
         admin: args.admin,
+        advertise: args.advertise,
         create_tables: args.create_tables || args.aws.is_embedded(),
         packing_versions: args.packing_versions,
     };

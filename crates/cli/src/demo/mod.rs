@@ -80,6 +80,8 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample-flights.ndjson.zst");
 const SAMPLE_RATE: u32 = 4_000;
 /// How often rows and metrics are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Percent of what is published that is stored when a worker is killed: there is work before and after it.
+const KILL_BETWEEN: std::ops::Range<u64> = 5..60;
 /// A demo in which nothing is stored for this long has failed.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -158,7 +160,7 @@ impl Demo {
         fleet: &mut Fleet,
         watcher: &mut Watcher,
         begun: Instant,
-    ) -> anyhow::Result<(Summary, Kill)> {
+    ) -> anyhow::Result<(Summary, Option<Kill>)> {
         let progress = Arc::new(Progress::default());
         let publishing = self.publish(backend, Arc::clone(&progress));
         tokio::pin!(publishing);
@@ -197,13 +199,13 @@ impl Demo {
                     "nothing was stored for {STALLED:?}; give --logs a folder and look at the workers' logs there"
                 );
             }
-            if let (Some(summary), Some(kill)) = (&summary, &kill)
+            if let Some(summary) = &summary
                 && snapshot.events_stored >= summary.records
                 && snapshot.is_settled()
                 && watcher.is_drained(&snapshot).await?
             {
                 show.finish();
-                return Ok((summary.clone(), kill.clone()));
+                return Ok((summary.clone(), kill));
             }
         }
     }
@@ -238,7 +240,9 @@ impl Demo {
         progress: &Progress,
         total: Option<u64>,
     ) -> anyhow::Result<Option<Kill>> {
-        if snapshot.events_stored == 0 || fleet.len() < 2 {
+        let known = total.unwrap_or_else(|| progress.records()).max(1);
+        let stored_percent = percent(snapshot.events_stored, known);
+        if fleet.len() < 2 || !KILL_BETWEEN.contains(&stored_percent) {
             return Ok(None);
         }
         let Some(victim) = snapshot.announcing_worker(fleet) else { return Ok(None) };
@@ -248,8 +252,6 @@ impl Demo {
             fleet.thaw(victim)?;
             return Ok(None);
         }
-        let stored_percent =
-            percent(snapshot.events_stored, total.unwrap_or_else(|| progress.records().max(1)));
         let at_ms = wall_clock().as_millis();
         let worker = fleet.kill(victim).await?;
         Ok(Some(Kill::new(worker, announced, shards, stored_percent, u64::try_from(at_ms).unwrap_or(0))))

@@ -57,7 +57,8 @@ impl Kill {
 /// What the report is made of.
 pub(super) struct Findings {
     pub(super) summary: Summary,
-    pub(super) kill: Kill,
+    /// None if everything was stored before one could be killed.
+    pub(super) kill: Option<Kill>,
     pub(super) totals: Totals,
     pub(super) compared: Compared,
     pub(super) ledger: BTreeMap<String, TableUse>,
@@ -91,7 +92,7 @@ pub(super) struct Report {
     events_per_second: u64,
     workers_started: usize,
     workers_killed: usize,
-    stored_percent_at_kill: u64,
+    stored_percent_at_kill: Option<u64>,
     announced_batches_at_kill: usize,
     redelivered_batches: u64,
     producer_retries: u64,
@@ -124,13 +125,13 @@ impl Report {
             compression_ratio: ratio(f64_of(compared.raw_bytes), f64_of(compared.stored_bytes)),
             availability_p50_ms: seconds_to_millis(totals.availability.quantile(0.5)),
             availability_p99_ms: seconds_to_millis(totals.availability.quantile(0.99)),
-            failover_ms: kill.failover_ms(),
+            failover_ms: kill.as_ref().and_then(Kill::failover_ms),
             elapsed_ms,
             events_per_second: compared.stored * 1_000 / elapsed_ms.max(1),
             workers_started: findings.workers_started,
-            workers_killed: 1,
-            stored_percent_at_kill: kill.stored_percent,
-            announced_batches_at_kill: kill.announced,
+            workers_killed: usize::from(kill.is_some()),
+            stored_percent_at_kill: kill.as_ref().map(|kill| kill.stored_percent),
+            announced_batches_at_kill: kill.as_ref().map_or(0, |kill| kill.announced),
             redelivered_batches: totals.redelivered,
             producer_retries: summary.retries,
             producer_unknown_outcomes: summary.unknown_outcomes,
@@ -169,13 +170,7 @@ impl Report {
                 self.availability_p50_ms, self.availability_p99_ms
             ),
         );
-        row(
-            "worker killed",
-            format!(
-                "at {} % stored, with {} batches announced; {} delivered again",
-                self.stored_percent_at_kill, self.announced_batches_at_kill, self.redelivered_batches
-            ),
-        );
+        row("worker killed", self.kill_text());
         row("failover", self.failover_ms.map_or_else(|| "not seen".to_owned(), |ms| format!("{ms} ms")));
         row(
             "elapsed",
@@ -187,6 +182,17 @@ impl Report {
         );
         row("lease writes", format!("{:.0} write units", self.lease_wcu));
         table.to_string()
+    }
+
+    fn kill_text(&self) -> String {
+        match self.stored_percent_at_kill {
+            None => "none: all was stored before one could be killed (give a larger --input or a --rate)"
+                .to_owned(),
+            Some(percent) => format!(
+                "at {percent} % stored, {} batches announced; {} delivered again",
+                self.announced_batches_at_kill, self.redelivered_batches
+            ),
+        }
     }
 
     /// An error unless every event is there exactly once.

@@ -103,7 +103,11 @@ impl LeaseStore for DynamoLeaseStore {
                 .set_exclusive_start_key(from);
             let page = page.send().await.map_err(|error| read_error(error, &self.table))?;
             for item in page.items().iter().filter(|item| is_lease(item)) {
-                leases.push(lease_from(item)?);
+                match lease_from(item) {
+                    Ok(lease) => leases.push(lease),
+                    // One row that makes no sense must not stop the work on all others.
+                    Err(error) => tracing::error!(table = self.table, %error, "a lease row is passed over"),
+                }
             }
             from = page.last_evaluated_key().cloned();
             if from.is_none() {

@@ -79,8 +79,10 @@ impl WorkerRegistry for DynamoRegistry {
                 .map_err(|error| read_error(error, &self.table))?;
             for item in page.items() {
                 let is_start = matches!(item.get(WORKER_ID), Some(AttributeValue::S(id)) if id == START_ROW);
-                if !is_start {
-                    rows.push(worker_from(item)?);
+                match worker_from(item) {
+                    _ if is_start => {}
+                    Ok(row) => rows.push(row),
+                    Err(error) => tracing::error!(table = self.table, %error, "a worker row is passed over"),
                 }
             }
             from = page.last_evaluated_key().cloned();

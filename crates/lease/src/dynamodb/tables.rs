@@ -94,12 +94,12 @@ async fn ensure(
     let mut created = false;
     for _ in 0..CREATION_POLLS {
         match describe(client, table).await? {
-            Some(description) if description.table_status() == Some(&TableStatus::Active) => {
+            Described::Table(description) if description.table_status() == Some(&TableStatus::Active) => {
                 return check_keys(table, keys, &description).map(|()| created);
             }
-            Some(_) => {}
-            None if create => created |= create_table(client, table, keys).await?,
-            None => return Err(TableError::Missing { table: table.to_owned() }),
+            Described::Table(_) | Described::AskAgain => {}
+            Described::Missing if create => created |= create_table(client, table, keys).await?,
+            Described::Missing => return Err(TableError::Missing { table: table.to_owned() }),
         }
         clock.sleep(CREATION_POLL).await;
     }
@@ -109,13 +109,22 @@ async fn ensure(
     })
 }
 
-async fn describe(client: &Client, table: &str) -> Result<Option<TableDescription>, TableError> {
+/// What DescribeTable told.
+enum Described {
+    Table(Box<TableDescription>),
+    Missing,
+    AskAgain,
+}
+
+async fn describe(client: &Client, table: &str) -> Result<Described, TableError> {
     match client.describe_table().table_name(table).send().await {
-        Ok(described) => Ok(described.table),
-        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
+        Ok(described) => {
+            Ok(described.table.map_or(Described::AskAgain, |table| Described::Table(Box::new(table))))
+        }
+        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(Described::Missing),
         Err(error) => match class(&error, table) {
             Class::Refused(what) => Err(TableError::Refused { what }),
-            Class::Throttled => Ok(None),
+            Class::Throttled => Ok(Described::AskAgain),
             Class::Unknown => Err(TableError::Unreachable {
                 table: table.to_owned(),
                 why: DisplayErrorContext(&error).to_string(),

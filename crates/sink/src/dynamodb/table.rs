@@ -5,10 +5,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
-    TableStatus,
+    TableStatus, TimeToLiveSpecification,
 };
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::error::{TableError, is_in_use, is_missing, store_error, unbuildable};
 use crate::item::names;
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<(), TableError> {
     let failed =
         |action: &'static str| move |source| TableError::Failed { table: table.to_owned(), action, source };
+    let mut created = false;
     let mut found = describe(client, table).await.map_err(failed("described"))?;
     if found.is_none() {
         if !create {
@@ -34,12 +35,16 @@ pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<
         }
         create_table(client, table).await.map_err(failed("created"))?;
         info!(table, "analytics table created");
+        created = true;
     }
     let begun = Instant::now();
     loop {
         if let Some(description) = &found {
             check_keys(table, description)?;
             if usable(description) {
+                if created {
+                    expire_items(client, table).await;
+                }
                 return Ok(());
             }
         }
@@ -74,6 +79,17 @@ async fn create_table(client: &Client, table: &str) -> Result<(), StoreError> {
         // Another worker was quicker.
         Err(error) if is_in_use(&error) => Ok(()),
         Err(error) => Err(store_error(error, table)),
+    }
+}
+
+/// Lets items with an expiry vanish. Without the right to, they stay.
+async fn expire_items(client: &Client, table: &str) {
+    let specification =
+        TimeToLiveSpecification::builder().enabled(true).attribute_name(names::EXPIRES).build();
+    let Ok(specification) = specification else { return };
+    let update = client.update_time_to_live().table_name(table).time_to_live_specification(specification);
+    if let Err(error) = update.send().await {
+        warn!(table, %error, "items will not expire: enable time to live on the attribute `t`");
     }
 }
 

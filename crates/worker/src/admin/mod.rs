@@ -5,15 +5,16 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct Admin {
 
 /// Most connections served at a time: scrapers, probes and nudges need a handful.
 const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may be without a request: longer than a usual scrape interval, so that scrapers keep theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 impl Admin {
     /// Serves until stopped. Connections end with it.
@@ -40,10 +43,9 @@ impl Admin {
         let mut connections = tokio::task::JoinSet::new();
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let socket = tokio::select! { biased;
+            let (socket, slot) = tokio::select! { biased;
                 () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&listener, &slots) => accepted,
             };
             while connections.try_join_next().is_some() {}
             let Ok((socket, _peer)) = socket else { continue };
@@ -53,9 +55,9 @@ impl Admin {
                     let answer = admin.answer(&request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
-                let served =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
-                if let Err(error) = served.await {
+                let mut http = hyper::server::conn::http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
+                if let Err(error) = http.serve_connection(TokioIo::new(socket), answer).await {
                     tracing::debug!(%error, "an admin connection ended badly");
                 }
                 drop(slot);
@@ -100,6 +102,15 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
+}
+
+/// The next connection, once there is a slot for it. *Cancelling it* is safe.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (std::io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    (listener.accept().await, slot)
 }
 
 /// Binds the admin address.

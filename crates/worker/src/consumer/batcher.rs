@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate_checkpoint::{Batch, Cut, PackingParameters, Position, Record, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{
+    Batch, Cut, PackingParameters, Position, Record, SequenceNumber, ShardId, SubSequenceNumber,
+};
 use tokio::time::Instant;
 
 /// When a batch is closed.
@@ -36,7 +38,7 @@ pub struct Batcher {
     kinesis_records: u64,
     opened_at: Option<Instant>,
     /// User records of the next batch's first Kinesis record that are already stored.
-    behind_sub: Option<SubSequenceNumber>,
+    behind: Option<(SequenceNumber, SubSequenceNumber)>,
 }
 
 impl Batcher {
@@ -59,13 +61,14 @@ impl Batcher {
             open_weight: 0,
             kinesis_records: 0,
             opened_at: None,
-            behind_sub: None,
+            behind: None,
         }
     }
 
-    /// The first user records of the next Kinesis record, up to this one, are already stored.
-    pub fn begin_behind(&mut self, sub: SubSequenceNumber) {
-        self.behind_sub = Some(sub);
+    /// The user records of this Kinesis record, up to this one, are already stored; the next batch may begin with
+    /// the rest of them.
+    pub fn begin_behind(&mut self, sequence_number: SequenceNumber, sub: SubSequenceNumber) {
+        self.behind = Some((sequence_number, sub));
     }
 
     /// Adds a record; returns the batch that had to be closed before it.
@@ -92,10 +95,12 @@ impl Batcher {
     /// Closes whatever is open.
     pub fn close(&mut self) -> Option<Batch> {
         let (first, last) = (self.open.first()?, self.open.last()?);
+        let behind =
+            self.behind.take().filter(|(sequence_number, _)| *sequence_number == first.sequence_number);
         let cut = Cut {
             first: first.sequence_number.clone(),
             last: last.sequence_number.clone(),
-            behind_sub: self.behind_sub.take(),
+            behind_sub: behind.map(|(_, sub)| sub),
             last_sub: last.sub_sequence_number,
             records: self.kinesis_records,
             parameters: Arc::clone(&self.parameters),
@@ -161,7 +166,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
+    use sluicegate_checkpoint::ArrivalMillis;
 
     const POLICY: CutPolicy = CutPolicy {
         max_bytes: 100,
@@ -210,6 +215,19 @@ mod tests {
         assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(5)));
         assert!(batcher.due(now + Duration::from_secs(5)).is_some());
         assert!(batcher.is_empty() && batcher.weight_bytes() == 0);
+    }
+
+    #[test]
+    fn only_a_batch_that_begins_inside_an_aggregated_record_says_so() {
+        let now = Instant::now();
+        let stored = |n: u64| (SequenceNumber::parse(n.to_string()).unwrap(), SubSequenceNumber(2));
+        for (begins_at, expected) in [(7, Some(SubSequenceNumber(2))), (8, None)] {
+            let mut batcher = batcher();
+            let (number, sub) = stored(7);
+            batcher.begin_behind(number, sub);
+            batcher.push(record(begins_at, 3, 0, 1), now);
+            assert_eq!(batcher.close().unwrap().cut.behind_sub, expected);
+        }
     }
 
     proptest! {

@@ -42,6 +42,8 @@ pub struct SessionPolicy {
     pub packing_versions: Vec<u32>,
     /// Give up announced records that are gone, counted, instead of stopping.
     pub accept_gap: bool,
+    /// Where the application started, for a row that KCL made at LATEST or AT_TIMESTAMP.
+    pub start: Option<ArrivalMillis>,
 }
 
 /// What happened.
@@ -63,6 +65,8 @@ pub enum Event {
         /// When to stop waiting for deliveries.
         deadline: Instant,
     },
+    /// The next read waits for memory: what is open is better delivered than held.
+    Starved,
     /// Time passed.
     Tick,
 }
@@ -197,7 +201,8 @@ impl ShardSession {
             Position::At(sequence_number, _) => ReadFrom::At(sequence_number.clone()),
             Position::TrimHorizon | Position::ShardEnd => ReadFrom::TrimHorizon,
             Position::AtTimestamp | Position::Latest => {
-                self.state.start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp)
+                let start = self.state.start.or(self.policy.start);
+                start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp)
             }
         }
     }
@@ -221,6 +226,11 @@ impl ShardSession {
         &self.checkpoint
     }
 
+    /// Whether announced batches are being read again.
+    pub fn is_replaying(&self) -> bool {
+        !self.replay.is_done()
+    }
+
     /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         // While a row write is outstanding its answer is what moves things on.
@@ -240,6 +250,7 @@ impl ShardSession {
             Event::Written(Announced::Lost) => return self.finish(Finish::Lost),
             Event::Delivered { id, revision } => self.on_delivered(&id, revision),
             Event::Drain { deadline } => self.draining = Some(deadline),
+            Event::Starved => self.close_open(),
             Event::Tick => {}
         }
         if let Some(batch) = self.batcher.due(now) {
@@ -312,6 +323,12 @@ impl ShardSession {
         debug_assert!(acknowledged, "a delivery of this session is tracked: {id:?}");
     }
 
+    fn close_open(&mut self) {
+        if let Some(batch) = self.batcher.close() {
+            self.closed.push_back(Arc::new(batch));
+        }
+    }
+
     /// Takes the row's cuts as this session's work: their records come first.
     fn expect_announced(&mut self) {
         self.replay = Replay::new(self.shard.clone(), self.state.epoch, self.state.cuts.iter().cloned());
@@ -322,10 +339,8 @@ impl ShardSession {
                 self.tracker.acknowledge(&id, cut.revision);
             }
         }
-        if let (Position::At(_, sub), true) = (&self.checkpoint, self.state.cuts.is_empty())
-            && sub.0 > 0
-        {
-            self.batcher.begin_behind(*sub);
+        if let (Position::At(sequence_number, sub), true) = (&self.checkpoint, self.state.cuts.is_empty()) {
+            self.batcher.begin_behind(sequence_number.clone(), *sub);
         }
     }
 
@@ -334,10 +349,8 @@ impl ShardSession {
             return if self.pending.is_none() { self.on_lost(lost) } else { Vec::new() };
         }
         let mut commands = Vec::new();
-        if self.is_closing()
-            && let Some(batch) = self.batcher.close()
-        {
-            self.closed.push_back(Arc::new(batch));
+        if self.is_closing() {
+            self.close_open();
         }
         self.note_commit_due(now);
         commands.extend(self.next_write(now));
@@ -407,7 +420,7 @@ impl ShardSession {
         let mut state = self.state.clone();
         let done: Vec<Cut> = state.cuts.drain(..committed).collect();
         let checkpoint = done.last().map_or_else(|| self.checkpoint.clone(), Cut::end);
-        if let Some(cut) = done.last() {
+        for cut in &done {
             let arrival = self.last_arrivals.remove(&cut.id(&self.shard, state.epoch));
             state.checkpoint_arrival = arrival.or(state.checkpoint_arrival);
         }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use rand::rngs::SmallRng;
+use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
     Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right,
 };
@@ -19,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{Command, Event, Finish, SessionPolicy, ShardSession};
-use crate::budget::{Account, ByteBudget};
+use crate::budget::{Account, ByteBudget, Overdraw};
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
 
@@ -118,16 +119,39 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-type ReadDone = (Box<dyn ShardCursor>, Account, Result<RecordPage, StreamError>);
+type ReadDone = (Place, Result<RecordPage, StreamError>);
 
 type WriteDone = (Box<HeldLease>, Result<Announced, ProgressError>);
 type DeliveryDone = (Arc<Batch>, Result<Delivered, DeliverError>);
 
+/// The place in the shard, and what a page that is being read holds of the budget.
+struct Place {
+    cursor: Box<dyn ShardCursor>,
+    page: Account,
+    /// Kept while announced batches are read again, if it was needed.
+    overdraw: Option<Overdraw>,
+}
+
+impl Place {
+    async fn wait_for_room(&mut self, bytes: usize, replaying: bool) {
+        if !replaying {
+            self.page.grow(bytes).await;
+        } else if self.overdraw.is_none() {
+            self.overdraw = self.page.grow_or_overdraw(bytes).await;
+        } else {
+            self.page.settle(bytes);
+        }
+    }
+}
+
 /// What is under way, and what is kept for the next of its kind.
 struct Work {
     held: Option<HeldLease>,
-    /// The place in the shard, and what a page that is being read holds of the budget.
-    cursor: Option<(Box<dyn ShardCursor>, Account)>,
+    place: Option<Place>,
+    /// Whether the read under way is for announced batches.
+    replaying: bool,
+    /// Whether that read waits for the budget of bytes.
+    starved: bool,
     /// What the session's records hold of the budget.
     records: Account,
     reading: Option<BoxFuture<'static, ReadDone>>,
@@ -155,6 +179,12 @@ impl Consumer {
         let Some(state) = row.pending.state() else {
             return failed(ConsumerError::Row("its pending state cannot be read by this build".to_owned()));
         };
+        if row.checkpoint.sub_sequence_number().0 > 0 {
+            return failed(ConsumerError::Row(
+                "its checkpoint lies inside an aggregated record, and this build does not deaggregate"
+                    .to_owned(),
+            ));
+        }
         if let Err(broken) = state.check_cuts(&row.checkpoint) {
             return failed(ConsumerError::Row(broken.to_string()));
         }
@@ -167,7 +197,9 @@ impl Consumer {
         let cursor = self.stream.open(&self.held.row().key, session.read_from());
         let mut work = Work {
             held: None,
-            cursor: Some((cursor, self.budget.account())),
+            place: Some(Place { cursor, page: self.budget.account(), overdraw: None }),
+            replaying: false,
+            starved: false,
             records: self.budget.account(),
             reading: None,
             writing: None,
@@ -181,8 +213,16 @@ impl Consumer {
         let mut shell = Shell::from(self, &mut work);
         let mut commands = session.on(Event::Tick, shell.clock.now());
         loop {
+            if !shell.right.holds() {
+                tracing::warn!("the right to work on the shard lapsed; beginning again from the row");
+                return Ended::Interrupted;
+            }
             if let Some(finish) = shell.start(commands, &mut work, &session) {
                 return shell.finish(finish, work).await;
+            }
+            if std::mem::take(&mut work.starved) {
+                commands = session.on(Event::Starved, shell.clock.now());
+                continue;
             }
             let happened = tokio::select! { biased;
                 () = stop.cancelled() => return Ended::Lost,
@@ -214,7 +254,8 @@ struct Shell {
     metrics: ShardMetrics,
     children: Arc<dyn crate::shard_sync::ChildRows>,
     rng: SmallRng,
-    failures: sluicegate_checkpoint::retry::Delays,
+    read_delays: Delays,
+    delivery_delays: Delays,
 }
 
 /// How often the right is asked while nothing happens.
@@ -230,7 +271,8 @@ impl Shell {
             metrics: consumer.metrics,
             children: consumer.children,
             rng: consumer.rng,
-            failures: RetryPolicy::AWS.delays(),
+            read_delays: RetryPolicy::AWS.delays(),
+            delivery_delays: RetryPolicy::AWS.delays(),
         }
     }
 
@@ -239,7 +281,10 @@ impl Shell {
         for command in commands {
             match command {
                 Command::Finish(finish) => return Some(finish),
-                Command::Read => self.start_read(work, Duration::ZERO),
+                Command::Read => {
+                    work.replaying = session.is_replaying();
+                    work.starved = !self.start_read(work, Duration::ZERO);
+                }
                 Command::Write { checkpoint, state } => start_write(work, checkpoint, *state),
                 Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
             }
@@ -248,20 +293,24 @@ impl Shell {
         None
     }
 
-    fn start_read(&self, work: &mut Work, after: Duration) {
-        let Some((mut cursor, mut account)) = work.cursor.take() else { return };
-        let (clock, limit) = (self.clock, work.pace.limit());
+    /// Starts a read; returns false if it must wait for the budget of bytes.
+    fn start_read(&self, work: &mut Work, after: Duration) -> bool {
+        let Some(mut place) = work.place.take() else { return true };
+        let (clock, limit, replaying) = (self.clock, work.pace.limit(), work.replaying);
         let wait = work.pace.wait(clock.now()).max(after);
         let page_bytes = work.pace.policy.page_bytes;
-        work.reading = Some(
-            async move {
-                clock.sleep(wait).await;
-                account.grow(page_bytes).await;
-                let page = cursor.next_page(limit).await;
-                (cursor, account, page)
+        place.page.settle(0);
+        let granted = place.page.try_grow(page_bytes);
+        let read = async move {
+            if !granted {
+                place.wait_for_room(page_bytes, replaying).await;
             }
-            .boxed(),
-        );
+            clock.sleep(wait).await;
+            let page = place.cursor.next_page(limit).await;
+            (place, page)
+        };
+        work.reading = Some(read.boxed());
+        granted
     }
 
     fn start_delivery(&self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
@@ -322,15 +371,13 @@ impl Shell {
                     .map_err(|error| Box::new(failed(error)))
             }
             Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
-            Happened::Read((cursor, account, outcome)) => {
-                work.cursor = Some((cursor, account));
+            Happened::Read((place, outcome)) => {
+                work.place = Some(place);
                 self.on_read(work, outcome)
             }
             Happened::Deadline => Ok(Some(Event::Tick)),
-            Happened::RightOver => {
-                tracing::warn!("the right to work on the shard lapsed; beginning again from the row");
-                Err(Box::new(Ended::Interrupted))
-            }
+            // Asked for before anything is started.
+            Happened::RightOver => Ok(None),
         }
     }
 
@@ -342,12 +389,12 @@ impl Shell {
     ) -> Result<Option<Event>, Box<Ended>> {
         match outcome {
             Ok(delivered) => {
-                self.failures.reset();
+                self.delivery_delays.reset();
                 self.metrics.delivered(&batch, &delivered);
                 Ok(Some(Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision }))
             }
             Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
-            Err(error) => match self.failures.after(error.retry(), &mut self.rng) {
+            Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
                 Some(delay) => {
                     tracing::warn!(%error, ?delay, "a batch is delivered again");
@@ -366,17 +413,17 @@ impl Shell {
     ) -> Result<Option<Event>, Box<Ended>> {
         match outcome {
             Ok(page) => {
-                self.failures.reset();
+                self.read_delays.reset();
                 work.pace.seen(&page, self.clock.now());
                 self.metrics.read(&page);
                 Ok(Some(Event::Page(page)))
             }
-            Err(error) => match self.failures.after(error.retry(), &mut self.rng) {
+            Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
                 Some(delay) => {
                     tracing::debug!(%error, ?delay, "a read is repeated");
                     self.metrics.read_failed();
-                    self.start_read(work, delay);
+                    work.starved = !self.start_read(work, delay);
                     Ok(None)
                 }
             },
@@ -388,8 +435,11 @@ impl Shell {
     fn account(&self, work: &mut Work, session: &ShardSession) {
         let weight = session.weight_bytes();
         work.records.settle(weight);
-        if let Some((_, page)) = &mut work.cursor {
-            page.settle(0);
+        if let Some(place) = &mut work.place {
+            place.page.settle(0);
+            if !session.is_replaying() {
+                place.overdraw = None;
+            }
         }
         self.metrics.buffered(weight);
     }

@@ -20,6 +20,7 @@ use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId, SubS
 use super::error::{is_expired_iterator, stream_error};
 use super::shards;
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use crate::telemetry::wall_millis;
 
 /// A stream read by polling.
 #[derive(Debug, Clone)]
@@ -90,10 +91,14 @@ impl StreamReader for KinesisStream {
             };
             let page = request.customize().interceptor(answered.clone()).send().await;
             let page = page.map_err(|error| stream_error(error, &self.stream))?;
-            shards.extend(page.shards().iter().filter_map(shards::listed));
+            for shard in page.shards() {
+                shards.push(shards::listed(shard).ok_or_else(|| unreadable_shard(shard.shard_id()))?);
+            }
             token = page.next_token().map(ToOwned::to_owned);
             if token.is_none() {
-                return Ok(ShardListing { shards, server_time: answered.millis() });
+                let answered = answered.millis();
+                let server_time = if answered.0 > 0 { answered } else { wall_millis() };
+                return Ok(ShardListing { shards, server_time });
             }
         }
     }
@@ -180,7 +185,8 @@ impl PollingCursor {
     }
 
     fn page(&self, page: GetRecordsOutput) -> Result<RecordPage, StreamError> {
-        let behind = u64::try_from(page.millis_behind_latest().unwrap_or(0)).unwrap_or(0);
+        // Absent means unknown, and unknown is not the tip.
+        let behind = u64::try_from(page.millis_behind_latest().unwrap_or(1)).unwrap_or(0);
         let end =
             self.iterator.is_none().then(|| page.child_shards().iter().filter_map(shards::child).collect());
         let records = page.records.into_iter().map(record).collect::<Result<_, _>>()?;
@@ -191,6 +197,11 @@ impl PollingCursor {
             end,
         })
     }
+}
+
+fn unreadable_shard(shard: &str) -> StreamError {
+    let what = format!("shard {shard} is listed without a hash key range");
+    StreamError::Refused { what, source: "the listing is not usable".into() }
 }
 
 fn record(record: aws_sdk_kinesis::types::Record) -> Result<Record, StreamError> {

@@ -33,6 +33,7 @@ fn policy() -> SessionPolicy {
         parameters: Arc::new(PackingParameters::default()),
         packing_versions: vec![1],
         accept_gap: false,
+        start: None,
     }
 }
 
@@ -106,6 +107,14 @@ fn a_commit_rides_on_the_next_announce_and_never_passes_a_gap() {
         ("6".to_owned(), 1),
         "commit and announce in one write"
     );
+}
+
+#[test]
+fn a_shard_that_waits_for_memory_delivers_what_it_holds() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    assert!(written(&session.on(page(1..=2, false), now)).is_none(), "the batch is not full");
+    assert_eq!(written(&session.on(Event::Starved, now)).unwrap().1.cuts.len(), 1);
 }
 
 #[test]
