@@ -1,1 +1,24 @@
-//! Integration tests.
+//! The product as a whole: contract suites on the embedded backend, and the real program in processes of its own.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod local;
+#[cfg(test)]
+mod packing_versions;
+#[cfg(test)]
+mod produce;
+#[cfg(test)]
+mod read;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
+mod stdout_sink;

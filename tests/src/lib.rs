@@ -1,1 +1,4 @@
-//! Harness, faults and oracle shared by the integration tests.
+//! What the tests of the whole product share: they start its real programs on the embedded backend and look at
+//! them from outside, through lease rows, items, signals and exit codes.
+
+pub mod harness;

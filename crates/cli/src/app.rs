@@ -88,7 +88,8 @@ async fn sink(aws: &Aws, args: &WorkerArgs, seed: u64) -> anyhow::Result<Arc<dyn
         SinkKind::Dynamodb => {
             let client = aws.dynamodb();
             ensure_table(&client, &args.table, args.create_tables).await?;
-            let mut options = PackingSinkOptions::default();
+            // Two requests of 2 MiB under way fill any link; each more would cost 5 MB of memory.
+            let mut options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
             if let Some(versions) = &args.packing_versions {
                 options.packing_versions.clone_from(versions);
             }

@@ -158,6 +158,14 @@ pub enum CoordinatorError {
     Unheard,
 }
 
+/// When to look at the worker rows next: a period from now, before that if a heartbeat would then have stood still
+/// for long enough, and not before now. A silence that is due already was not seen because the rows could not be
+/// read; it must not make the loop spin until they can.
+fn next_look(now: Instant, next_round: Instant, look_every: Duration, silence: Option<Instant>) -> Instant {
+    let regular = next_round.min(now + look_every).max(now);
+    silence.filter(|at| *at > now).map_or(regular, |at| at.min(regular))
+}
+
 /// Shortest time between two rounds, however often somebody nudges: a round is a scan of the lease table.
 const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
 
@@ -186,8 +194,7 @@ impl Coordinator {
                 last_round = self.clock.now();
                 next_round = last_round + round_every;
             }
-            let next_look = observer.next_silence().map_or(next_round, |at| at.min(next_round));
-            let next_look = next_look.min(self.clock.now() + look_every);
+            let next_look = next_look(self.clock.now(), next_round, look_every, observer.next_silence());
             if self.wait(&drain, next_look).await {
                 next_round = next_round.min(last_round + NUDGED_ROUNDS_APART).max(self.clock.now());
                 continue;
@@ -375,5 +382,20 @@ impl Coordinator {
 
     fn empty_view(&self) -> FleetView {
         FleetView { me: self.config.me.clone(), leases: BTreeMap::new(), workers: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_comes_when_a_silence_is_due_and_never_at_once_because_of_an_old_one() {
+        let now = Instant::now();
+        let (period, round) = (Duration::from_millis(500), now + Duration::from_secs(5));
+        assert_eq!(next_look(now, round, period, None), now + period);
+        let soon = now + Duration::from_millis(200);
+        assert_eq!(next_look(now, round, period, Some(soon)), soon);
+        assert_eq!(next_look(soon, round, period, Some(now)), soon + period);
     }
 }

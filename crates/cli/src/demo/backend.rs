@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -70,6 +70,16 @@ impl Backend {
 
     pub(super) fn aws(&self) -> &Aws {
         &self.aws
+    }
+
+    /// An error if it ended by itself.
+    pub(super) fn check_alive(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => {
+                bail!("the embedded backend ended by itself ({status}); give --logs a folder and look there")
+            }
+            None => Ok(()),
+        }
     }
 
     /// What requests consumed, by table, counted by the backend: a killed worker cannot take its figures along.

@@ -1,0 +1,265 @@
+//! Worker processes of one application: started, frozen, killed by their id, and ended.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use sluicegate_checkpoint::{Cut, ShardId};
+use sluicegate_lease::{Lease, WorkerId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout};
+
+use super::backend::{Backend, STREAM};
+use super::process::{Signal, signal};
+use super::wait::{LONG, wait_for};
+use super::{binary, command};
+
+/// The application of all fleets: each has a backend of its own.
+pub const APPLICATION: &str = "billing";
+/// How long a heartbeat of these workers stands still before they are presumed dead.
+pub const FAILOVER: Duration = Duration::from_secs(2);
+
+/// Workers that are meant to be alive.
+#[derive(Debug)]
+pub struct Fleet<'b> {
+    backend: &'b Backend,
+    settings: Vec<(String, String)>,
+    workers: Vec<Worker>,
+    started: usize,
+    home: tempfile::TempDir,
+    logs: PathBuf,
+}
+
+/// One worker process. Dropping it kills it.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+/// A worker that was killed, and what its rows showed as announced when it died.
+#[derive(Debug)]
+pub struct Killed {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Announced and not committed.
+    pub announced: Vec<(ShardId, Cut)>,
+}
+
+impl<'b> Fleet<'b> {
+    /// No workers yet. Their logs go to `target/tmp/sluicegate-tests/<name>`.
+    ///
+    /// # Errors
+    /// No folder can be made.
+    pub fn new(backend: &'b Backend, name: &str) -> anyhow::Result<Self> {
+        let mut fleet = Self {
+            backend,
+            settings: Vec::new(),
+            workers: Vec::new(),
+            started: 0,
+            home: tempfile::tempdir()?,
+            logs: binary::scratch(name)?,
+        };
+        for (setting, value) in [
+            ("failover_time", "2s"),
+            ("safety_margin", "300ms"),
+            ("min_read_interval", "20ms"),
+            ("idle_read_interval", "50ms"),
+            ("max_batch_age", "300ms"),
+            ("commit_delay", "300ms"),
+        ] {
+            fleet = fleet.set(setting, value);
+        }
+        Ok(fleet)
+    }
+
+    /// With this setting, over an earlier one of the same name.
+    pub fn set(mut self, setting: &str, value: &str) -> Self {
+        self.settings.push((format!("SLUICEGATE_CFG_{}", setting.to_uppercase()), value.to_owned()));
+        self
+    }
+
+    /// Starts one more worker and returns its index.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self, arguments: &[&str]) -> anyhow::Result<usize> {
+        self.started += 1;
+        let log = self.logs.join(format!("worker-{}.log", self.started));
+        let mut command = command::bare(self.home.path())?;
+        command.args(["run", "--embedded", "--until-stdin-closes", "--admin", "127.0.0.1:0"]);
+        command.args(["--stream", STREAM, "--application", APPLICATION]).args(arguments);
+        command.envs(self.backend.environment());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        // Its input is open as long as this process lives: it ends with the tests, however they end.
+        command.stdin(Stdio::piped());
+        command.stderr(std::fs::File::create(&log)?);
+        if !arguments.contains(&"stdout") {
+            command.stdout(Stdio::null());
+        }
+        let child = command.spawn().context("a worker cannot be started")?;
+        self.workers.push(Worker { child, log });
+        Ok(self.workers.len() - 1)
+    }
+
+    /// A worker by the order of starting, killed ones left out.
+    pub fn worker(&mut self, index: usize) -> &mut Worker {
+        &mut self.workers[index]
+    }
+
+    /// The lease rows.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn leases(&self) -> anyhow::Result<Vec<Lease>> {
+        self.backend.leases(APPLICATION).await
+    }
+
+    /// Waits until so many events are stored and nothing is announced, and that no worker has ended by itself.
+    ///
+    /// # Errors
+    /// That does not come to pass.
+    pub async fn drained(&mut self, events: usize) -> anyhow::Result<()> {
+        let table = self.backend.table(APPLICATION);
+        let what = format!("{events} events stored and committed; the logs are in {}", self.logs.display());
+        wait_for(&what, LONG, async || {
+            self.check_alive()?;
+            let rows = self.backend.leases(APPLICATION).await?;
+            let committed = !rows.is_empty() && rows.iter().all(|row| cuts(row).is_empty());
+            let done = committed && table.stored().await? >= events as u64;
+            Ok(done.then_some(()))
+        })
+        .await
+    }
+
+    fn check_alive(&mut self) -> anyhow::Result<()> {
+        for worker in &mut self.workers {
+            if let Some(status) = worker.child.try_wait()? {
+                bail!("a worker ended by itself ({status}): {}", worker.log()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes a worker whose rows show an announced batch; returns its id and index. What its rows show stays true
+    /// while it sleeps, unless another takes over.
+    ///
+    /// # Errors
+    /// No such moment comes.
+    pub async fn freeze_announcing(&mut self) -> anyhow::Result<(WorkerId, usize)> {
+        wait_for("a worker with an announced batch", LONG, async || {
+            self.check_alive()?;
+            let rows = self.leases().await?;
+            let announcing = rows.into_iter().find(|row| !cuts(row).is_empty());
+            let Some(owner) = announcing.and_then(|row| row.owner) else { return Ok(None) };
+            let Some(index) = self.index_of(&owner).await? else { return Ok(None) };
+            self.workers[index].signal(Signal::STOP)?;
+            if self.announced_by(&owner).await?.is_empty() {
+                self.workers[index].signal(Signal::CONT)?;
+                return Ok(None);
+            }
+            Ok(Some((owner, index)))
+        })
+        .await
+    }
+
+    /// Kills a worker with SIGKILL whose rows show an announced batch: frozen first, so that what its rows show is
+    /// still true when it dies.
+    ///
+    /// # Errors
+    /// No such moment comes.
+    pub async fn kill_announcing(&mut self) -> anyhow::Result<Killed> {
+        let (owner, index) = self.freeze_announcing().await?;
+        let announced = self.announced_by(&owner).await?;
+        let mut worker = self.workers.remove(index);
+        worker.signal(Signal::KILL)?;
+        worker.child.wait().await?;
+        Ok(Killed { worker: owner, announced })
+    }
+
+    async fn announced_by(&self, owner: &WorkerId) -> anyhow::Result<Vec<(ShardId, Cut)>> {
+        let rows = self.leases().await?;
+        let owned = rows.iter().filter(|row| row.owner.as_ref() == Some(owner));
+        Ok(owned.flat_map(|row| cuts(row).into_iter().map(|cut| (row.key.clone(), cut))).collect())
+    }
+
+    /// Index of the process with this worker id: its admin server tells the process id.
+    async fn index_of(&self, id: &WorkerId) -> anyhow::Result<Option<usize>> {
+        let rows = self.backend.workers(APPLICATION).await?;
+        let Some(address) = rows.into_iter().find(|row| row.worker_id == *id).and_then(|row| row.address)
+        else {
+            return Ok(None);
+        };
+        let Ok(metrics) = get(&address, "/metrics").await else { return Ok(None) };
+        let line = metrics.lines().find_map(|line| line.strip_prefix("sluicegate_process_id "));
+        let pid: Option<u32> = line.and_then(|pid| pid.trim().parse().ok());
+        Ok(self.workers.iter().position(|worker| pid.is_some() && worker.child.id() == pid))
+    }
+
+    /// Ends every worker with SIGTERM and checks that each drains and exits with 0.
+    ///
+    /// # Errors
+    /// One does not.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for worker in &self.workers {
+            worker.signal(Signal::TERM)?;
+        }
+        for worker in &mut self.workers {
+            let status = worker.ended().await?;
+            ensure!(status.success(), "a worker did not drain ({status}): {}", worker.log()?);
+        }
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, which: Signal) -> anyhow::Result<()> {
+        signal(self.child.id().context("the worker has ended")?, which)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let ended = tokio::time::timeout(LONG, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("a worker does not end; its log is {}", self.log.display()))??)
+    }
+
+    /// Its standard output, of a worker that writes there.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// What it logged.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+}
+
+/// What a row shows as announced.
+pub fn cuts(row: &Lease) -> Vec<Cut> {
+    row.pending.state().map(|state| state.cuts).unwrap_or_default()
+}
+
+/// The body of a plain answer over HTTP.
+async fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let ask = async {
+        let mut socket = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    tokio::time::timeout(FAILOVER, ask).await.context("the admin server does not answer")?
+}
