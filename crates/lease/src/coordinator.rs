@@ -5,7 +5,7 @@
 //! does is a conditional write, or an instruction to a session that makes one.
 //!
 //! Rounds come every `failover_time / 2`, and at once when a worker joins, drains, leaves or falls silent, or when
-//! somebody nudges. Worker rows are looked at every `failover_time / 20`, and once more exactly when the next
+//! somebody nudges; soon again while a free lease is left to another worker. Worker rows are looked at every `failover_time / 20`, and once more exactly when the next
 //! heartbeat would have stood still for long enough.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
-use crate::plan::{LeaseAction, PlanPolicy, assign, plan};
+use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
 use crate::registry::WorkerRegistry;
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::shard_sync::has_begun;
@@ -184,15 +184,21 @@ impl Coordinator {
         while !drain.is_cancelled() {
             (self.on_turn)();
             if self.clock.now() >= next_round {
+                let mut rest = round_every;
                 match self.round(&mut observer).await {
-                    Ok(view) => last_view = Some(view),
+                    Ok(view) => {
+                        if leaves_free(&view, &self.config.policy) {
+                            rest = look_every;
+                        }
+                        last_view = Some(view);
+                    }
                     Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => {
                         tracing::warn!(%error, "round skipped");
                     }
                     Err(error) => return Err(error),
                 }
                 last_round = self.clock.now();
-                next_round = last_round + round_every;
+                next_round = last_round + rest;
             }
             let next_look = next_look(self.clock.now(), next_round, look_every, observer.next_silence());
             if self.wait(&drain, next_look).await {

@@ -82,6 +82,16 @@ pub fn assign(view: &FleetView, policy: &PlanPolicy) -> BTreeMap<LeaseKey, Worke
         .collect()
 }
 
+/// Whether the plan leaves a free lease to another worker. That one may have planned from an older view, in which the
+/// lease was somebody else's, so this worker should look again soon.
+pub fn leaves_free(view: &FleetView, policy: &PlanPolicy) -> bool {
+    let assignment = assign(view, policy);
+    let left = |(key, lease): (&LeaseKey, &LeaseView)| {
+        view.free(lease).is_some() && assignment.get(key).is_some_and(|target| *target != view.me)
+    };
+    view.leases.iter().any(left)
+}
+
 fn may_take(view: &FleetView) -> bool {
     view.workers.get(&view.me).is_some_and(|me| me.health == Health::Active)
 }

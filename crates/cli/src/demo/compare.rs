@@ -32,6 +32,11 @@ impl Multiset {
         Ok(set)
     }
 
+    /// How many lines.
+    pub(super) fn len(&self) -> u64 {
+        self.0.values().map(|count| count.unsigned_abs()).sum()
+    }
+
     fn add(&mut self, line: &[u8], count: i64) {
         let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
         *self.0.entry((length, Md5::digest(line).into())).or_default() += count;

@@ -66,7 +66,7 @@ impl Fleet {
             // The embedded backend has no read quota, and the point is to see events arrive.
             ("MIN_READ_INTERVAL", "20ms"),
             ("IDLE_READ_INTERVAL", "100ms"),
-            ("MAX_BATCH_AGE", "1s"),
+            ("MAX_BATCH_AGE", "500ms"),
             ("COMMIT_DELAY", "500ms"),
         ] {
             command.env(format!("{}{name}", sluicegate_worker::config::ENV_PREFIX), value);

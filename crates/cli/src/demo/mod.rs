@@ -81,8 +81,8 @@ const SAMPLE: &[u8] = include_bytes!("../../data/sample-flights.ndjson.zst");
 const SAMPLE_RATE: u32 = 4_000;
 /// How often rows and metrics are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Percent of what is published that is stored when a worker is killed: there is work before and after it.
-const KILL_BETWEEN: std::ops::Range<u64> = 5..60;
+/// Percent of the input that is stored when a worker is killed: there is work before and after it.
+const KILL_BETWEEN: std::ops::Range<u64> = 5..50;
 /// A demo in which nothing is stored for this long has failed.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -118,6 +118,8 @@ impl Demo {
     }
 
     async fn run(self) -> anyhow::Result<()> {
+        let expected = self.expected()?;
+        let total = expected.len();
         let mut backend = Backend::start(self.args.logs.as_deref()).await?;
         produce::create_stream(backend.aws(), STREAM, self.args.shards).await?;
         let mut fleet = Fleet::new(FleetSettings {
@@ -130,12 +132,12 @@ impl Demo {
         }
         let mut watcher = Watcher::new(backend.aws());
         let begun = Instant::now();
-        let (summary, kill) = self.drain(&mut backend, &mut fleet, &mut watcher, begun).await?;
+        let (summary, kill) = self.drain(&mut backend, &mut fleet, &mut watcher, total).await?;
         let elapsed = begun.elapsed();
         // One look more, so that the last commits are in the figures.
         watcher.look(&mut fleet).await?;
         let workers_started = fleet.stop().await?;
-        let compared = self.compare(&backend).await?;
+        let compared = compare::read_back(backend.aws(), TABLE, expected).await?;
         let report = Report::new(&Findings {
             summary,
             kill,
@@ -160,12 +162,13 @@ impl Demo {
         backend: &mut Backend,
         fleet: &mut Fleet,
         watcher: &mut Watcher,
-        begun: Instant,
+        total: u64,
     ) -> anyhow::Result<(Summary, Option<Kill>)> {
         let progress = Arc::new(Progress::default());
         let aws = backend.aws().clone();
         let publishing = self.publish(&aws, Arc::clone(&progress));
         tokio::pin!(publishing);
+        let begun = Instant::now();
         let mut show = Show::new();
         let mut summary: Option<Summary> = None;
         let mut kill: Option<Kill> = None;
@@ -176,10 +179,9 @@ impl Demo {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let snapshot = watcher.look(fleet).await?;
-            let total = summary.as_ref().map(|summary| summary.records);
             show.update(&snapshot, progress.records(), total, begun.elapsed());
             if kill.is_none() {
-                kill = self.try_kill(fleet, watcher, &snapshot, &progress, total).await?;
+                kill = self.try_kill(fleet, watcher, &snapshot, total).await?;
                 if let Some(kill) = &kill {
                     fleet.start_worker()?;
                     show.note(&format!(
@@ -241,11 +243,9 @@ impl Demo {
         fleet: &mut Fleet,
         watcher: &Watcher,
         snapshot: &Snapshot,
-        progress: &Progress,
-        total: Option<u64>,
+        total: u64,
     ) -> anyhow::Result<Option<Kill>> {
-        let known = total.unwrap_or_else(|| progress.records()).max(1);
-        let stored_percent = percent(snapshot.events_stored, known);
+        let stored_percent = percent(snapshot.events_stored, total);
         if fleet.len() < 2 || !KILL_BETWEEN.contains(&stored_percent) {
             return Ok(None);
         }
@@ -261,13 +261,13 @@ impl Demo {
         Ok(Some(Kill::new(worker, announced, shards, stored_percent, u64::try_from(at_ms).unwrap_or(0))))
     }
 
-    async fn compare(&self, backend: &Backend) -> anyhow::Result<compare::Compared> {
+    /// What is going to be published, line by line.
+    fn expected(&self) -> anyhow::Result<Multiset> {
         let input: Box<dyn Read + Send> = match &self.args.input {
             None => Box::new(Cursor::new(SAMPLE)),
             Some(path) => Box::new(open(path)?),
         };
-        let published = tokio::task::block_in_place(|| Multiset::of_lines(input))?;
-        compare::read_back(backend.aws(), TABLE, published).await
+        tokio::task::block_in_place(|| Multiset::of_lines(input))
     }
 }
 

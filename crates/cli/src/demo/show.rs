@@ -29,13 +29,7 @@ impl Show {
     }
 
     /// Shows a look at the fleet. `total` is known once everything is published.
-    pub(super) fn update(
-        &mut self,
-        snapshot: &Snapshot,
-        published: u64,
-        total: Option<u64>,
-        elapsed: Duration,
-    ) {
+    pub(super) fn update(&mut self, snapshot: &Snapshot, published: u64, total: u64, elapsed: Duration) {
         let stored = snapshot.events_stored.min(published);
         let rate = rate(stored, elapsed);
         match &self.screen {
@@ -89,9 +83,9 @@ impl Screen {
         Self { all, published, stored, shards }
     }
 
-    fn update(&self, snapshot: &Snapshot, published: u64, stored: u64, total: Option<u64>, rate: u64) {
+    fn update(&self, snapshot: &Snapshot, published: u64, stored: u64, total: u64, rate: u64) {
         for (bar, value) in [(&self.published, published), (&self.stored, stored)] {
-            bar.set_length(total.unwrap_or(published).max(1));
+            bar.set_length(total.max(1));
             bar.set_position(value);
             bar.set_message(HumanCount(value).to_string());
         }

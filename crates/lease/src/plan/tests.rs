@@ -90,6 +90,19 @@ fn a_lease_that_its_worker_does_not_fetch_is_anybodys_after_a_while() {
 }
 
 #[test]
+fn a_free_lease_that_is_anothers_calls_for_another_look() {
+    let two = [("a", Health::Active), ("b", Health::Active)];
+    assert!(leaves_free(&view("a", &two, &[None; 2]), &PlanPolicy::default()));
+    assert!(!leaves_free(&view("a", &two, &[Some("a"), Some("b")]), &PlanPolicy::default()));
+    assert!(!leaves_free(&view("a", &two[..1], &[None; 2]), &PlanPolicy::default()));
+    let bounded = PlanPolicy { max_leases_per_worker: Some(1) };
+    assert!(
+        !leaves_free(&view("a", &two[..1], &[Some("a"), None]), &bounded),
+        "nobody may take it: no hurry"
+    );
+}
+
+#[test]
 fn the_bound_on_leases_leaves_the_rest_alone() {
     let fleet = view("a", &[("a", Health::Active)], &[None; 7]);
     let policy = PlanPolicy { max_leases_per_worker: Some(3) };
