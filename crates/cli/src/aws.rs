@@ -82,15 +82,12 @@ impl Aws {
         if !args.is_embedded() {
             check_credentials(config.credentials_provider()).await?;
         }
-        let local = |name, port: u16| {
-            let named = endpoint_variable(name).is_some();
-            (args.is_embedded() && !named).then(|| format!("http://127.0.0.1:{port}"))
-        };
-        Ok(Self {
-            kinesis_endpoint: local("AWS_ENDPOINT_URL_KINESIS", LOCAL_KINESIS_PORT),
-            dynamodb_endpoint: local("AWS_ENDPOINT_URL_DYNAMODB", LOCAL_DYNAMODB_PORT),
-            config,
-        })
+        let mut aws = Self { config, kinesis_endpoint: None, dynamodb_endpoint: None };
+        if args.is_embedded() {
+            aws.kinesis_endpoint = Some(embedded("AWS_ENDPOINT_URL_KINESIS", LOCAL_KINESIS_PORT).await?);
+            aws.dynamodb_endpoint = Some(embedded("AWS_ENDPOINT_URL_DYNAMODB", LOCAL_DYNAMODB_PORT).await?);
+        }
+        Ok(aws)
     }
 
     /// The embedded backend at these endpoints.
@@ -136,6 +133,17 @@ impl Aws {
             None => builder,
         }
     }
+}
+
+/// Where the embedded backend is, once something answers there.
+async fn embedded(variable: &str, port: u16) -> anyhow::Result<String> {
+    let url = endpoint_variable(variable).unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let answers = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(address)).await;
+    if !matches!(answers, Ok(Ok(_))) {
+        bail!("no embedded backend answers at {url}: start `sluicegate local` in another terminal");
+    }
+    Ok(url)
 }
 
 fn timeouts(call: Duration) -> TimeoutConfig {

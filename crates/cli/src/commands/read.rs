@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// First arrival no longer wanted, RFC 3339
     #[arg(long)]
     to: Option<String>,
-    /// Analytics table [default: <application>-events]
+    /// Analytics table [default: the application's name and `-events`]
     #[arg(long, required_unless_present = "application")]
     table: Option<String>,
     /// Application whose table is read

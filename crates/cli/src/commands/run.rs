@@ -22,10 +22,10 @@ pub(crate) struct Args {
     /// Name of the application: its lease table, and what its workers share
     #[arg(long)]
     application: String,
-    /// Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:<RFC 3339>
+    /// Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:2026-01-31T12:00:00Z
     #[arg(long)]
     initial_position: Option<String>,
-    /// Analytics table [default: <application>-events]
+    /// Analytics table [default: the application's name and `-events`]
     #[arg(long)]
     table: Option<String>,
     /// Where batches go
