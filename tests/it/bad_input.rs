@@ -142,7 +142,7 @@ async fn an_endpoint_that_does_not_answer_is_an_error_and_no_hang() -> anyhow::R
 async fn a_worker_that_cannot_reach_the_stream_can_still_be_stopped() -> anyhow::Result<()> {
     let (backend, home) = (Backend::start().await?, tempfile::tempdir()?);
     let mut command = bare(home.path())?;
-    command.envs(backend.environment()).args(RUN).arg("--embedded");
+    command.envs(as_on_aws(&backend)).args(RUN).arg("--create-tables");
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     command.env("AWS_ENDPOINT_URL_KINESIS", format!("http://127.0.0.1:{port}"));
     let child = command.spawn()?;
@@ -155,6 +155,16 @@ async fn a_worker_that_cannot_reach_the_stream_can_still_be_stopped() -> anyhow:
     signal(id, Signal::TERM)?;
     let ended = tokio::time::timeout(LONG, child.wait_with_output()).await??;
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_embedded_backend_the_error_says_how_to_start_one() -> anyhow::Result<()> {
+    let home = tempfile::tempdir()?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nowhere = ("AWS_ENDPOINT_URL".to_owned(), format!("http://127.0.0.1:{port}"));
+    let ended = run(home.path(), &[nowhere], &[&RUN[..], &["--embedded"]].concat()).await?;
+    says(the_only_line(&ended, OTHER), &["no embedded backend answers", "start `sluicegate local`"]);
     Ok(())
 }
 

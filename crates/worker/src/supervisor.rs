@@ -32,6 +32,8 @@ use crate::telemetry::wall_clock;
 use crate::watch::Watches;
 use crate::worker::{HeartbeatOn, Worker, WorkerError};
 
+/// Longest that one call to a table takes before it counts as unanswered: a loop that waits for one is not stuck.
+const LONGEST_CALL: Duration = Duration::from_secs(10);
 /// How long a shard rests after its session failed.
 const COOL_DOWN: Duration = Duration::from_secs(5);
 /// How long a worker row outlives its worker before DynamoDB may delete it.
@@ -126,6 +128,8 @@ impl Supervisor {
 
         let outcome = self.supervise(&mut tasks, &mut instructions, &shard_sync, &stop).await;
         everything.cancel();
+        // The new owners of what was handed over are told before this process is gone; each nudge has a deadline.
+        while self.nudges.join_next().await.is_some() {}
         self.consumers.abort_all();
         heart.cancel();
         self.end_tasks(tasks).await;
@@ -230,7 +234,7 @@ impl Supervisor {
         listed: watch::Receiver<Listed>,
     ) {
         let failover_time = self.worker.settings.failover_time;
-        let stamp = self.watches.watch("coordinator", failover_time);
+        let stamp = self.watches.watch("coordinator", failover_time.max(LONGEST_CALL));
         let coordinator = Coordinator {
             config: CoordinatorConfig {
                 me: self.worker.id.clone(),
