@@ -20,13 +20,23 @@ while ! grep -q DYNAMODB "$work/env" 2>/dev/null; do sleep 0.05; done
 . "$work/env"
 "$bin" produce --embedded --stream measure --create-stream 4 /dev/null >/dev/null
 
+begun=$(date +%s)
+patience() { # what is waited for: a minute for the whole run, then the logs
+	if [ $(($(date +%s) - begun)) -lt 60 ]; then return; fi
+	{ echo "measure: $1; worker ${worker:-?} $(kill -0 "$worker" 2>/dev/null && echo runs || echo has ended); its log:"; tail -20 "$work/worker.log"; } >&2
+	exit 1
+}
+
 start_worker() {
 	now=$(date +%s%3N)
 	# The preloaded records arrived long ago, and the embedded backend has no read quota.
 	SLUICEGATE_CFG_MIN_READ_INTERVAL=0s SLUICEGATE_CFG_IDLE_READ_INTERVAL=50ms SLUICEGATE_CFG_MAX_BATCH_SPAN=60s \
 		"$bin" run --embedded --stream measure --application "$1" --admin 127.0.0.1:0 >/dev/null 2>"$work/worker.log" &
 	worker=$!
-	until address=$(sed -n 's/.*admin server listens.*address=\([0-9.:]*\).*/\1/p' "$work/worker.log") && [ -n "$address" ]; do sleep 0.01; done
+	until address=$(sed -n 's/.*admin server listens.*address=\([0-9.:]*\).*/\1/p' "$work/worker.log") && [ -n "$address" ]; do
+		patience "the worker did not start"
+		sleep 0.01
+	done
 }
 metric() { curl -s --max-time 2 "http://$address/metrics" | awk -v name="$1" '$1 == name { print int($2) }'; }
 
@@ -40,6 +50,7 @@ start_worker measure
 first=
 until [ "$(metric sluicegate_events_stored_total)" -ge "$events" ] 2>/dev/null; do
 	if [ -z "$first" ] && [ "$(metric sluicegate_events_stored_total)" -gt 0 ] 2>/dev/null; then first=$(($(date +%s%3N) - now)); fi
+	patience "not everything was stored"
 	sleep 0.02
 done
 elapsed=$(($(date +%s%3N) - now))
