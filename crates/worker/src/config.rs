@@ -3,6 +3,8 @@
 //! The only place of the program that reads the environment. Each setting has one row in [`SETTINGS`], which is
 //! what `sluicegate run --help` points to and what the README's table is checked against.
 
+mod settings;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,145 +17,15 @@ use sluicegate_lease::InitialPosition;
 use thiserror::Error;
 
 use crate::consumer::batcher::CutPolicy;
-use crate::consumer::task::ReadPolicy;
+use crate::consumer::pace::ReadPolicy;
 use crate::telemetry::LogFormat;
 use crate::worker::Settings;
+
+pub use settings::{SETTINGS, Setting};
 
 /// What environment variables of settings begin with: `SLUICEGATE_CFG_FAILOVER_TIME=5s`. Not plain `SLUICEGATE_`,
 /// under which Kubernetes injects variables for a service of that name.
 pub const ENV_PREFIX: &str = "SLUICEGATE_CFG_";
-
-/// One setting, for `--help`, `check` and the README.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setting {
-    /// Its name in the file; in the environment in capitals behind [`ENV_PREFIX`].
-    pub name: &'static str,
-    /// Its default.
-    pub default: &'static str,
-    /// What it does, its range, and what too low and too high cost.
-    pub help: &'static str,
-}
-
-/// All settings, in the order of [`RawConfig`].
-pub const SETTINGS: &[Setting] = &[
-    Setting {
-        name: "initial_position",
-        default: "TRIM_HORIZON",
-        help: "Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:<RFC 3339>. Recorded once; later changes have no effect. (KCL: initialPositionInStream)",
-    },
-    Setting {
-        name: "failover_time",
-        default: "10s",
-        help: "How long a worker's heartbeat stands still before its shards are taken over; 1s to 5m. Lower: faster failover, more heartbeats, less room for a paused process. (KCL: failoverTimeMillis, 10 s)",
-    },
-    Setting {
-        name: "safety_margin",
-        default: "500ms",
-        help: "How much earlier a worker counts its own right as over; below a third of failover_time.",
-    },
-    Setting {
-        name: "max_leases_per_worker",
-        default: "0",
-        help: "Most shards of one worker; 0 sets no bound. (KCL: maxLeasesForWorker)",
-    },
-    Setting {
-        name: "handoff_deadline",
-        default: "500ms",
-        help: "Longest a planned hand-over waits for deliveries; what is announced then goes along and is delivered again. (KCL: gracefulLeaseHandoffTimeoutMillis, 30 s)",
-    },
-    Setting {
-        name: "drain_timeout",
-        default: "25s",
-        help: "Longest a stop takes; keep it below terminationGracePeriodSeconds (Kubernetes: 30 s).",
-    },
-    Setting {
-        name: "min_read_interval",
-        default: "200ms",
-        help: "Shortest time between two GetRecords of a shard. Kinesis allows five a second for all consumers of a shard together. (KCL: 200 ms)",
-    },
-    Setting {
-        name: "idle_read_interval",
-        default: "1s",
-        help: "Time between two GetRecords of a shard that is caught up. Lower: fresher by as much. (KCL: idleTimeBetweenReadsInMillis, 1.5 s)",
-    },
-    Setting {
-        name: "page_bytes",
-        default: "512KiB",
-        help: "Payload bytes a GetRecords should return; 64KiB to 10MiB. Higher: fewer calls, more memory for each shard.",
-    },
-    Setting {
-        name: "max_batch_bytes",
-        default: "2MiB",
-        help: "Payload bytes at which a batch is closed; 64KiB to 64MiB. Higher: fuller items, fewer write units, more memory and more to deliver again after a crash.",
-    },
-    Setting {
-        name: "max_batch_records",
-        default: "20000",
-        help: "Kinesis records at which a batch is closed; at least 1.",
-    },
-    Setting {
-        name: "max_batch_age",
-        default: "5s",
-        help: "Time after which a batch is closed whatever its size; 10ms to 2m. Higher: fuller items; lower: events are queryable earlier.",
-    },
-    Setting {
-        name: "max_batch_span",
-        default: "60s",
-        help: "Distance of arrival times at which a batch is closed; 1s to 60s. Readers look back by 60 s.",
-    },
-    Setting {
-        name: "max_in_flight",
-        default: "4",
-        help: "Batches of a shard announced and not committed; 1 to 12. 1 stores each shard's batches in order.",
-    },
-    Setting {
-        name: "commit_delay",
-        default: "1s",
-        help: "How long a commit waits for an announce to ride on; 0s to 60s. Lower: more lease writes.",
-    },
-    Setting {
-        name: "aggregate_key",
-        default: "partition-key",
-        help: "Which item an event belongs to: partition-key, or a template over JSON pointers such as {/carrier}-{/month}.",
-    },
-    Setting {
-        name: "max_item_bytes",
-        default: "396KiB",
-        help: "Most bytes of an item, attribute names counted; 4KiB to 400KiB.",
-    },
-    Setting {
-        name: "spread",
-        default: "1",
-        help: "Over how many partition keys one aggregate key is spread; 1 to 1000. It may only grow.",
-    },
-    Setting {
-        name: "zstd_level",
-        default: "3",
-        help: "Compression level, 1 to 19; 0 stores events as they are.",
-    },
-    Setting {
-        name: "ttl_days",
-        default: "0",
-        help: "Days after arrival at which items expire; 0 keeps them.",
-    },
-    Setting {
-        name: "buffer_bytes",
-        default: "16MiB",
-        help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops.",
-    },
-    Setting {
-        name: "accept_gap",
-        default: "false",
-        help: "Give up announced records that retention has overtaken, counted, instead of stopping their shard.",
-    },
-    Setting {
-        name: "log",
-        default: "info",
-        help: "What is logged: error, warn, info, debug, trace, or a filter such as sluicegate_lease=debug,info.",
-    },
-    Setting { name: "log_format", default: "text", help: "text for people, json for machines." },
-    Setting { name: "seed", default: "0", help: "Seeds all jitter; 0 takes one from the operating system." },
-];
 
 /// The settings as written.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::batcher::CutPolicy;
-use crate::consumer::task::ReadPolicy;
+use crate::consumer::pace::ReadPolicy;
 use crate::metrics::Metrics;
 use crate::shard_sync::SyncError;
 use crate::stream::{StreamError, StreamReader};
