@@ -8,7 +8,8 @@ verify:
 	scripts/check-dependencies.sh
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
-	cargo test --workspace --locked
+	cargo test --workspace --doc --locked
+	cargo test --workspace --lib --bins --tests --locked
 
 fix:
 	cargo fmt --all
