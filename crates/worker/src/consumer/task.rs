@@ -504,3 +504,6 @@ async fn poll_slot<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use rand::SeedableRng;
+use sluicegate_checkpoint::{PackingParameters, ShardId};
+use sluicegate_lease::memory::MemoryLeaseStore;
+use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, Written};
+use sluicegate_sink::MemorySink;
+use tokio::sync::{Notify, watch};
+
+use super::*;
+use crate::consumer::batcher::CutPolicy;
+use crate::memory::MemoryStream;
+use crate::metrics::Metrics;
+use crate::shard_sync::ShardSync;
+
+const SHARD: &str = "shardId-000000000000";
+
+/// A consumer of a stream with one event, and what it works on.
+async fn consumer(right: &Arc<HeartbeatRight>) -> (Consumer, Arc<MemoryLeaseStore>, mpsc::Sender<Drain>) {
+    let (stream, store) = (MemoryStream::new(1), Arc::new(MemoryLeaseStore::default()));
+    stream.put("k", "event");
+    let free = Lease::unowned(ShardId::new(SHARD), Position::TrimHorizon, LeaseState::starting(None));
+    store.create(&free).await.unwrap();
+    let taken = store.replace(&free, &free.taken_by(&WorkerId::new("me"))).await.unwrap();
+    let Written::Applied(row) = taken else { panic!("the row is free") };
+    let shared: Arc<dyn LeaseStore> = Arc::<MemoryLeaseStore>::clone(&store);
+    let stream: Arc<dyn StreamReader> = Arc::new(stream);
+    let (requester, requests) = mpsc::channel(1);
+    let rng = SmallRng::seed_from_u64(1);
+    let children = ShardSync {
+        stream: Arc::clone(&stream),
+        store: Arc::clone(&shared),
+        start: FixedStart::TrimHorizon,
+        nudged: Arc::new(Notify::new()),
+        listed: watch::channel(Arc::default()).0,
+    };
+    let second = Duration::from_secs(1);
+    let consumer = Consumer {
+        held: HeldLease::new(shared, Clock::new(), row, rng.clone()),
+        stream,
+        sink: Arc::new(MemorySink::default()),
+        right: right.session(),
+        clock: Clock::new(),
+        budget: ByteBudget::new(1 << 20),
+        policy: SessionPolicy {
+            cut: CutPolicy { max_bytes: 1 << 20, max_records: 10, max_age: second, max_span: 60 * second },
+            max_in_flight: 2,
+            commit_delay: second,
+            parameters: Arc::new(PackingParameters::default()),
+            packing_versions: vec![1],
+            accept_gap: false,
+            start: None,
+        },
+        read: ReadPolicy { min_interval: second / 5, idle_interval: second, page_bytes: 1 << 16 },
+        metrics: Metrics::new().unwrap().shard(&ShardId::new(SHARD)),
+        children: Arc::new(children),
+        requests,
+        rng,
+    };
+    (consumer, store, requester)
+}
+
+async fn row(store: &MemoryLeaseStore) -> Lease {
+    store.lease(&ShardId::new(SHARD)).await.unwrap().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_nothing_is_started() {
+    let right = Arc::new(HeartbeatRight::new(Clock::new(), Duration::from_secs(9)));
+    let (consumer, store, _requester) = consumer(&right).await;
+    let before = row(&store).await;
+    let run = consumer.run(CancellationToken::new());
+    let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+    assert!(matches!(ended, Ok(Ended::Interrupted)), "{ended:?}");
+    assert_eq!(row(&store).await, before, "the row was not written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_lapses_ends_the_session_although_the_lease_is_still_its_own() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock, Duration::from_secs(9)));
+    right.confirm(clock.now());
+    let (consumer, store, _requester) = consumer(&right).await;
+    let begun = clock.now();
+    let run = consumer.run(CancellationToken::new());
+    let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+    assert!(matches!(ended, Ok(Ended::Interrupted)), "{ended:?}");
+    let lasted = clock.now() - begun;
+    assert!(lasted >= Duration::from_secs(9) && lasted <= Duration::from_secs(10), "{lasted:?}");
+    assert_eq!(row(&store).await.checkpoint.to_string(), "1", "what came before the lapse is committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_stores_what_is_open_and_frees_the_lease() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock, Duration::from_secs(9)));
+    right.confirm(clock.now());
+    let (consumer, store, requester) = consumer(&right).await;
+    let drain = async {
+        clock.sleep(Duration::from_millis(500)).await;
+        requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), drain);
+    assert!(matches!(ended, Ended::HandedOver { to: None }), "{ended:?}");
+    let left = row(&store).await;
+    assert_eq!((left.owner, left.checkpoint.to_string()), (None, "1".to_owned()));
+    assert!(left.pending.state().unwrap().cuts.is_empty(), "H2");
+}
