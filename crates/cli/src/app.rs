@@ -51,7 +51,7 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
     let seed = config.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
     tracing::info!(seed, "jitter is seeded");
     let dynamodb = aws.dynamodb();
-    ensure_tables(&dynamodb, clock, &args.application, args.create_tables).await?;
+    ensure_tables(&dynamodb, clock.clone(), &args.application, args.create_tables).await?;
     let sink = sink(aws, &args, seed).await?;
     let workers_table = worker_table_name(&args.application);
     let registry = Arc::new(DynamoRegistry::new(dynamodb.clone(), &workers_table, &args.application));

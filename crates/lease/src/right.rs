@@ -29,7 +29,7 @@ pub struct HeartbeatRight {
 impl HeartbeatRight {
     /// A right that does not hold yet. Each confirmed heartbeat makes it last `lasts` from its sending.
     pub fn new(clock: Clock, lasts: Duration) -> Self {
-        Self { clock, origin: clock.now(), lasts, until: AtomicU64::new(0), lapses: AtomicU64::new(0) }
+        Self { origin: clock.now(), clock, lasts, until: AtomicU64::new(0), lapses: AtomicU64::new(0) }
     }
 
     /// A heartbeat sent at this time was confirmed. Called by one task.

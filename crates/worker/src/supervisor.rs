@@ -28,7 +28,6 @@ use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, Drain, Ended};
 use crate::shard_sync::{ShardSync, SyncError};
-use crate::telemetry::wall_clock;
 use crate::watch::Watches;
 use crate::worker::{HeartbeatOn, Worker, WorkerError};
 
@@ -83,7 +82,7 @@ impl Supervisor {
     pub fn new(worker: Worker) -> Result<Self, WorkerError> {
         let settings = &worker.settings;
         let lasts = settings.failover_time.saturating_sub(settings.safety_margin);
-        let right = Arc::new(HeartbeatRight::new(worker.clock, lasts));
+        let right = Arc::new(HeartbeatRight::new(worker.clock.clone(), lasts));
         let mut row = WorkerRow::new(worker.id.clone());
         row.packing_versions = worker.sink.packing_versions().to_vec();
         if let Some(listener) = &worker.admin {
@@ -96,9 +95,9 @@ impl Supervisor {
             right,
             status: WorkerStatus::new(row),
             sessions: Sessions::default(),
-            nudged: Arc::new(Notify::new()),
+            nudged: Arc::clone(&worker.nudged),
             budget: ByteBudget::new(settings.buffer_bytes),
-            watches: Watches::new(worker.clock),
+            watches: Watches::new(worker.clock.clone()),
             consumers: Tasks::new(),
             running: BTreeMap::new(),
             cooling: Tasks::new(),
@@ -189,12 +188,12 @@ impl Supervisor {
         let first = std::sync::Once::new();
         let heartbeat = Heartbeat {
             registry: Arc::clone(&self.worker.registry),
-            clock: self.worker.clock,
+            clock: self.worker.clock.clone(),
             right: Arc::clone(&self.right),
             status: self.status.clone(),
             interval,
             row_lives: ROW_LIVES,
-            epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
+            epoch_seconds: Arc::clone(&self.worker.epoch_seconds),
             rng: self.next_rng(),
             on_beat: Box::new(move |beat| {
                 stamp.stamp();
@@ -243,7 +242,7 @@ impl Supervisor {
             },
             store: Arc::clone(&self.worker.store),
             registry: Arc::clone(&self.worker.registry),
-            clock: self.worker.clock,
+            clock: self.worker.clock.clone(),
             right: Arc::clone(&self.right),
             status: self.status.clone(),
             nudged: Arc::clone(&self.nudged),
@@ -257,7 +256,7 @@ impl Supervisor {
     }
 
     fn start_sync(&mut self, tasks: &mut Tasks<TaskEnd>, sync: &Arc<ShardSync>, stop: CancellationToken) {
-        let (sync, clock, rng) = (Arc::clone(sync), self.worker.clock, self.next_rng());
+        let (sync, clock, rng) = (Arc::clone(sync), self.worker.clock.clone(), self.next_rng());
         tasks.spawn(async move {
             sync.run(clock, rng, stop).await;
             ("shard sync", Ok(()))
@@ -285,7 +284,7 @@ impl Supervisor {
         sync: &Arc<ShardSync>,
         stop: &CancellationToken,
     ) -> Result<(), WorkerError> {
-        let clock = self.worker.clock;
+        let clock = self.worker.clock.clone();
         let drain_timeout = self.worker.settings.drain_timeout;
         let drained_too_long = async {
             stop.cancelled().await;
@@ -352,11 +351,11 @@ impl Supervisor {
         let read = settings.read;
         let (held_rng, rng) = (self.next_rng(), self.next_rng());
         let consumer = Consumer {
-            held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock, row, held_rng),
+            held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock.clone(), row, held_rng),
             stream: Arc::clone(&self.worker.stream),
             sink: Arc::clone(&self.worker.sink),
             right,
-            clock: self.worker.clock,
+            clock: self.worker.clock.clone(),
             budget: Arc::clone(&self.budget),
             policy,
             read,
@@ -401,7 +400,7 @@ impl Supervisor {
             Ended::Failed(error) => {
                 tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
                 self.worker.metrics.session_ended("failed");
-                let clock = self.worker.clock;
+                let clock = self.worker.clock.clone();
                 self.cooling.spawn(async move {
                     clock.sleep(COOL_DOWN).await;
                     key

@@ -36,13 +36,13 @@ const PERIODS_OF_SILENCE: u32 = 3;
 impl Watches {
     /// No watches yet.
     pub fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, origin: clock.now(), watches: Mutex::new(BTreeMap::new()) })
+        Arc::new(Self { origin: clock.now(), clock, watches: Mutex::new(BTreeMap::new()) })
     }
 
     /// Adds a loop that turns at least once a period, stamped now.
     pub fn watch(&self, name: &'static str, period: Duration) -> Stamp {
         let last_ms = Arc::new(AtomicU64::new(0));
-        let stamp = Stamp { clock: self.clock, origin: self.origin, last_ms: Arc::clone(&last_ms) };
+        let stamp = Stamp { clock: self.clock.clone(), origin: self.origin, last_ms: Arc::clone(&last_ms) };
         stamp.stamp();
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.insert(name, Watch { period, last_ms });
@@ -76,7 +76,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_does_not_turn_is_named() {
         let clock = Clock::new();
-        let watches = Watches::new(clock);
+        let watches = Watches::new(clock.clone());
         let stamp = watches.watch("coordinator", Duration::from_secs(1));
         clock.sleep(Duration::from_secs(2)).await;
         assert!(watches.stuck().is_empty());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use sluicegate_checkpoint::PackingParameters;
+use sluicegate_lease::heartbeat::EpochSeconds;
 use sluicegate_lease::nudge::LocalNudge;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
@@ -13,6 +14,7 @@ use sluicegate_lease::{
 };
 use sluicegate_sink::Sink;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::batcher::CutPolicy;
@@ -21,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::shard_sync::SyncError;
 use crate::stream::{StreamError, StreamReader};
 use crate::supervisor::Supervisor;
+use crate::telemetry::wall_clock;
 
 /// Everything about a worker that is a value.
 #[derive(Debug, Clone)]
@@ -111,6 +114,8 @@ pub struct Worker {
     pub(crate) admin: Option<TcpListener>,
     pub(crate) advertise: Option<String>,
     pub(crate) clock: Clock,
+    pub(crate) epoch_seconds: EpochSeconds,
+    pub(crate) nudged: Arc<Notify>,
     pub(crate) rng: SmallRng,
 }
 
@@ -150,6 +155,8 @@ impl Worker {
             admin: None,
             advertise: None,
             clock: Clock::new(),
+            epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
+            nudged: Arc::default(),
             seed: None,
         }
     }
@@ -180,6 +187,8 @@ pub struct WorkerBuilder {
     admin: Option<TcpListener>,
     advertise: Option<String>,
     clock: Clock,
+    epoch_seconds: EpochSeconds,
+    nudged: Arc<Notify>,
     seed: Option<u64>,
 }
 
@@ -257,6 +266,19 @@ impl WorkerBuilder {
         self
     }
 
+    /// Wall time, for the expiry of the worker row only. Default: the system's.
+    pub fn epoch_seconds(mut self, epoch_seconds: EpochSeconds) -> Self {
+        self.epoch_seconds = epoch_seconds;
+        self
+    }
+
+    /// Another way to be nudged, beside `POST /nudge`: what [`LocalNudge::register`] returns, for workers of one
+    /// process.
+    pub fn nudged_by(mut self, nudged: Arc<Notify>) -> Self {
+        self.nudged = nudged;
+        self
+    }
+
     /// Seeds all jitter. Default: from the operating system.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -289,6 +311,8 @@ impl WorkerBuilder {
             admin: self.admin,
             advertise: self.advertise,
             clock: self.clock,
+            epoch_seconds: self.epoch_seconds,
+            nudged: self.nudged,
             rng: SmallRng::seed_from_u64(seed),
         })
     }

@@ -70,9 +70,9 @@ pub async fn ensure_tables(
     lease_table: &str,
     create: bool,
 ) -> Result<(), TableError> {
-    ensure(client, clock, lease_table, &[LEASE_KEY], create).await?;
+    ensure(client, &clock, lease_table, &[LEASE_KEY], create).await?;
     let workers = worker_table_name(lease_table);
-    if ensure(client, clock, &workers, &[FLEET, WORKER_ID], create).await? {
+    if ensure(client, &clock, &workers, &[FLEET, WORKER_ID], create).await? {
         expire_rows(client, &workers).await;
     }
     Ok(())
@@ -86,7 +86,7 @@ const CREATION_POLLS: u32 = 1_500;
 /// Returns whether it created the table.
 async fn ensure(
     client: &Client,
-    clock: Clock,
+    clock: &Clock,
     table: &str,
     keys: &[&str],
     create: bool,

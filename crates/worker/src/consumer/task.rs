@@ -286,7 +286,7 @@ impl Shell {
     /// Starts a read; returns false if it must wait for the budget of bytes.
     fn start_read(&self, work: &mut Work, after: Duration) -> bool {
         let Some(mut place) = work.place.take() else { return true };
-        let (clock, limit, replaying) = (self.clock, work.pace.limit(), work.replaying);
+        let (clock, limit, replaying) = (self.clock.clone(), work.pace.limit(), work.replaying);
         let wait = work.pace.wait(clock.now()).max(after);
         let page_bytes = work.pace.page_bytes();
         place.page.settle(0);
@@ -304,7 +304,7 @@ impl Shell {
     }
 
     fn start_delivery(&self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
-        let (sink, clock) = (Arc::clone(&self.sink), self.clock);
+        let (sink, clock) = (Arc::clone(&self.sink), self.clock.clone());
         let right: Arc<dyn Right> = Arc::new(self.right.clone());
         let delivery = async move {
             clock.sleep(after).await;

@@ -76,7 +76,7 @@ async fn without_the_right_nothing_is_started() {
 #[tokio::test(start_paused = true)]
 async fn a_right_that_lapses_ends_the_session_although_the_lease_is_still_its_own() {
     let clock = Clock::new();
-    let right = Arc::new(HeartbeatRight::new(clock, Duration::from_secs(9)));
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(9)));
     right.confirm(clock.now());
     let (consumer, store, _requester) = consumer(&right).await;
     let begun = clock.now();
@@ -91,7 +91,7 @@ async fn a_right_that_lapses_ends_the_session_although_the_lease_is_still_its_ow
 #[tokio::test(start_paused = true)]
 async fn draining_stores_what_is_open_and_frees_the_lease() {
     let clock = Clock::new();
-    let right = Arc::new(HeartbeatRight::new(clock, Duration::from_secs(9)));
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(9)));
     right.confirm(clock.now());
     let (consumer, store, requester) = consumer(&right).await;
     let drain = async {
