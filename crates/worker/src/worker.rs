@@ -120,7 +120,7 @@ pub struct Worker {
 }
 
 /// Makes the registry that the heartbeat's own thread uses, on that thread.
-pub type RegistryFactory = Box<dyn FnOnce() -> Arc<dyn WorkerRegistry> + Send>;
+pub type RegistryFactory = Box<dyn FnOnce() -> Arc<dyn WorkerRegistry> + Send + Sync>;
 
 /// Where the heartbeat runs.
 pub enum HeartbeatOn {

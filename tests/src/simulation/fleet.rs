@@ -1,0 +1,285 @@
+//! The simulated workers: the product's own, started, killed and frozen on one runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng;
+use sluicegate_checkpoint::{AggregateKey, Codec, PackingParameters};
+use sluicegate_lease::nudge::LocalNudge;
+use sluicegate_lease::{Clock, LeaseStore, Nudge, WorkerId, WorkerRegistry};
+use sluicegate_sink::offload::Inline;
+use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, Sink};
+use sluicegate_worker::worker::Settings;
+use sluicegate_worker::{StreamReader, Worker, WorkerError};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::link::Link;
+use super::ports::Ports;
+use super::script::{BEGIN_MS, Build, FAILOVER, Script};
+use super::world::World;
+
+#[expect(clippy::disallowed_types, reason = "the simulation owns the workers it kills")]
+type Tasks = tokio::task::JoinSet<(WorkerId, Result<(), WorkerError>)>;
+
+/// What a worker is put together from. A test that plants a bug wraps one of them.
+pub struct Parts {
+    /// Reads the stream.
+    pub stream: Arc<dyn StreamReader>,
+    /// The lease table.
+    pub store: Arc<dyn LeaseStore>,
+    /// The worker table.
+    pub registry: Arc<dyn WorkerRegistry>,
+    /// Writes items.
+    pub writer: Arc<dyn ItemWriter>,
+    /// Wraps the sink over the writer.
+    pub sink: Box<dyn FnOnce(Arc<dyn Sink>) -> Arc<dyn Sink> + Send>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// The product's own, over the ports of a link.
+    pub fn of(ports: &Ports) -> Self {
+        Self {
+            stream: Arc::new(ports.clone()),
+            store: Arc::new(ports.clone()),
+            registry: Arc::new(ports.clone()),
+            writer: Arc::new(ports.clone()),
+            sink: Box::new(|sink| sink),
+        }
+    }
+}
+
+/// Changes what a worker is put together from: how a bug is planted.
+pub type Plant = dyn Fn(Parts, &Ports, &Build) -> Parts;
+
+/// One worker and what can be done to it.
+#[derive(Debug)]
+struct Member {
+    id: WorkerId,
+    link: Arc<Link>,
+    stop: CancellationToken,
+    frozen: watch::Sender<bool>,
+    abort: AbortHandle,
+}
+
+/// All workers of a simulation.
+pub struct Fleet<'a> {
+    script: &'a Script,
+    world: Arc<World>,
+    plant: &'a Plant,
+    nudge: Arc<LocalNudge>,
+    members: Vec<Member>,
+    tasks: Tasks,
+    started: u32,
+}
+
+impl std::fmt::Debug for Fleet<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Fleet<'a> {
+    /// Nobody yet.
+    pub fn new(script: &'a Script, world: Arc<World>, plant: &'a Plant) -> Self {
+        let nudge = Arc::new(LocalNudge::default());
+        Self { script, world, plant, nudge, members: Vec::new(), tasks: Tasks::new(), started: 0 }
+    }
+
+    /// How many run, frozen ones included.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody runs.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Ids of those that run.
+    pub fn ids(&self) -> Vec<WorkerId> {
+        self.members.iter().map(|member| member.id.clone()).collect()
+    }
+
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// It cannot be put together.
+    pub fn join(&mut self) -> Result<(), WorkerError> {
+        let build = &self.script.builds[self.started as usize % self.script.builds.len()];
+        self.started += 1;
+        let id = WorkerId::new(format!("w{}", self.started));
+        let (frozen, watching) = watch::channel(false);
+        let clock = Clock::drifting(build.drift_ppm).stopping(watching);
+        let link = Link::new(Arc::clone(&self.world), id.clone(), clock.clone());
+        let ports = Ports(Arc::clone(&link));
+        let parts = (self.plant)(Parts::of(&ports), &ports, build);
+        let seed = self.script.seed.wrapping_mul(1_000).wrapping_add(u64::from(self.started));
+        let options = PackingSinkOptions {
+            packing_versions: build.packing_versions.clone(),
+            ..PackingSinkOptions::default()
+        };
+        let sink = (parts.sink)(Arc::new(PackingSink::new(parts.writer, options, Arc::new(Inline), seed)));
+        let (world, offset) = (Arc::clone(&self.world), build.wall_offset);
+        let elapsed = move || i64::try_from(world.now().as_secs()).unwrap_or(i64::MAX);
+        let nudge = LossyNudge { link: Arc::clone(&link), to: Arc::clone(&self.nudge) };
+        let worker = Worker::builder("simulation")
+            .worker_id(id.clone())
+            .settings(settings(self.script, build))
+            .stream(Shared(parts.stream))
+            .tables(parts.store, parts.registry)
+            .sink(sink)
+            .nudge(Arc::new(nudge))
+            .nudged_by(self.nudge.register(id.clone()))
+            .clock(clock)
+            .epoch_seconds(Arc::new(move || BEGIN_MS / 1_000 + offset + elapsed()))
+            .seed(seed)
+            .build()?;
+        let stop = CancellationToken::new();
+        let (name, stopping) = (id.clone(), stop.clone());
+        let abort = self.tasks.spawn(async move { (name, worker.run(stopping).await) });
+        self.world.note(id.as_str(), format_args!("starts"));
+        self.members.push(Member { id, link, stop, frozen, abort });
+        Ok(())
+    }
+
+    /// Kills a worker: what it has on the way still lands.
+    pub fn crash(&mut self, who: u32) {
+        let Some(at) = self.pick(who) else { return };
+        let member = self.members.remove(at);
+        member.abort.abort();
+        self.fault("crash", &member.id, format_args!("is killed"));
+    }
+
+    /// Tells a worker to stop.
+    pub fn stop(&self, who: u32) {
+        let Some(at) = self.pick(who) else { return };
+        self.members[at].stop.cancel();
+        self.fault("stop", &self.members[at].id, format_args!("is told to stop"));
+    }
+
+    /// Tells all workers to stop.
+    pub fn stop_all(&self) {
+        for member in &self.members {
+            member.stop.cancel();
+            self.world.note(member.id.as_str(), format_args!("is told to stop"));
+        }
+    }
+
+    /// Freezes a worker's process; the answer thaws it.
+    pub fn freeze(&self, who: u32) -> Option<watch::Sender<bool>> {
+        let member = &self.members[self.pick(who)?];
+        member.frozen.send_replace(true);
+        self.fault("pause", &member.id, format_args!("stands still"));
+        Some(member.frozen.clone())
+    }
+
+    /// Cuts a worker off from services until then.
+    pub fn cut_off(&self, who: u32, services: &[super::script::Service], until: Duration) {
+        let Some(at) = self.pick(who) else { return };
+        self.members[at].link.cut_off(services, until);
+        self.fault("cut off", &self.members[at].id, format_args!("cannot reach {services:?} until {until:?}"));
+    }
+
+    /// Ends every freeze and partition.
+    pub fn heal(&self) {
+        for member in &self.members {
+            member.link.heal();
+            member.frozen.send_replace(false);
+        }
+    }
+
+    /// Waits until a worker ends by itself. *Cancelling it* is safe.
+    pub async fn ended(&mut self) -> (WorkerId, Result<(), WorkerError>) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok((id, outcome))) => {
+                    self.members.retain(|member| member.id != id);
+                    return (id, outcome);
+                }
+                // One that was killed.
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(Err(error)) => {
+                    let why = error.to_string();
+                    return (WorkerId::new("?"), Err(WorkerError::Task { task: "worker", why }));
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn pick(&self, who: u32) -> Option<usize> {
+        (!self.members.is_empty()).then(|| who as usize % self.members.len())
+    }
+
+    fn fault(&self, kind: &'static str, who: &WorkerId, what: std::fmt::Arguments<'_>) {
+        self.world.with(|world| world.fault(kind));
+        self.world.note(who.as_str(), what);
+    }
+}
+
+fn settings(script: &Script, build: &Build) -> Settings {
+    let mut settings = Settings::default();
+    settings.initial_position = script.initial;
+    settings.failover_time = FAILOVER;
+    settings.safety_margin = Duration::from_millis(300);
+    settings.drain_timeout = Duration::from_secs(8);
+    settings.read.min_interval = Duration::from_millis(200);
+    settings.read.idle_interval = Duration::from_millis(700);
+    settings.read.page_bytes = 1_000;
+    settings.cut.max_records = build.max_records;
+    settings.cut.max_age = build.max_age;
+    settings.max_in_flight = build.max_in_flight;
+    settings.commit_delay = build.commit_delay;
+    settings.buffer_bytes = build.buffer_bytes;
+    settings.parameters = PackingParameters {
+        aggregate_key: AggregateKey::try_from(build.aggregate_key.to_owned()).unwrap_or_default(),
+        max_item_bytes: build.max_item_bytes,
+        codec: Codec::None,
+        ..settings.parameters
+    };
+    settings
+}
+
+/// A reader that is shared: the builder takes it by value.
+struct Shared(Arc<dyn StreamReader>);
+
+#[async_trait]
+impl StreamReader for Shared {
+    async fn shards(&self) -> Result<sluicegate_worker::ShardListing, sluicegate_worker::StreamError> {
+        self.0.shards().await
+    }
+
+    fn open(
+        &self,
+        shard: &sluicegate_checkpoint::ShardId,
+        from: sluicegate_worker::ReadFrom,
+    ) -> Box<dyn sluicegate_worker::ShardCursor> {
+        self.0.open(shard, from)
+    }
+}
+
+/// Nudges on the way of one worker; under faults a third of them is lost.
+struct LossyNudge {
+    link: Arc<Link>,
+    to: Arc<LocalNudge>,
+}
+
+#[async_trait]
+impl Nudge for LossyNudge {
+    async fn look_now(&self, worker: &WorkerId, address: Option<&str>) {
+        self.link.clock.wake().await;
+        let lost = self.link.world.with(|world| world.rates.request_lost > 0 && world.rng.random_bool(0.3));
+        if !lost {
+            self.to.look_now(worker, address).await;
+        }
+    }
+}

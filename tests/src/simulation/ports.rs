@@ -1,0 +1,239 @@
+//! The ports of one worker, over its link to the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::Rng;
+use sluicegate_checkpoint::{Record, ShardId};
+use sluicegate_lease::store::{ReadError, WriteError};
+use sluicegate_lease::{
+    FixedStart, Lease, LeaseKey, LeaseStore, Shard, WorkerRegistry, WorkerRow, Written,
+};
+use sluicegate_sink::item::Item;
+use sluicegate_sink::store::Written as ItemsWritten;
+use sluicegate_sink::{ItemWriter, StoreError};
+use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+
+use super::link::{Link, Lost};
+use super::script::Service;
+
+/// All ports of a worker.
+#[derive(Debug, Clone)]
+pub struct Ports(pub Arc<Link>);
+
+fn unread(lost: Lost) -> ReadError {
+    ReadError::Unavailable { source: Box::new(lost) }
+}
+
+fn unwritten(lost: Lost) -> WriteError {
+    match lost {
+        Lost::Unknown => WriteError::OutcomeUnknown { source: Box::new(lost) },
+        Lost::Throttled => WriteError::Throttled { source: Box::new(lost) },
+    }
+}
+
+fn unstored(lost: Lost) -> StoreError {
+    match lost {
+        Lost::Unknown => StoreError::Unavailable(Box::new(lost)),
+        Lost::Throttled => StoreError::Throttled(Box::new(lost)),
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Ports {
+    /// Two pages, read one after the other: a scan is no snapshot.
+    async fn leases(&self) -> Result<Vec<Lease>, ReadError> {
+        let first = self.0.read(Service::Leases, |world, _| {
+            let most = world.rows.len();
+            let size = world.rng.random_range(0..=most);
+            world.rows.values().take(size).cloned().collect::<Vec<Lease>>()
+        });
+        let mut rows = first.await.map_err(unread)?;
+        let behind = rows.last().map(|row| row.key.clone());
+        let rest = self.0.read(Service::Leases, |world, _| {
+            let rest = world.rows.values().filter(|row| behind.as_ref().is_none_or(|behind| row.key > *behind));
+            rest.cloned().collect::<Vec<Lease>>()
+        });
+        rows.extend(rest.await.map_err(unread)?);
+        Ok(rows)
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, ReadError> {
+        self.0.read(Service::Leases, |world, _| world.rows.get(key).cloned()).await.map_err(unread)
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Written<Lease>, WriteError> {
+        let (row, me) = (lease.clone(), self.0.worker.clone());
+        let written = self.0.write(Service::Leases, move |world, now| world.create(&me, &row, now));
+        written.await.map_err(unwritten)
+    }
+
+    async fn replace(&self, expected: &Lease, next: &Lease) -> Result<Written<Lease>, WriteError> {
+        let (expected, next, me) = (expected.clone(), next.clone(), self.0.worker.clone());
+        let written =
+            self.0.write(Service::Leases, move |world, now| world.replace(&me, &expected, &next, now));
+        written.await.map_err(unwritten)
+    }
+
+    async fn delete(&self, expected: &Lease) -> Result<Written<()>, WriteError> {
+        let (expected, me) = (expected.clone(), self.0.worker.clone());
+        let written = self.0.write(Service::Leases, move |world, now| world.delete(&me, &expected, now));
+        written.await.map_err(unwritten)
+    }
+}
+
+#[async_trait]
+impl WorkerRegistry for Ports {
+    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+        let fixed = self.0.write(Service::Workers, move |world, _| *world.start.get_or_insert(start));
+        fixed.await.map_err(unwritten)
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
+        let me = self.0.worker.clone();
+        let rows = self.0.read(Service::Workers, |world, now| {
+            world.referee.looked(&me, now);
+            world.workers.values().cloned().collect()
+        });
+        rows.await.map_err(unread)
+    }
+
+    async fn heartbeat(
+        &self,
+        expected: Option<u64>,
+        row: &WorkerRow,
+    ) -> Result<Written<WorkerRow>, WriteError> {
+        let row = row.clone();
+        let written = self.0.write(Service::Workers, move |world, now| {
+            let found = world.workers.get(&row.worker_id);
+            if found.map(|found| found.heartbeat) != expected {
+                return Written::Lost(found.cloned());
+            }
+            world.referee.heartbeat(&row.worker_id, now);
+            world.workers.insert(row.worker_id.clone(), row.clone());
+            Written::Applied(row)
+        });
+        written.await.map_err(unwritten)
+    }
+
+    async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {
+        let row = row.clone();
+        let written = self.0.write(Service::Workers, move |world, _| {
+            let found = world.workers.get(&row.worker_id);
+            if found.map(|found| found.heartbeat) != Some(row.heartbeat) {
+                return Written::Lost(found.map(|_| ()));
+            }
+            world.workers.remove(&row.worker_id);
+            world.referee.retired(&row.worker_id);
+            Written::Applied(())
+        });
+        written.await.map_err(unwritten)
+    }
+}
+
+#[async_trait]
+impl StreamReader for Ports {
+    async fn shards(&self) -> Result<ShardListing, StreamError> {
+        let server_time = self.0.world.stream_time();
+        let shards = self.0.read(Service::Stream, |world, _| {
+            world.stream.shards().values().map(|shard| shard.listed.clone()).collect::<Vec<Shard>>()
+        });
+        Ok(ShardListing { shards: shards.await.map_err(unanswered)?, server_time })
+    }
+
+    fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
+        Box::new(Cursor { link: Arc::clone(&self.0), shard: shard.clone(), from, place: None })
+    }
+}
+
+fn unanswered(lost: Lost) -> StreamError {
+    StreamError::Unavailable { source: Box::new(lost) }
+}
+
+/// A place in a shard.
+#[derive(Debug)]
+struct Cursor {
+    link: Arc<Link>,
+    shard: ShardId,
+    from: ReadFrom,
+    /// Index of the next user record; not known before the first read.
+    place: Option<usize>,
+}
+
+#[async_trait]
+impl ShardCursor for Cursor {
+    async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
+        let as_of = self.link.world.stream_time();
+        let (shard, from, place) = (&self.shard, &self.from, self.place);
+        let me = self.link.worker.clone();
+        let read = self.link.read(Service::Stream, |world, now| {
+            let place = place.unwrap_or_else(|| world.stream.place(shard, from));
+            let found = world.stream.shards().get(shard)?;
+            let most = world.rng.random_range(1..=limit.clamp(1, 20));
+            let (records, next) = page(&found.records, place, most);
+            let closed = found.listed.closed;
+            let at_end = next == found.records.len();
+            let named = world.rng.random_bool(0.7);
+            let end = (closed && at_end).then(|| if named { world.stream.children(shard) } else { Vec::new() });
+            world.referee.read(shard, &records, &world.stream, &world.rows);
+            if let (Some(first), Some(last)) = (records.first(), records.last()) {
+                let (first, last) = (&first.sequence_number, &last.sequence_number);
+                world.history.line(now, me.as_str(), format_args!("reads {shard} {first}..{last}"));
+            }
+            let behind_latest = if at_end { Duration::ZERO } else { Duration::from_millis(1) };
+            Some((RecordPage { records, behind_latest, as_of, end }, next))
+        });
+        let gone = || StreamError::Gone { what: format!("shard {shard} is not there") };
+        let (page, next) = read.await.map_err(unanswered)?.ok_or_else(gone)?;
+        self.place = Some(next);
+        Ok(page)
+    }
+}
+
+/// So many Kinesis records from a place on, and the place behind them.
+fn page(records: &[Record], place: usize, most: u32) -> (Vec<Record>, usize) {
+    let (mut numbers, mut next) = (0, place);
+    while let Some(record) = records.get(next) {
+        let same = next > place && records[next - 1].sequence_number == record.sequence_number;
+        if !same {
+            if numbers == most {
+                break;
+            }
+            numbers += 1;
+        }
+        next += 1;
+    }
+    (records[place..next].to_vec(), next)
+}
+
+#[async_trait]
+impl ItemWriter for Ports {
+    async fn write(&self, items: &[Arc<Item>]) -> Result<ItemsWritten, StoreError> {
+        let (items, me) = (items.to_vec(), self.0.worker.clone());
+        let written = self.0.write(Service::Items, move |world, now| {
+            if now < world.sink_out_until {
+                return Err(Lost::Throttled);
+            }
+            // Under faults, some items of a request are left unprocessed.
+            let some_left = world.rates.throttled > 0 && world.rng.random_bool(0.1);
+            let mut unprocessed = Vec::new();
+            for (index, item) in items.iter().enumerate() {
+                if some_left && world.rng.random_bool(0.5) {
+                    unprocessed.push(index);
+                } else {
+                    world.history.line(now, me.as_str(), format_args!("stores {} in {}", item.header.sort, item.header.partition));
+                    world.store(item);
+                }
+            }
+            Ok(ItemsWritten { unprocessed, write_units: 1.0 })
+        });
+        written.await.and_then(|outcome| outcome).map_err(unstored)
+    }
+
+    async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
+        let raised = self.0.write(Service::Items, move |world, _| world.spread = world.spread.max(count));
+        raised.await.map_err(unstored)
+    }
+}
+

@@ -1,0 +1,286 @@
+//! Watches every write that is applied and says which law it breaks. It knows the whole stream, so it can tell what
+//! a cut should hold and what its items should be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sluicegate_checkpoint::{Batch, Cut, Position, Record, SequenceNumber, ShardId};
+use sluicegate_lease::invariants::{self, Broken};
+use sluicegate_lease::{Lease, LeaseKey, WorkerId};
+use sluicegate_sink::item::{Attributes, Item, ItemKey};
+use sluicegate_sink::packing::pack;
+
+use super::script::FAILOVER;
+use super::stream::SimStream;
+
+/// Names a cut under one of its revisions.
+type CutName = (ShardId, u32, SequenceNumber, u32);
+
+/// What a worker saw of the others when it last read the worker table.
+pub type Heard = BTreeMap<WorkerId, Duration>;
+
+/// Everything the referee remembers.
+#[derive(Debug, Default)]
+pub struct Referee {
+    broken: Vec<Broken>,
+    /// Items of every announced cut, as the pure packer makes them.
+    announced: BTreeMap<CutName, BTreeMap<ItemKey, Attributes>>,
+    /// Cuts that were committed, in the order of the commits.
+    committed: BTreeMap<ShardId, Vec<(u32, Cut)>>,
+    /// When a row was last written.
+    written_at: BTreeMap<LeaseKey, Duration>,
+    /// When a worker's heartbeat last landed.
+    heard: Heard,
+    /// What each worker saw of that, and when.
+    seen: BTreeMap<WorkerId, (Duration, Heard)>,
+}
+
+impl Referee {
+    /// Laws broken so far, oldest first.
+    pub fn broken(&self) -> &[Broken] {
+        &self.broken
+    }
+
+    /// Committed cuts with their epochs, by shard.
+    pub fn committed(&self) -> &BTreeMap<ShardId, Vec<(u32, Cut)>> {
+        &self.committed
+    }
+
+    /// Notes that a law does not hold.
+    pub fn broke(&mut self, law: &'static str, why: String) {
+        self.broken.push(Broken { law, why });
+    }
+
+    /// A heartbeat of this worker landed.
+    pub fn heartbeat(&mut self, worker: &WorkerId, now: Duration) {
+        self.heard.insert(worker.clone(), now);
+    }
+
+    /// A worker's row was deleted.
+    pub fn retired(&mut self, worker: &WorkerId) {
+        self.heard.remove(worker);
+    }
+
+    /// A worker read the worker table.
+    pub fn looked(&mut self, worker: &WorkerId, now: Duration) {
+        self.seen.insert(worker.clone(), (now, self.heard.clone()));
+    }
+
+    /// A row was created.
+    pub fn created(&mut self, row: &Lease, now: Duration) {
+        self.written_at.insert(row.key.clone(), now);
+    }
+
+    /// Records of a shard are given to a worker (S1).
+    pub fn read(&mut self, shard: &ShardId, records: &[Record], stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>) {
+        if records.is_empty() {
+            return;
+        }
+        self.parents_ended(shard, stream, rows, "is read");
+    }
+
+    /// An item is about to be stored (D2, D3).
+    pub fn item(&mut self, item: &Item) {
+        let sort = &item.header.sort;
+        let name = (sort.shard.clone(), sort.epoch, sort.first.clone(), sort.revision);
+        let Some(items) = self.announced.get(&name) else {
+            return self.broke("D2", format!("an item of {name:?} is stored, which was never announced"));
+        };
+        match items.get(&item.header.key()) {
+            None => self.broke("D2", format!("{} is no item of the announced cut {name:?}", item.header.sort)),
+            Some(expected) if *expected != item.to_attributes() => {
+                self.broke("D3", format!("{} has other bytes than the announced cut {name:?}", item.header.sort));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A row was replaced by `writer`.
+    pub fn replaced(
+        &mut self,
+        writer: &WorkerId,
+        (before, after): (&Lease, &Lease),
+        (stream, rows): (&SimStream, &BTreeMap<LeaseKey, Lease>),
+        stored: &BTreeMap<ItemKey, Attributes>,
+        now: Duration,
+    ) {
+        let still_since = self.written_at.insert(after.key.clone(), now);
+        let laws = [
+            invariants::l3_counter_raised_by_one(before, after),
+            invariants::c1_checkpoint_never_goes_back(before, after),
+        ];
+        self.broken.extend(laws.into_iter().filter_map(Result::err));
+        if before.owner != after.owner {
+            self.changed_hands(writer, before, after, still_since, now);
+        } else if before.owner.as_ref() != Some(writer) {
+            self.broke("L1", format!("{writer} wrote {}, which is {:?}'s", after.key, before.owner));
+        }
+        self.progressed(before, after, stream, rows, stored);
+        if after.is_finished() && !before.is_finished() {
+            self.ended(after, stream, rows);
+        }
+    }
+
+    /// A take, a hand-over or a release (H1, H3, R5 of D5).
+    fn changed_hands(
+        &mut self,
+        writer: &WorkerId,
+        before: &Lease,
+        after: &Lease,
+        still_since: Option<Duration>,
+        now: Duration,
+    ) {
+        if before.checkpoint != after.checkpoint || before.pending != after.pending {
+            self.broke("D5", format!("{} changed hands and something else changed with it", after.key));
+        }
+        if after.owner.as_ref() != Some(writer) {
+            if before.owner.as_ref() != Some(writer) {
+                self.broke("L1", format!("{writer} gave away {}, which is {:?}'s", after.key, before.owner));
+            }
+            return;
+        }
+        let Some(owner) = &before.owner else { return };
+        let (looked, heard) = self.seen.get(writer).cloned().unwrap_or_default();
+        let still = match heard.get(owner) {
+            Some(landed) => looked.saturating_sub(*landed),
+            None => now.saturating_sub(still_since.unwrap_or_default()),
+        };
+        // Clocks are off by half a percent at most.
+        if still < FAILOVER.mul_f64(0.99) {
+            self.broke("H3", format!("{writer} took {} from {owner}, which was still for {still:?}", after.key));
+        }
+    }
+
+    /// What an announce, a commit or an amendment did to the cuts (C2, D5, S1).
+    fn progressed(
+        &mut self,
+        before: &Lease,
+        after: &Lease,
+        stream: &SimStream,
+        rows: &BTreeMap<LeaseKey, Lease>,
+        stored: &BTreeMap<ItemKey, Attributes>,
+    ) {
+        let (Some(old), Some(new)) = (before.pending.state(), after.pending.state()) else { return };
+        let (shard, epoch) = (&after.key, new.epoch);
+        let gone = old.cuts.iter().take_while(|cut| !new.cuts.iter().any(|kept| kept.first == cut.first)).count();
+        for cut in &old.cuts[..gone] {
+            self.committed_cut(shard, epoch, cut, stored);
+        }
+        let end = old.cuts[..gone].last().map_or_else(|| before.checkpoint.clone(), Cut::end);
+        if after.checkpoint != end && !after.is_finished() {
+            self.broke("D5", format!("the checkpoint of {shard} went to {} and not to {end}", after.checkpoint));
+        }
+        let kept = &old.cuts[gone..];
+        for (kept, found) in kept.iter().zip(&new.cuts) {
+            if kept.first != found.first || kept.last != found.last || kept.records != found.records {
+                self.broke("D5", format!("announced cut {} of {shard} became another", kept.first));
+            }
+            if kept != found {
+                self.announce(shard, epoch, found, stream);
+            }
+        }
+        if new.cuts.len() < kept.len() {
+            self.broke("D5", format!("{} announced cuts of {shard} vanished", kept.len() - new.cuts.len()));
+        }
+        let mut behind = kept.last().map_or(end, Cut::end);
+        for cut in new.cuts.iter().skip(kept.len()) {
+            self.follows(shard, &behind, cut, new.start.map(|start| start.0), stream);
+            self.parents_ended(shard, stream, rows, "is announced");
+            self.announce(shard, epoch, cut, stream);
+            behind = cut.end();
+        }
+    }
+
+    /// Whether a new cut begins at the record behind a position and holds what it says (D5).
+    fn follows(&mut self, shard: &ShardId, behind: &Position, cut: &Cut, start: Option<i64>, stream: &SimStream) {
+        let Some(records) = stream.shards().get(shard).map(|shard| &shard.records) else { return };
+        let next = records.iter().find(|record| match behind {
+            Position::At(number, _) => record.sequence_number > *number,
+            Position::AtTimestamp | Position::Latest => start.is_none_or(|start| record.arrival.0 >= start),
+            Position::TrimHorizon => true,
+            Position::ShardEnd => false,
+        });
+        if next.map(|record| &record.sequence_number) != Some(&cut.first) {
+            let next = next.map(|record| record.sequence_number.as_str().to_owned());
+            self.broke("D5", format!("a cut of {shard} begins at {}, behind {behind} comes {next:?}", cut.first));
+        }
+        let count = records_of(shard, cut, stream).1;
+        if count != cut.records || cut.last < cut.first {
+            self.broke("D5", format!("the cut {} to {} of {shard} says {} records, there are {count}", cut.first, cut.last, cut.records));
+        }
+    }
+
+    fn announce(&mut self, shard: &ShardId, epoch: u32, cut: &Cut, stream: &SimStream) {
+        let records = records_of(shard, cut, stream).0;
+        let Some(arrival) = records.first().map(|record| record.arrival) else { return };
+        let batch = Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records };
+        match pack(&batch) {
+            Ok(packed) => {
+                let items = packed.items.iter().map(|item| (item.header.key(), item.to_attributes())).collect();
+                self.announced.insert((shard.clone(), epoch, cut.first.clone(), cut.revision), items);
+            }
+            Err(error) => self.broke("D3", format!("an announced cut of {shard} cannot be packed: {error}")),
+        }
+    }
+
+    /// A commit never passes what is not durable (C2).
+    fn committed_cut(&mut self, shard: &ShardId, epoch: u32, cut: &Cut, stored: &BTreeMap<ItemKey, Attributes>) {
+        self.committed.entry(shard.clone()).or_default().push((epoch, cut.clone()));
+        let name = (shard.clone(), epoch, cut.first.clone(), cut.revision);
+        let missing = self
+            .announced
+            .get(&name)
+            .into_iter()
+            .flatten()
+            .filter(|(key, item)| stored.get(key) != Some(item))
+            .count();
+        if missing > 0 && !cut.dropped {
+            self.broke("C2", format!("{missing} items of the committed cut {} to {} of {shard} are not stored", cut.first, cut.last));
+        }
+    }
+
+    /// No child before its parents' end (S1), by the stream's own lineage.
+    fn parents_ended(&mut self, shard: &ShardId, stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>, what: &str) {
+        let Some(listed) = stream.shards().get(shard) else { return };
+        for parent in &listed.listed.parents {
+            if stream.shards().contains_key(parent) && !rows.get(parent).is_none_or(Lease::is_finished) {
+                self.broke("S1", format!("{shard} {what} before the end of {parent}"));
+            }
+        }
+    }
+
+    /// A shard ends when all of it is committed and its children have rows (D1, S1).
+    fn ended(&mut self, row: &Lease, stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>) {
+        let Some(shard) = stream.shards().get(&row.key) else { return };
+        if !shard.listed.closed {
+            self.broke("D1", format!("{} is finished and takes records", row.key));
+        }
+        for child in stream.children(&row.key) {
+            if !rows.contains_key(&child.id) {
+                self.broke("S2", format!("{} is finished and its child {} has no row", row.key, child.id));
+            }
+        }
+        let last = self.committed.get(&row.key).and_then(|cuts| cuts.last()).map(|(_, cut)| cut.last.clone());
+        let start = row.pending.state().and_then(|state| state.start);
+        let left = shard.records.iter().filter(|record| {
+            start.is_none_or(|start| record.arrival >= start)
+                && last.as_ref().is_none_or(|last| record.sequence_number > *last)
+        });
+        let left = left.count();
+        if left > 0 {
+            self.broke("D1", format!("{} is finished and {left} of its records are not committed", row.key));
+        }
+    }
+}
+
+/// The records of a cut, and how many Kinesis records they are.
+pub fn records_of(shard: &ShardId, cut: &Cut, stream: &SimStream) -> (Vec<Record>, u64) {
+    let all = stream.shards().get(shard).map_or(&[][..], |shard| &shard.records);
+    let inside = |record: &&Record| cut.first <= record.sequence_number && record.sequence_number <= cut.last;
+    let records: Vec<Record> = all.iter().filter(inside).cloned().collect();
+    let mut numbers: Vec<&SequenceNumber> = records.iter().map(|record| &record.sequence_number).collect();
+    numbers.dedup();
+    let count = u64::try_from(numbers.len()).unwrap_or(u64::MAX);
+    (records, count)
+}
+

@@ -1,0 +1,202 @@
+//! What a seed stands for: the stream, the workers and everything that will be done to them. **Pure.**
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sluicegate_checkpoint::ArrivalMillis;
+use sluicegate_lease::InitialPosition;
+
+/// Epoch milliseconds at which every simulation begins.
+pub const BEGIN_MS: i64 = 1_700_000_000_000;
+/// The failover time of every simulated fleet.
+pub const FAILOVER: Duration = Duration::from_secs(3);
+
+/// Something done to the world at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// So many Kinesis records are put.
+    Publish(u32),
+    /// A shard is split, chosen by this number.
+    Split(u32),
+    /// A shard is merged with its neighbour.
+    Merge(u32),
+    /// A worker starts.
+    Join,
+    /// A worker is killed.
+    Crash(u32),
+    /// A worker is told to stop.
+    Stop(u32),
+    /// A worker's process stands still for so long.
+    Pause(u32, Duration),
+    /// A worker cannot reach these services for so long.
+    Partition(u32, Vec<Service>, Duration),
+    /// The table of items takes nothing for so long.
+    SinkOutage(Duration),
+}
+
+/// What a worker talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Service {
+    /// The lease table.
+    Leases,
+    /// The worker table.
+    Workers,
+    /// The stream.
+    Stream,
+    /// The analytics table.
+    Items,
+}
+
+/// All services.
+pub const SERVICES: [Service; 4] = [Service::Leases, Service::Workers, Service::Stream, Service::Items];
+
+/// How often, in thousandths, a call meets a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// The request is lost; the caller waits for its time-out.
+    pub request_lost: u32,
+    /// It is applied and the answer is lost.
+    pub answer_lost: u32,
+    /// The caller's time-out passes, and the request lands later.
+    pub late: u32,
+    /// It is refused for now.
+    pub throttled: u32,
+}
+
+/// How a worker of the simulation is set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Build {
+    /// How much faster its clock runs, in millionths.
+    pub drift_ppm: i32,
+    /// How far its wall clock is off, in seconds.
+    pub wall_offset: i64,
+    /// Packing versions it makes.
+    pub packing_versions: Vec<u32>,
+    /// Its aggregate key, as configuration says it.
+    pub aggregate_key: &'static str,
+    /// Its largest items.
+    pub max_item_bytes: u32,
+    /// Kinesis records of a batch.
+    pub max_records: u64,
+    /// Age of a batch.
+    pub max_age: Duration,
+    /// Batches announced and not committed.
+    pub max_in_flight: usize,
+    /// Wait of a commit for an announce.
+    pub commit_delay: Duration,
+    /// Budget of bytes.
+    pub buffer_bytes: usize,
+}
+
+/// One simulation, before it is run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Script {
+    /// Its seed.
+    pub seed: u64,
+    /// Shards at the beginning.
+    pub shards: u32,
+    /// Where the application starts.
+    pub initial: InitialPosition,
+    /// Builds that workers are made of, by turns.
+    pub builds: Vec<Build>,
+    /// Fault rates while there are faults.
+    pub rates: Rates,
+    /// Longest way of a request or an answer.
+    pub latency: Duration,
+    /// What is done when, in order of time.
+    pub acts: Vec<(Duration, Act)>,
+    /// When all faults end.
+    pub calm_at: Duration,
+}
+
+impl Script {
+    /// Draws the script of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let calm_at = Duration::from_millis(rng.random_range(12_000..45_000));
+        let builds = (0..rng.random_range(1..=3)).map(|_| build(&mut rng)).collect();
+        let initial = match rng.random_range(0..3) {
+            0 => InitialPosition::TrimHorizon,
+            1 => InitialPosition::Latest,
+            _ => InitialPosition::AtTimestamp(ArrivalMillis(BEGIN_MS + rng.random_range(-2_000..6_000))),
+        };
+        let mut script = Self {
+            seed,
+            shards: rng.random_range(1..=4),
+            initial,
+            builds,
+            rates: rates(&mut rng),
+            latency: Duration::from_millis(rng.random_range(2..60)),
+            acts: Vec::new(),
+            calm_at,
+        };
+        script.draw_acts(&mut rng);
+        script
+    }
+
+    fn draw_acts(&mut self, rng: &mut SmallRng) {
+        let calm_ms = u64::try_from(self.calm_at.as_millis()).unwrap_or(u64::MAX);
+        // Before the first worker: records, and sometimes a stream that was resharded already.
+        self.acts.push((Duration::ZERO, Act::Publish(rng.random_range(0..6))));
+        for _ in 0..rng.random_range(0..3u32) {
+            let act = if rng.random_bool(0.5) { Act::Split(rng.random()) } else { Act::Merge(rng.random()) };
+            self.acts.push((Duration::from_millis(rng.random_range(0..3_000)), act));
+        }
+        for _ in 0..rng.random_range(1..=3u32) {
+            self.acts.push((Duration::from_millis(rng.random_range(0..4_000)), Act::Join));
+        }
+        for _ in 0..rng.random_range(2..14u32) {
+            let at = Duration::from_millis(rng.random_range(500..calm_ms));
+            let act = draw_act(rng);
+            self.acts.push((at, act));
+        }
+        let mut at = 0;
+        while at < calm_ms {
+            at += rng.random_range(50..2_500);
+            self.acts.push((Duration::from_millis(at), Act::Publish(rng.random_range(1..8))));
+        }
+        self.acts.sort_by_key(|(at, _)| *at);
+    }
+}
+
+fn draw_act(rng: &mut SmallRng) -> Act {
+    let who = rng.random();
+    match rng.random_range(0..14u32) {
+        0 | 1 => Act::Crash(who),
+        2 => Act::Stop(who),
+        3 | 4 => Act::Join,
+        5 | 6 => Act::Pause(who, Duration::from_millis(rng.random_range(100..12_000))),
+        7 | 8 => {
+            let all = rng.random_bool(0.4);
+            let service = SERVICES[rng.random_range(0..SERVICES.len())];
+            let services = if all { SERVICES.to_vec() } else { vec![service] };
+            Act::Partition(who, services, Duration::from_millis(rng.random_range(300..12_000)))
+        }
+        9 => Act::SinkOutage(Duration::from_millis(rng.random_range(500..15_000))),
+        10 | 11 => Act::Split(who),
+        _ => Act::Merge(who),
+    }
+}
+
+fn rates(rng: &mut SmallRng) -> Rates {
+    let mut rate = || if rng.random_bool(0.5) { rng.random_range(0..60) } else { 0 };
+    Rates { request_lost: rate(), answer_lost: rate(), late: rate(), throttled: rate() }
+}
+
+fn build(rng: &mut SmallRng) -> Build {
+    let versions = [vec![1], vec![1, 2], vec![2]];
+    let keys = ["partition-key", "{/k}", "{/n}"];
+    Build {
+        drift_ppm: rng.random_range(-5_000..5_000),
+        wall_offset: rng.random_range(-120..120),
+        packing_versions: versions[rng.random_range(0..versions.len())].clone(),
+        aggregate_key: keys[rng.random_range(0..keys.len())],
+        max_item_bytes: [4_096, 65_536][rng.random_range(0..2)],
+        max_records: rng.random_range(1..12),
+        max_age: Duration::from_millis(rng.random_range(200..3_000)),
+        max_in_flight: rng.random_range(1..=4),
+        commit_delay: Duration::from_millis(rng.random_range(0..1_500)),
+        buffer_bytes: [3_000, 1 << 20][rng.random_range(0..2)],
+    }
+}

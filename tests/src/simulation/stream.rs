@@ -1,0 +1,145 @@
+//! The stream of a simulation as a value: shards, their lineage, their records. No port, no time of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_lease::Shard;
+use sluicegate_worker::ReadFrom;
+
+/// A shard with everything that was ever put into it.
+#[derive(Debug, Clone)]
+pub struct SimShard {
+    /// As a listing shows it.
+    pub listed: Shard,
+    /// User records in order; those of one Kinesis record follow each other.
+    pub records: Vec<Record>,
+}
+
+/// All shards of the stream.
+#[derive(Debug, Default)]
+pub struct SimStream {
+    shards: BTreeMap<ShardId, SimShard>,
+    next_shard: u32,
+    next_number: u64,
+}
+
+impl SimStream {
+    /// So many open shards that divide the hash keys evenly.
+    pub fn new(shards: u32) -> Self {
+        let mut stream = Self::default();
+        let width = u128::MAX / u128::from(shards.max(1));
+        for n in 0..shards {
+            let start = width * u128::from(n);
+            let end = if n + 1 == shards { u128::MAX } else { start + width - 1 };
+            stream.add(HashKeyRange { start, end }, BTreeSet::new());
+        }
+        stream
+    }
+
+    /// All shards, in the order of their ids.
+    pub fn shards(&self) -> &BTreeMap<ShardId, SimShard> {
+        &self.shards
+    }
+
+    /// Puts one Kinesis record with these user records (partition key, payload), all under the first key's hash.
+    pub fn put(&mut self, users: Vec<(String, Bytes)>, arrival: ArrivalMillis) {
+        let Some((key, _)) = users.first() else { return };
+        let hash = hash_key(key);
+        let number = self.next_number();
+        let open = self.shards.values_mut().find(|shard| {
+            let range = shard.listed.hash_range;
+            !shard.listed.closed && range.start <= hash && hash <= range.end
+        });
+        let Some(shard) = open else { return };
+        for (sub, (partition_key, data)) in (0u64..).zip(users) {
+            shard.records.push(Record {
+                sequence_number: number.clone(),
+                sub_sequence_number: SubSequenceNumber(sub),
+                arrival,
+                partition_key,
+                data,
+            });
+        }
+    }
+
+    /// Ids of the open shards, in the order of their hash keys.
+    pub fn open(&self) -> Vec<ShardId> {
+        let mut open: Vec<&Shard> =
+            self.shards.values().map(|shard| &shard.listed).filter(|shard| !shard.closed).collect();
+        open.sort_by_key(|shard| shard.hash_range.start);
+        open.into_iter().map(|shard| shard.id.clone()).collect()
+    }
+
+    /// Splits an open shard in the middle; does nothing if it is too narrow or closed.
+    pub fn split(&mut self, id: &ShardId) {
+        let Some(shard) = self.shards.get_mut(id).filter(|shard| !shard.listed.closed) else { return };
+        let range = shard.listed.hash_range;
+        if range.end - range.start < 2 {
+            return;
+        }
+        shard.listed.closed = true;
+        let middle = range.start + (range.end - range.start) / 2;
+        let parents = BTreeSet::from([id.clone()]);
+        self.add(HashKeyRange { start: range.start, end: middle }, parents.clone());
+        self.add(HashKeyRange { start: middle + 1, end: range.end }, parents);
+    }
+
+    /// Merges an open shard with its right neighbour, if there is one.
+    pub fn merge(&mut self, id: &ShardId) {
+        let open = self.open();
+        let Some(at) = open.iter().position(|open| open == id) else { return };
+        let Some(neighbour) = open.get(at + 1) else { return };
+        let (left, right) = (self.close(id), self.close(neighbour));
+        if let (Some(left), Some(right)) = (left, right) {
+            let parents = BTreeSet::from([id.clone(), neighbour.clone()]);
+            self.add(HashKeyRange { start: left.start, end: right.end }, parents);
+        }
+    }
+
+    /// The children of a shard, as its last page names them.
+    pub fn children(&self, id: &ShardId) -> Vec<Shard> {
+        let shards = self.shards.values().map(|shard| &shard.listed);
+        shards.filter(|shard| shard.parents.contains(id)).cloned().collect()
+    }
+
+    /// Index of the first user record that a read from this place gives.
+    pub fn place(&self, id: &ShardId, from: &ReadFrom) -> usize {
+        let Some(shard) = self.shards.get(id) else { return 0 };
+        let before = |record: &Record| match from {
+            ReadFrom::TrimHorizon => false,
+            ReadFrom::AtTimestamp(time) => record.arrival < *time,
+            ReadFrom::At(number) => record.sequence_number < *number,
+            ReadFrom::After(number) => record.sequence_number <= *number,
+        };
+        shard.records.iter().take_while(|record| before(record)).count()
+    }
+
+    fn close(&mut self, id: &ShardId) -> Option<HashKeyRange> {
+        let shard = self.shards.get_mut(id)?;
+        shard.listed.closed = true;
+        Some(shard.listed.hash_range)
+    }
+
+    fn add(&mut self, hash_range: HashKeyRange, parents: BTreeSet<ShardId>) {
+        let id = ShardId::new(format!("shardId-{:012}", self.next_shard));
+        self.next_shard += 1;
+        let listed = Shard { id: id.clone(), parents, hash_range, closed: false };
+        self.shards.insert(id, SimShard { listed, records: Vec::new() });
+    }
+
+    fn next_number(&mut self) -> SequenceNumber {
+        // Of different lengths, so that an order as text would show.
+        self.next_number += 7;
+        SequenceNumber::parse(self.next_number.to_string()).unwrap_or_else(|_digits| unreachable!("a number is digits"))
+    }
+}
+
+/// Where a partition key lies: any even spread will do.
+fn hash_key(key: &str) -> u128 {
+    let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    for byte in key.bytes() {
+        hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    hash ^ (hash << 64)
+}

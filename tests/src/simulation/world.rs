@@ -1,0 +1,200 @@
+//! The world of a simulation: the stream, both tables, the items, the referee and the history, behind one lock that
+//! is never held over an await.
+
+use std::collections::{BTreeMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sluicegate_checkpoint::ArrivalMillis;
+use sluicegate_lease::{FixedStart, Lease, LeaseKey, WorkerId, WorkerRow, Written};
+use sluicegate_sink::item::{Attributes, Item, ItemKey};
+use tokio::time::Instant;
+
+use super::history::History;
+use super::referee::Referee;
+use super::script::{BEGIN_MS, Rates, Script};
+use super::stream::SimStream;
+
+/// Everything outside the workers.
+#[derive(Debug)]
+pub struct World {
+    inner: Mutex<Inner>,
+    begun: Instant,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct Inner {
+    /// The stream.
+    pub stream: SimStream,
+    /// The lease table.
+    pub rows: BTreeMap<LeaseKey, Lease>,
+    /// The worker table.
+    pub workers: BTreeMap<WorkerId, WorkerRow>,
+    /// Where the application starts, once it is fixed.
+    pub start: Option<FixedStart>,
+    /// The analytics table.
+    pub items: BTreeMap<ItemKey, Attributes>,
+    /// The spread count in it.
+    pub spread: u32,
+    /// Until when it takes nothing.
+    pub sink_out_until: Duration,
+    /// Who watches.
+    pub referee: Referee,
+    /// What happened.
+    pub history: History,
+    /// Decides faults and delays.
+    pub rng: SmallRng,
+    /// How likely faults are now.
+    pub rates: Rates,
+    /// Longest way of a message.
+    pub latency: Duration,
+    /// Faults that happened, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Number of the next event that is published.
+    next_event: u64,
+}
+
+impl World {
+    /// The world at the beginning of a script.
+    pub fn new(script: &Script) -> Arc<Self> {
+        let inner = Inner {
+            stream: SimStream::new(script.shards),
+            rows: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            start: None,
+            items: BTreeMap::new(),
+            spread: 1,
+            sink_out_until: Duration::ZERO,
+            referee: Referee::default(),
+            history: History::default(),
+            rng: SmallRng::seed_from_u64(script.seed ^ 0x5eed),
+            rates: script.rates,
+            latency: script.latency,
+            faults: BTreeMap::new(),
+            next_event: 0,
+        };
+        Arc::new(Self { inner: Mutex::new(inner), begun: Instant::now() })
+    }
+
+    /// Virtual time since the beginning.
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The stream's own time.
+    pub fn stream_time(&self) -> ArrivalMillis {
+        ArrivalMillis(BEGIN_MS + i64::try_from(self.now().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Looks at the world or changes it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+        act(&mut self.lock())
+    }
+
+    /// Adds a line to the history.
+    pub fn note(&self, who: &str, what: std::fmt::Arguments<'_>) {
+        let now = self.now();
+        self.lock().history.line(now, who, what);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Counts a fault.
+    pub fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Puts so many Kinesis records into the stream, some of them with several events.
+    pub fn publish(&mut self, records: u32, at: ArrivalMillis) {
+        for _ in 0..records {
+            let events = if self.rng.random_bool(0.2) { self.rng.random_range(2..5) } else { 1 };
+            let users = (0..events).map(|_| self.next_event()).collect();
+            self.stream.put(users, at);
+        }
+    }
+
+    fn next_event(&mut self) -> (String, Bytes) {
+        let (n, key) = (self.next_event, self.rng.random_range(0..5u32));
+        self.next_event += 1;
+        let filler = "x".repeat(self.rng.random_range(0..200));
+        let data = format!(r#"{{"id":{n},"k":"k{key}","n":{},"filler":"{filler}"}}"#, n % 3);
+        (format!("key-{}", self.rng.random_range(0..12u32)), Bytes::from(data))
+    }
+
+    /// Makes one row into another, if owner and counter are still those of the first.
+    pub fn replace(&mut self, writer: &WorkerId, expected: &Lease, next: &Lease, now: Duration) -> Written<Lease> {
+        let found = self.rows.get(&expected.key);
+        let Some(found) = found.filter(|row| row.owner == expected.owner && row.counter == expected.counter) else {
+            self.history.line(now, writer.as_str(), format_args!("loses the race for {}", expected.key));
+            return Written::Lost(found.cloned());
+        };
+        let before = found.clone();
+        self.referee.replaced(writer, (&before, next), (&self.stream, &self.rows), &self.items, now);
+        self.history.line(now, writer.as_str(), format_args!("{}", Change(&before, next)));
+        self.rows.insert(next.key.clone(), next.clone());
+        Written::Applied(next.clone())
+    }
+
+    /// Puts a new row, if there is none.
+    pub fn create(&mut self, writer: &WorkerId, row: &Lease, now: Duration) -> Written<Lease> {
+        if let Some(found) = self.rows.get(&row.key) {
+            return Written::Lost(Some(found.clone()));
+        }
+        self.referee.created(row, now);
+        self.history.line(now, writer.as_str(), format_args!("creates {} at {}", row.key, row.checkpoint));
+        self.rows.insert(row.key.clone(), row.clone());
+        Written::Applied(row.clone())
+    }
+
+    /// Deletes a row, if owner and counter are still those of `expected`.
+    pub fn delete(&mut self, writer: &WorkerId, expected: &Lease, now: Duration) -> Written<()> {
+        let found = self.rows.get(&expected.key);
+        if !found.is_some_and(|row| row.owner == expected.owner && row.counter == expected.counter) {
+            return Written::Lost(found.map(|_| ()));
+        }
+        self.history.line(now, writer.as_str(), format_args!("deletes {} at {}", expected.key, expected.checkpoint));
+        self.rows.remove(&expected.key);
+        Written::Applied(())
+    }
+
+    /// Stores an item.
+    pub fn store(&mut self, item: &Item) {
+        self.referee.item(item);
+        self.items.insert(item.header.key(), item.to_attributes());
+    }
+}
+
+/// A change of a row in a few words.
+struct Change<'a>(&'a Lease, &'a Lease);
+
+impl std::fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(before, after) = self;
+        write!(f, "{} #{}", after.key, after.counter.0)?;
+        if before.owner != after.owner {
+            write!(f, " owner {:?} -> {:?}", before.owner, after.owner)?;
+        }
+        if before.checkpoint != after.checkpoint {
+            write!(f, " checkpoint {} -> {}", before.checkpoint, after.checkpoint)?;
+        }
+        let (Some(old), Some(new)) = (before.pending.state(), after.pending.state()) else { return Ok(()) };
+        if old.cuts != new.cuts {
+            f.write_str(" cuts")?;
+            for cut in &new.cuts {
+                write!(f, " [{}..{} r{} v{}]", cut.first, cut.last, cut.revision, cut.packing_version)?;
+            }
+        }
+        if before.children != after.children {
+            write!(f, " children {:?}", after.children)?;
+        }
+        Ok(())
+    }
+}
