@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_lease::clock::Freeze;
 use sluicegate_lease::invariants::Broken;
 use sluicegate_worker::WorkerError;
-use tokio::sync::watch;
 
 use fleet::{Fleet, Parts, Plant};
 use script::{Act, Rates, Script};
@@ -51,8 +51,12 @@ pub struct Outcome {
 impl Outcome {
     /// The history and the broken laws, with how to see them again.
     pub fn report(&self) -> String {
-        let laws: String = self.broken.iter().map(|broken| format!("  {}: {}\n", broken.law, broken.why)).collect();
-        format!("{}broken laws of seed {}:\n{laws}replay: SIM_SEED={} make simulate\n", self.history, self.seed, self.seed)
+        let laws: String =
+            self.broken.iter().map(|broken| format!("  {}: {}\n", broken.law, broken.why)).collect();
+        format!(
+            "{}broken laws of seed {}:\n{laws}replay: SIM_SEED={} make simulate\n",
+            self.history, self.seed, self.seed
+        )
     }
 }
 
@@ -70,7 +74,7 @@ pub fn run_script(script: &Script, plant: &Plant) -> Outcome {
 
 /// What is due at a moment beside the script.
 enum Due {
-    Thaw(watch::Sender<bool>),
+    Thaw(Arc<Freeze>),
     Join,
 }
 
@@ -129,7 +133,7 @@ impl Stage<'_> {
     fn on_due(&mut self) {
         match self.due.pop_first() {
             Some((_, Due::Thaw(frozen))) => {
-                frozen.send_replace(false);
+                frozen.thaw();
                 self.world.note("world", format_args!("a process goes on"));
             }
             Some((_, Due::Join)) => self.join(),
@@ -171,7 +175,11 @@ impl Stage<'_> {
                 world.with(|world| {
                     let open = world.stream.open();
                     let shard = &open[*which as usize % open.len()];
-                    if split { world.stream.split(shard) } else { world.stream.merge(shard) }
+                    if split {
+                        world.stream.split(shard)
+                    } else {
+                        world.stream.merge(shard)
+                    }
                     world.fault(if split { "split" } else { "merge" });
                 });
                 world.note("world", format_args!("{act:?}"));
@@ -218,7 +226,8 @@ impl Stage<'_> {
                 break;
             }
             if self.world.now() > deadline {
-                self.world.with(|world| world.referee.broke("D1", format!("not settled: {}", left.join("; "))));
+                self.world
+                    .with(|world| world.referee.broke("D1", format!("not settled: {}", left.join("; "))));
                 return;
             }
         }

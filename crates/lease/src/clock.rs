@@ -1,8 +1,10 @@
 //! The clock of one worker. Cores receive instants; shells read time and sleep through the handle they were given.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A worker's monotonic clock: tokio's own, which tests pause; in simulation with a rate of its own, and able to
@@ -12,8 +14,39 @@ pub struct Clock {
     origin: Instant,
     /// How much faster than tokio's clock it runs, in millionths.
     drift_ppm: i32,
-    /// Whether the process is stopped: nothing that sleeps wakes while it is.
-    stopped: Option<watch::Receiver<bool>>,
+    /// Whether the process stands still: nothing that sleeps wakes while it does.
+    freeze: Option<Arc<Freeze>>,
+}
+
+/// Makes a process stand still for a while. For simulation.
+#[derive(Debug, Default)]
+pub struct Freeze {
+    frozen: AtomicBool,
+    thawed: Notify,
+}
+
+impl Freeze {
+    /// Whoever sleeps on a clock of this process stays asleep from now on.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Release);
+    }
+
+    /// The process goes on; sleepers wake in the order in which they would have woken.
+    pub fn thaw(&self) {
+        self.frozen.store(false, Ordering::Release);
+        self.thawed.notify_waiters();
+    }
+
+    /// Waits while the process stands still. *Cancelling it* is safe.
+    async fn wait(&self) {
+        loop {
+            let thawed = self.thawed.notified();
+            if !self.frozen.load(Ordering::Acquire) {
+                return;
+            }
+            thawed.await;
+        }
+    }
 }
 
 impl Clock {
@@ -24,14 +57,14 @@ impl Clock {
 
     /// A clock that gains (or, below zero, loses) so many microseconds a second. For simulation.
     pub fn drifting(drift_ppm: i32) -> Self {
-        Self { origin: Instant::now(), drift_ppm, stopped: None }
+        Self { origin: Instant::now(), drift_ppm, freeze: None }
     }
 
-    /// The clock of a process that is stopped while the channel says so. For simulation: time goes on, and whoever
+    /// The clock of a process that can be made to stand still. For simulation: time goes on meanwhile, and whoever
     /// sleeps wakes no earlier than the process does.
     #[must_use]
-    pub fn stopping(self, stopped: watch::Receiver<bool>) -> Self {
-        Self { stopped: Some(stopped), ..self }
+    pub fn freezing(self, freeze: Arc<Freeze>) -> Self {
+        Self { freeze: Some(freeze), ..self }
     }
 
     /// The time now, on this clock.
@@ -51,11 +84,10 @@ impl Clock {
         self.sleep(deadline.saturating_duration_since(self.now())).await;
     }
 
-    /// Waits while the process is stopped. *Cancelling it* is safe.
+    /// Waits while the process stands still. *Cancelling it* is safe.
     pub async fn wake(&self) {
-        if let Some(stopped) = &self.stopped {
-            // A channel that is closed stops nobody.
-            drop(stopped.clone().wait_for(|stopped| !*stopped).await);
+        if let Some(freeze) = &self.freeze {
+            freeze.wait().await;
         }
     }
 
@@ -85,9 +117,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_wakes_while_the_process_is_stopped() {
-        let (stop, stopped) = watch::channel(true);
-        let clock = Clock::new().stopping(stopped);
+    async fn nobody_wakes_while_the_process_stands_still() {
+        let freeze = Arc::new(Freeze::default());
+        freeze.freeze();
+        let clock = Clock::new().freezing(Arc::clone(&freeze));
         let begun = Instant::now();
         let sleeping = async {
             clock.sleep(Duration::from_secs(1)).await;
@@ -95,7 +128,7 @@ mod tests {
         };
         let waking = async {
             tokio::time::sleep(Duration::from_secs(30)).await;
-            stop.send_replace(false);
+            freeze.thaw();
         };
         let (slept, ()) = tokio::join!(sleeping, waking);
         assert_eq!(slept, Duration::from_secs(30));

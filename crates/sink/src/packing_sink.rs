@@ -162,12 +162,15 @@ impl PackingSink {
         let (mut write_units, mut last_progress) = (0.0, Instant::now());
         let mut in_flight = FuturesUnordered::new();
         loop {
-            while in_flight.len() < self.options.requests_in_flight.max(1)
+            let most = self.options.requests_in_flight.max(1);
+            while in_flight.len() < most
                 && let Some(request) = queue.take(Instant::now())
             {
                 in_flight.push(self.attempt(request, right));
             }
-            let due = queue.next_due();
+            // With every request under way only an answer moves things on: what is due already must not be waited
+            // for, or this would spin until there is one.
+            let due = queue.next_due().filter(|_| in_flight.len() < most);
             let attempt = tokio::select! {
                 biased;
                 Some(attempt) = in_flight.next() => attempt,

@@ -10,7 +10,9 @@ fn main() {
         if !outcome.broken.is_empty() {
             failures += 1;
             println!("{seed}: {:?}", &outcome.broken[..outcome.broken.len().min(2)]);
-            if seeds == 1 { println!("{}", outcome.report()); }
+            if seeds == 1 {
+                println!("{}", outcome.report());
+            }
         }
     }
     println!("{seeds} seeds, {failures} failures");

@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::Rng;
 use sluicegate_checkpoint::{AggregateKey, Codec, PackingParameters};
+use sluicegate_lease::clock::Freeze;
 use sluicegate_lease::nudge::LocalNudge;
 use sluicegate_lease::{Clock, LeaseStore, Nudge, WorkerId, WorkerRegistry};
 use sluicegate_sink::offload::Inline;
 use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, Sink};
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{StreamReader, Worker, WorkerError};
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +66,7 @@ struct Member {
     id: WorkerId,
     link: Arc<Link>,
     stop: CancellationToken,
-    frozen: watch::Sender<bool>,
+    frozen: Arc<Freeze>,
     abort: AbortHandle,
 }
 
@@ -117,8 +117,8 @@ impl<'a> Fleet<'a> {
         let build = &self.script.builds[self.started as usize % self.script.builds.len()];
         self.started += 1;
         let id = WorkerId::new(format!("w{}", self.started));
-        let (frozen, watching) = watch::channel(false);
-        let clock = Clock::drifting(build.drift_ppm).stopping(watching);
+        let frozen = Arc::new(Freeze::default());
+        let clock = Clock::drifting(build.drift_ppm).freezing(Arc::clone(&frozen));
         let link = Link::new(Arc::clone(&self.world), id.clone(), clock.clone());
         let ports = Ports(Arc::clone(&link));
         let parts = (self.plant)(Parts::of(&ports), &ports, build);
@@ -175,25 +175,29 @@ impl<'a> Fleet<'a> {
     }
 
     /// Freezes a worker's process; the answer thaws it.
-    pub fn freeze(&self, who: u32) -> Option<watch::Sender<bool>> {
+    pub fn freeze(&self, who: u32) -> Option<Arc<Freeze>> {
         let member = &self.members[self.pick(who)?];
-        member.frozen.send_replace(true);
+        member.frozen.freeze();
         self.fault("pause", &member.id, format_args!("stands still"));
-        Some(member.frozen.clone())
+        Some(Arc::clone(&member.frozen))
     }
 
     /// Cuts a worker off from services until then.
     pub fn cut_off(&self, who: u32, services: &[super::script::Service], until: Duration) {
         let Some(at) = self.pick(who) else { return };
         self.members[at].link.cut_off(services, until);
-        self.fault("cut off", &self.members[at].id, format_args!("cannot reach {services:?} until {until:?}"));
+        self.fault(
+            "cut off",
+            &self.members[at].id,
+            format_args!("cannot reach {services:?} until {until:?}"),
+        );
     }
 
     /// Ends every freeze and partition.
     pub fn heal(&self) {
         for member in &self.members {
             member.link.heal();
-            member.frozen.send_replace(false);
+            member.frozen.thaw();
         }
     }
 

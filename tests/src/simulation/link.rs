@@ -124,7 +124,10 @@ impl Link {
         outcome
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a message on its way belongs to the network, not to its sender")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a message on its way belongs to the network, not to its sender"
+    )]
     fn send<T: Send + 'static>(
         &self,
         there: Duration,

@@ -23,8 +23,9 @@ pub fn unsettled(world: &Inner, alive: &[WorkerId]) -> Vec<String> {
     let mut held: BTreeMap<&WorkerId, usize> = alive.iter().map(|id| (id, 0)).collect();
     for (id, shard) in world.stream.shards() {
         let done = committed_to(world, id);
-        let open =
-            expected(world, &shard.records).filter(|record| done.as_ref().is_none_or(|done| record.sequence_number > *done)).count();
+        let open = expected(world, &shard.records)
+            .filter(|record| done.as_ref().is_none_or(|done| record.sequence_number > *done))
+            .count();
         if open > 0 {
             left.push(format!("{open} records of {id} are not committed"));
         }
@@ -57,7 +58,8 @@ pub fn unsettled(world: &Inner, alive: &[WorkerId]) -> Vec<String> {
 
 /// The last committed record of a shard.
 fn committed_to(world: &Inner, shard: &ShardId) -> Option<SequenceNumber> {
-    let committed = world.referee.committed().get(shard).and_then(|cuts| cuts.last()).map(|(_, cut)| cut.last.clone());
+    let committed =
+        world.referee.committed().get(shard).and_then(|cuts| cuts.last()).map(|(_, cut)| cut.last.clone());
     let row = world.rows.get(shard).map(|row| &row.checkpoint);
     match row {
         Some(Position::At(number, _)) => Some(number.clone()),
@@ -82,12 +84,17 @@ fn tiled(world: &Inner) -> Vec<Broken> {
     for (id, shard) in world.stream.shards() {
         let mut covered: Vec<&Record> = Vec::new();
         for (_, cut) in world.referee.committed().get(id).into_iter().flatten() {
-            let inside = |record: &&Record| cut.first <= record.sequence_number && record.sequence_number <= cut.last;
+            let inside =
+                |record: &&Record| cut.first <= record.sequence_number && record.sequence_number <= cut.last;
             covered.extend(shard.records.iter().filter(inside));
         }
         let wanted: Vec<&Record> = expected(world, &shard.records).collect();
         if covered != wanted {
-            let why = format!("the committed cuts of {id} hold {} records, {} were expected", covered.len(), wanted.len());
+            let why = format!(
+                "the committed cuts of {id} hold {} records, {} were expected",
+                covered.len(),
+                wanted.len()
+            );
             broken.push(Broken { law: "D1", why });
         }
     }
@@ -108,10 +115,14 @@ async fn read_back(world: &World) -> Vec<Broken> {
         Ok(headers) => headers,
         Err(error) => return vec![Broken { law: "D1", why: format!("the table cannot be read: {error}") }],
     };
-    broken.extend(overlaps(&headers).into_iter().map(|overlap| Broken { law: "D4", why: format!("{overlap:?}") }));
+    broken.extend(
+        overlaps(&headers).into_iter().map(|overlap| Broken { law: "D4", why: format!("{overlap:?}") }),
+    );
     let cuts: BTreeSet<(ShardId, u32, SequenceNumber)> = world.with(|world| {
         let committed = world.referee.committed().iter();
-        committed.flat_map(|(id, cuts)| cuts.iter().map(|(epoch, cut)| (id.clone(), *epoch, cut.first.clone()))).collect()
+        committed
+            .flat_map(|(id, cuts)| cuts.iter().map(|(epoch, cut)| (id.clone(), *epoch, cut.first.clone())))
+            .collect()
     });
     for header in &headers {
         let sort = &header.sort;
@@ -128,16 +139,25 @@ async fn read_back(world: &World) -> Vec<Broken> {
     }
     let wanted: BTreeMap<Vec<u8>, u32> = world.with(|world| {
         let shards = world.stream.shards().values();
-        shards.flat_map(|shard| expected(world, &shard.records)).map(|record| (record.data.to_vec(), 1)).collect()
+        shards
+            .flat_map(|shard| expected(world, &shard.records))
+            .map(|record| (record.data.to_vec(), 1))
+            .collect()
     });
     let lost = wanted.keys().filter(|event| !found.contains_key(*event)).count();
     let twice = found.values().filter(|times| **times > 1).count();
     let strange = found.keys().filter(|event| !wanted.contains_key(*event)).count();
     if lost > 0 {
-        broken.push(Broken { law: "D1", why: format!("{lost} of {} events are not in the table", wanted.len()) });
+        broken.push(Broken {
+            law: "D1",
+            why: format!("{lost} of {} events are not in the table", wanted.len()),
+        });
     }
     if twice + strange > 0 {
-        broken.push(Broken { law: "D4", why: format!("{twice} events are read twice, {strange} should not be there") });
+        broken.push(Broken {
+            law: "D4",
+            why: format!("{twice} events are read twice, {strange} should not be there"),
+        });
     }
     broken
 }

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use rand::Rng;
 use sluicegate_checkpoint::{Record, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
-use sluicegate_lease::{
-    FixedStart, Lease, LeaseKey, LeaseStore, Shard, WorkerRegistry, WorkerRow, Written,
-};
+use sluicegate_lease::{FixedStart, Lease, LeaseKey, LeaseStore, Shard, WorkerRegistry, WorkerRow, Written};
 use sluicegate_sink::item::Item;
 use sluicegate_sink::store::Written as ItemsWritten;
 use sluicegate_sink::{ItemWriter, StoreError};
@@ -52,7 +50,8 @@ impl LeaseStore for Ports {
         let mut rows = first.await.map_err(unread)?;
         let behind = rows.last().map(|row| row.key.clone());
         let rest = self.0.read(Service::Leases, |world, _| {
-            let rest = world.rows.values().filter(|row| behind.as_ref().is_none_or(|behind| row.key > *behind));
+            let rest =
+                world.rows.values().filter(|row| behind.as_ref().is_none_or(|behind| row.key > *behind));
             rest.cloned().collect::<Vec<Lease>>()
         });
         rows.extend(rest.await.map_err(unread)?);
@@ -175,7 +174,8 @@ impl ShardCursor for Cursor {
             let closed = found.listed.closed;
             let at_end = next == found.records.len();
             let named = world.rng.random_bool(0.7);
-            let end = (closed && at_end).then(|| if named { world.stream.children(shard) } else { Vec::new() });
+            let end =
+                (closed && at_end).then(|| if named { world.stream.children(shard) } else { Vec::new() });
             world.referee.read(shard, &records, &world.stream, &world.rows);
             if let (Some(first), Some(last)) = (records.first(), records.last()) {
                 let (first, last) = (&first.sequence_number, &last.sequence_number);
@@ -222,7 +222,11 @@ impl ItemWriter for Ports {
                 if some_left && world.rng.random_bool(0.5) {
                     unprocessed.push(index);
                 } else {
-                    world.history.line(now, me.as_str(), format_args!("stores {} in {}", item.header.sort, item.header.partition));
+                    world.history.line(
+                        now,
+                        me.as_str(),
+                        format_args!("stores {} in {}", item.header.sort, item.header.partition),
+                    );
                     world.store(item);
                 }
             }
@@ -236,4 +240,3 @@ impl ItemWriter for Ports {
         raised.await.map_err(unstored)
     }
 }
-

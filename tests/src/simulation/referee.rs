@@ -72,7 +72,13 @@ impl Referee {
     }
 
     /// Records of a shard are given to a worker (S1).
-    pub fn read(&mut self, shard: &ShardId, records: &[Record], stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>) {
+    pub fn read(
+        &mut self,
+        shard: &ShardId,
+        records: &[Record],
+        stream: &SimStream,
+        rows: &BTreeMap<LeaseKey, Lease>,
+    ) {
         if records.is_empty() {
             return;
         }
@@ -87,9 +93,14 @@ impl Referee {
             return self.broke("D2", format!("an item of {name:?} is stored, which was never announced"));
         };
         match items.get(&item.header.key()) {
-            None => self.broke("D2", format!("{} is no item of the announced cut {name:?}", item.header.sort)),
+            None => {
+                self.broke("D2", format!("{} is no item of the announced cut {name:?}", item.header.sort))
+            }
             Some(expected) if *expected != item.to_attributes() => {
-                self.broke("D3", format!("{} has other bytes than the announced cut {name:?}", item.header.sort));
+                self.broke(
+                    "D3",
+                    format!("{} has other bytes than the announced cut {name:?}", item.header.sort),
+                );
             }
             Some(_) => {}
         }
@@ -147,7 +158,10 @@ impl Referee {
         };
         // Clocks are off by half a percent at most.
         if still < FAILOVER.mul_f64(0.99) {
-            self.broke("H3", format!("{writer} took {} from {owner}, which was still for {still:?}", after.key));
+            self.broke(
+                "H3",
+                format!("{writer} took {} from {owner}, which was still for {still:?}", after.key),
+            );
         }
     }
 
@@ -162,13 +176,17 @@ impl Referee {
     ) {
         let (Some(old), Some(new)) = (before.pending.state(), after.pending.state()) else { return };
         let (shard, epoch) = (&after.key, new.epoch);
-        let gone = old.cuts.iter().take_while(|cut| !new.cuts.iter().any(|kept| kept.first == cut.first)).count();
+        let gone =
+            old.cuts.iter().take_while(|cut| !new.cuts.iter().any(|kept| kept.first == cut.first)).count();
         for cut in &old.cuts[..gone] {
             self.committed_cut(shard, epoch, cut, stored);
         }
         let end = old.cuts[..gone].last().map_or_else(|| before.checkpoint.clone(), Cut::end);
         if after.checkpoint != end && !after.is_finished() {
-            self.broke("D5", format!("the checkpoint of {shard} went to {} and not to {end}", after.checkpoint));
+            self.broke(
+                "D5",
+                format!("the checkpoint of {shard} went to {} and not to {end}", after.checkpoint),
+            );
         }
         let kept = &old.cuts[gone..];
         for (kept, found) in kept.iter().zip(&new.cuts) {
@@ -192,7 +210,14 @@ impl Referee {
     }
 
     /// Whether a new cut begins at the record behind a position and holds what it says (D5).
-    fn follows(&mut self, shard: &ShardId, behind: &Position, cut: &Cut, start: Option<i64>, stream: &SimStream) {
+    fn follows(
+        &mut self,
+        shard: &ShardId,
+        behind: &Position,
+        cut: &Cut,
+        start: Option<i64>,
+        stream: &SimStream,
+    ) {
         let Some(records) = stream.shards().get(shard).map(|shard| &shard.records) else { return };
         let next = records.iter().find(|record| match behind {
             Position::At(number, _) => record.sequence_number > *number,
@@ -202,11 +227,20 @@ impl Referee {
         });
         if next.map(|record| &record.sequence_number) != Some(&cut.first) {
             let next = next.map(|record| record.sequence_number.as_str().to_owned());
-            self.broke("D5", format!("a cut of {shard} begins at {}, behind {behind} comes {next:?}", cut.first));
+            self.broke(
+                "D5",
+                format!("a cut of {shard} begins at {}, behind {behind} comes {next:?}", cut.first),
+            );
         }
         let count = records_of(shard, cut, stream).1;
         if count != cut.records || cut.last < cut.first {
-            self.broke("D5", format!("the cut {} to {} of {shard} says {} records, there are {count}", cut.first, cut.last, cut.records));
+            self.broke(
+                "D5",
+                format!(
+                    "the cut {} to {} of {shard} says {} records, there are {count}",
+                    cut.first, cut.last, cut.records
+                ),
+            );
         }
     }
 
@@ -216,7 +250,8 @@ impl Referee {
         let batch = Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records };
         match pack(&batch) {
             Ok(packed) => {
-                let items = packed.items.iter().map(|item| (item.header.key(), item.to_attributes())).collect();
+                let items =
+                    packed.items.iter().map(|item| (item.header.key(), item.to_attributes())).collect();
                 self.announced.insert((shard.clone(), epoch, cut.first.clone(), cut.revision), items);
             }
             Err(error) => self.broke("D3", format!("an announced cut of {shard} cannot be packed: {error}")),
@@ -224,7 +259,13 @@ impl Referee {
     }
 
     /// A commit never passes what is not durable (C2).
-    fn committed_cut(&mut self, shard: &ShardId, epoch: u32, cut: &Cut, stored: &BTreeMap<ItemKey, Attributes>) {
+    fn committed_cut(
+        &mut self,
+        shard: &ShardId,
+        epoch: u32,
+        cut: &Cut,
+        stored: &BTreeMap<ItemKey, Attributes>,
+    ) {
         self.committed.entry(shard.clone()).or_default().push((epoch, cut.clone()));
         let name = (shard.clone(), epoch, cut.first.clone(), cut.revision);
         let missing = self
@@ -235,12 +276,24 @@ impl Referee {
             .filter(|(key, item)| stored.get(key) != Some(item))
             .count();
         if missing > 0 && !cut.dropped {
-            self.broke("C2", format!("{missing} items of the committed cut {} to {} of {shard} are not stored", cut.first, cut.last));
+            self.broke(
+                "C2",
+                format!(
+                    "{missing} items of the committed cut {} to {} of {shard} are not stored",
+                    cut.first, cut.last
+                ),
+            );
         }
     }
 
     /// No child before its parents' end (S1), by the stream's own lineage.
-    fn parents_ended(&mut self, shard: &ShardId, stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>, what: &str) {
+    fn parents_ended(
+        &mut self,
+        shard: &ShardId,
+        stream: &SimStream,
+        rows: &BTreeMap<LeaseKey, Lease>,
+        what: &str,
+    ) {
         let Some(listed) = stream.shards().get(shard) else { return };
         for parent in &listed.listed.parents {
             if stream.shards().contains_key(parent) && !rows.get(parent).is_none_or(Lease::is_finished) {
@@ -283,4 +336,3 @@ pub fn records_of(shard: &ShardId, cut: &Cut, stream: &SimStream) -> (Vec<Record
     let count = u64::try_from(numbers.len()).unwrap_or(u64::MAX);
     (records, count)
 }
-

@@ -116,15 +116,10 @@ impl Script {
         let mut rng = SmallRng::seed_from_u64(seed);
         let calm_at = Duration::from_millis(rng.random_range(12_000..45_000));
         let builds = (0..rng.random_range(1..=3)).map(|_| build(&mut rng)).collect();
-        let initial = match rng.random_range(0..3) {
-            0 => InitialPosition::TrimHorizon,
-            1 => InitialPosition::Latest,
-            _ => InitialPosition::AtTimestamp(ArrivalMillis(BEGIN_MS + rng.random_range(-2_000..6_000))),
-        };
         let mut script = Self {
             seed,
             shards: rng.random_range(1..=4),
-            initial,
+            initial: InitialPosition::TrimHorizon,
             builds,
             rates: rates(&mut rng),
             latency: Duration::from_millis(rng.random_range(2..60)),
@@ -132,7 +127,19 @@ impl Script {
             calm_at,
         };
         script.draw_acts(&mut rng);
+        script.initial = script.draw_initial(&mut rng);
         script
+    }
+
+    /// A time must have come when the first worker starts: Kinesis refuses one in the future.
+    fn draw_initial(&self, rng: &mut SmallRng) -> InitialPosition {
+        let first_join = self.acts.iter().find(|(_, act)| *act == Act::Join).map(|(at, _)| *at);
+        let first_join = i64::try_from(first_join.unwrap_or_default().as_millis()).unwrap_or_default();
+        match rng.random_range(0..3) {
+            0 => InitialPosition::TrimHorizon,
+            1 => InitialPosition::Latest,
+            _ => InitialPosition::AtTimestamp(ArrivalMillis(BEGIN_MS + rng.random_range(-500..=first_join))),
+        }
     }
 
     fn draw_acts(&mut self, rng: &mut SmallRng) {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{
+    ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
+};
 use sluicegate_lease::Shard;
 use sluicegate_worker::ReadFrom;
 
@@ -131,7 +133,8 @@ impl SimStream {
     fn next_number(&mut self) -> SequenceNumber {
         // Of different lengths, so that an order as text would show.
         self.next_number += 7;
-        SequenceNumber::parse(self.next_number.to_string()).unwrap_or_else(|_digits| unreachable!("a number is digits"))
+        SequenceNumber::parse(self.next_number.to_string())
+            .unwrap_or_else(|_digits| unreachable!("a number is digits"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The world of a simulation: the stream, both tables, the items, the referee and the history, behind one lock that
 //! is never held over an await.
 
-use std::collections::{BTreeMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,9 +130,16 @@ impl Inner {
     }
 
     /// Makes one row into another, if owner and counter are still those of the first.
-    pub fn replace(&mut self, writer: &WorkerId, expected: &Lease, next: &Lease, now: Duration) -> Written<Lease> {
+    pub fn replace(
+        &mut self,
+        writer: &WorkerId,
+        expected: &Lease,
+        next: &Lease,
+        now: Duration,
+    ) -> Written<Lease> {
         let found = self.rows.get(&expected.key);
-        let Some(found) = found.filter(|row| row.owner == expected.owner && row.counter == expected.counter) else {
+        let Some(found) = found.filter(|row| row.owner == expected.owner && row.counter == expected.counter)
+        else {
             self.history.line(now, writer.as_str(), format_args!("loses the race for {}", expected.key));
             return Written::Lost(found.cloned());
         };
@@ -160,7 +167,11 @@ impl Inner {
         if !found.is_some_and(|row| row.owner == expected.owner && row.counter == expected.counter) {
             return Written::Lost(found.map(|_| ()));
         }
-        self.history.line(now, writer.as_str(), format_args!("deletes {} at {}", expected.key, expected.checkpoint));
+        self.history.line(
+            now,
+            writer.as_str(),
+            format_args!("deletes {} at {}", expected.key, expected.checkpoint),
+        );
         self.rows.remove(&expected.key);
         Written::Applied(())
     }

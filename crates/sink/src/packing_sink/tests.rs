@@ -239,3 +239,13 @@ async fn packing_that_does_not_finish_comes_again() {
     let error = sink.deliver(keys(&["a"]), Arc::new(Always)).await.unwrap_err();
     assert_eq!(error.retry(), Retry::Backoff);
 }
+
+/// With a loop that spins, a paused clock would never move on.
+#[tokio::test(start_paused = true)]
+async fn more_items_than_requests_may_hold_wait_for_an_answer() {
+    let table = Scripted::answering((0..4).map(|_| Answer::After(Duration::from_secs(3))));
+    let names: Vec<String> = (0..130).map(|n| format!("k{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let delivered = deliver(&table, keys(&names)).await.unwrap();
+    assert_eq!((delivered.items, table.requests().len()), (130, 6));
+}

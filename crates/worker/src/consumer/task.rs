@@ -169,12 +169,6 @@ impl Consumer {
         let Some(state) = row.pending.state() else {
             return failed(ConsumerError::Row("its pending state cannot be read by this build".to_owned()));
         };
-        if row.checkpoint.sub_sequence_number().0 > 0 {
-            return failed(ConsumerError::Row(
-                "its checkpoint lies inside an aggregated record, and this build does not deaggregate"
-                    .to_owned(),
-            ));
-        }
         if let Err(broken) = state.check_cuts(&row.checkpoint) {
             return failed(ConsumerError::Row(broken.to_string()));
         }
