@@ -20,5 +20,6 @@ mod produce;
 mod read;
 #[cfg(test)]
 mod readme;
+mod simulation;
 #[cfg(test)]
 mod stdout_sink;

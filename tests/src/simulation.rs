@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod history;
 pub mod link;
 pub mod oracle;
+pub mod plants;
 pub mod ports;
 pub mod referee;
 pub mod script;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate_lease::clock::Freeze;
+use sluicegate_lease::WorkerId;
 use sluicegate_lease::invariants::Broken;
 use sluicegate_worker::WorkerError;
 
@@ -74,7 +75,7 @@ pub fn run_script(script: &Script, plant: &Plant) -> Outcome {
 
 /// What is due at a moment beside the script.
 enum Due {
-    Thaw(Arc<Freeze>),
+    Thaw(WorkerId),
     Join,
 }
 
@@ -132,10 +133,7 @@ impl Stage<'_> {
 
     fn on_due(&mut self) {
         match self.due.pop_first() {
-            Some((_, Due::Thaw(frozen))) => {
-                frozen.thaw();
-                self.world.note("world", format_args!("a process goes on"));
-            }
+            Some((_, Due::Thaw(id))) => self.fleet.thaw(&id),
             Some((_, Due::Join)) => self.join(),
             None => {}
         }
@@ -188,8 +186,8 @@ impl Stage<'_> {
             Act::Crash(who) => self.fleet.crash(*who),
             Act::Stop(who) => self.fleet.stop(*who),
             Act::Pause(who, length) => {
-                if let Some(frozen) = self.fleet.freeze(*who) {
-                    self.at(now + *length, Due::Thaw(frozen));
+                if let Some(id) = self.fleet.freeze(*who) {
+                    self.at(now + *length, Due::Thaw(id));
                 }
             }
             Act::Partition(who, services, length) => self.fleet.cut_off(*who, services, now + *length),

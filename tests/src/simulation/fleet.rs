@@ -174,12 +174,21 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Freezes a worker's process; the answer thaws it.
-    pub fn freeze(&self, who: u32) -> Option<Arc<Freeze>> {
+    /// Freezes a worker's process, and says which.
+    pub fn freeze(&self, who: u32) -> Option<WorkerId> {
         let member = &self.members[self.pick(who)?];
         member.frozen.freeze();
         self.fault("pause", &member.id, format_args!("stands still"));
-        Some(Arc::clone(&member.frozen))
+        Some(member.id.clone())
+    }
+
+    /// A worker's process goes on, if it still is there.
+    pub fn thaw(&self, id: &WorkerId) {
+        let Some(member) = self.members.iter().find(|member| member.id == *id) else { return };
+        let now = self.world.now();
+        self.world.with(|world| world.referee.beat_ends(id, now));
+        self.world.note(id.as_str(), format_args!("goes on"));
+        member.frozen.thaw();
     }
 
     /// Cuts a worker off from services until then.
@@ -197,7 +206,7 @@ impl<'a> Fleet<'a> {
     pub fn heal(&self) {
         for member in &self.members {
             member.link.heal();
-            member.frozen.thaw();
+            self.thaw(&member.id);
         }
     }
 
@@ -244,13 +253,18 @@ fn settings(script: &Script, build: &Build) -> Settings {
     settings.max_in_flight = build.max_in_flight;
     settings.commit_delay = build.commit_delay;
     settings.buffer_bytes = build.buffer_bytes;
-    settings.parameters = PackingParameters {
+    settings.parameters = parameters(build);
+    settings
+}
+
+/// What a build packs new batches with.
+pub fn parameters(build: &Build) -> PackingParameters {
+    PackingParameters {
         aggregate_key: AggregateKey::try_from(build.aggregate_key.to_owned()).unwrap_or_default(),
         max_item_bytes: build.max_item_bytes,
         codec: Codec::None,
-        ..settings.parameters
-    };
-    settings
+        ..Settings::default().parameters
+    }
 }
 
 /// A reader that is shared: the builder takes it by value.

@@ -103,7 +103,9 @@ impl WorkerRegistry for Ports {
         expected: Option<u64>,
         row: &WorkerRow,
     ) -> Result<Written<WorkerRow>, WriteError> {
-        let row = row.clone();
+        let (row, me) = (row.clone(), self.0.worker.clone());
+        let began = self.0.world.now();
+        self.0.world.with(|world| world.referee.beat_begins(&me, began));
         let written = self.0.write(Service::Workers, move |world, now| {
             let found = world.workers.get(&row.worker_id);
             if found.map(|found| found.heartbeat) != expected {
@@ -113,7 +115,10 @@ impl WorkerRegistry for Ports {
             world.workers.insert(row.worker_id.clone(), row.clone());
             Written::Applied(row)
         });
-        written.await.map_err(unwritten)
+        let written = written.await.map_err(unwritten);
+        let ended = self.0.world.now();
+        self.0.world.with(|world| world.referee.beat_ends(&me, ended));
+        written
     }
 
     async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {

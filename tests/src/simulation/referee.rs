@@ -31,6 +31,8 @@ pub struct Referee {
     written_at: BTreeMap<LeaseKey, Duration>,
     /// When a worker's heartbeat last landed.
     heard: Heard,
+    /// When a worker last ended a try at a heartbeat.
+    beaten: BTreeMap<WorkerId, Duration>,
     /// What each worker saw of that, and when.
     seen: BTreeMap<WorkerId, (Duration, Heard)>,
 }
@@ -54,6 +56,20 @@ impl Referee {
     /// A heartbeat of this worker landed.
     pub fn heartbeat(&mut self, worker: &WorkerId, now: Duration) {
         self.heard.insert(worker.clone(), now);
+    }
+
+    /// A worker tries to write a heartbeat (H4): whatever else waits, not later than one interval after the last try.
+    pub fn beat_begins(&mut self, worker: &WorkerId, now: Duration) {
+        let since = self.beaten.get(worker).map(|last| now.saturating_sub(*last));
+        // A third of the failover time, and what clocks and the grain of timers add.
+        if let Some(late) = since.filter(|since| *since > FAILOVER / 3 + Duration::from_millis(50)) {
+            self.broke("H4", format!("{worker} tries a heartbeat {late:?} after the last one"));
+        }
+    }
+
+    /// A try came to its end, or the worker's process went on after it had stood still.
+    pub fn beat_ends(&mut self, worker: &WorkerId, now: Duration) {
+        self.beaten.insert(worker.clone(), now);
     }
 
     /// A worker's row was deleted.
@@ -190,10 +206,8 @@ impl Referee {
         }
         let kept = &old.cuts[gone..];
         for (kept, found) in kept.iter().zip(&new.cuts) {
-            if kept.first != found.first || kept.last != found.last || kept.records != found.records {
-                self.broke("D5", format!("announced cut {} of {shard} became another", kept.first));
-            }
-            if kept != found {
+            self.amended(shard, kept, found);
+            if kept.revision != found.revision {
                 self.announce(shard, epoch, found, stream);
             }
         }
@@ -206,6 +220,20 @@ impl Referee {
             self.parents_ended(shard, stream, rows, "is announced");
             self.announce(shard, epoch, cut, stream);
             behind = cut.end();
+        }
+    }
+
+    /// Whether an announced cut is still the same, or a later revision of it (D3, D5).
+    fn amended(&mut self, shard: &ShardId, kept: &Cut, found: &Cut) {
+        let range =
+            |cut: &Cut| (cut.first.clone(), cut.last.clone(), cut.behind_sub, cut.last_sub, cut.records);
+        if range(kept) != range(found) {
+            self.broke("D5", format!("announced cut {} of {shard} became another", kept.first));
+        }
+        let grown = kept.exclusions.iter().all(|exclusion| found.exclusions.contains(exclusion));
+        if kept.parameters != found.parameters || !grown || (kept != found && kept.revision >= found.revision)
+        {
+            self.broke("D3", format!("cut {} of {shard} was amended as cuts are not", kept.first));
         }
     }
 

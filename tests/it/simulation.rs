@@ -1,0 +1,118 @@
+//! The simulation: seeds pass, one seed gives one history, and each planted bug is caught by the law that it breaks.
+
+use sluicegate_tests::simulation::fleet::Plant;
+use sluicegate_tests::simulation::script::Script;
+use sluicegate_tests::simulation::{as_it_is, plants, run, run_script};
+
+/// Seeds that the gate runs.
+const SEEDS: u64 = 300;
+
+#[test]
+fn every_law_holds_in_every_history() {
+    let failed = (0..SEEDS).map(run).find(|outcome| !outcome.broken.is_empty());
+    if let Some(outcome) = failed {
+        panic!("{}", outcome.report());
+    }
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    for seed in [3, 17, 1_000_003] {
+        let (first, second) = (run(seed), run_script(&Script::of(seed), &as_it_is));
+        assert!(first.history.len() > 1_000, "{}", first.history);
+        assert_eq!(first.history, second.history);
+    }
+}
+
+/// The planted bug must break this law in one of the gate's seeds.
+fn caught(law: &str, plant: &Plant) {
+    let mut others = Vec::new();
+    for seed in 0..SEEDS {
+        let outcome = run_script(&Script::of(seed), plant);
+        if outcome.broken.iter().any(|broken| broken.law == law) {
+            return;
+        }
+        others.extend(outcome.broken.into_iter().map(|broken| (seed, broken)));
+    }
+    panic!("no seed below {SEEDS} breaks {law}; broken were {others:?}");
+}
+
+#[test]
+fn l1_catches_an_unconditional_commit() {
+    caught("L1", &plants::unconditional_commit);
+}
+
+#[test]
+fn d2_catches_a_delivery_before_its_announce() {
+    caught("D2", &plants::delivery_before_announce);
+}
+
+#[test]
+fn s1_catches_a_child_started_with_one_parent_unfinished() {
+    caught("S1", &plants::one_parent);
+}
+
+#[test]
+fn h3_catches_expiry_by_wall_clock() {
+    caught("H3", &plants::expiry_by_wall_clock);
+}
+
+#[test]
+fn d2_catches_a_worker_that_goes_on_after_losing_its_lease() {
+    caught("D2", &plants::goes_on_after_a_loss);
+}
+
+#[test]
+fn h4_catches_a_heartbeat_in_the_processing_loop() {
+    caught("H4", &plants::heartbeat_in_the_processing_loop);
+}
+
+#[test]
+fn d5_catches_a_position_resumed_at_its_last_record() {
+    caught("D5", &plants::resumes_at_the_last_record);
+}
+
+#[test]
+fn d5_catches_a_lost_sub_sequence() {
+    caught("D5", &plants::loses_the_sub_sequence);
+}
+
+#[test]
+fn d2_catches_an_unknown_outcome_judged_by_the_counter() {
+    caught("D2", &plants::unknown_outcome_by_counter);
+}
+
+#[test]
+fn l3_catches_a_commit_that_keeps_the_counter() {
+    caught("L3", &plants::lone_commit_keeps_the_counter);
+}
+
+#[test]
+fn c2_catches_acknowledgements_kept_over_an_adoption() {
+    caught("C2", &plants::acknowledgements_outlive_the_session);
+}
+
+#[test]
+fn c1_catches_a_taker_that_works_from_its_view() {
+    caught("C1", &plants::works_from_the_view);
+}
+
+#[test]
+fn d5_catches_a_hand_over_that_drops_cuts() {
+    caught("D5", &plants::hand_over_drops_cuts);
+}
+
+#[test]
+fn d5_catches_latest_opened_by_its_owner() {
+    caught("D5", &plants::latest_opened_by_its_owner);
+}
+
+#[test]
+fn s1_catches_a_parent_judged_gone_by_a_scan() {
+    caught("S1", &plants::parent_gone_by_a_scan);
+}
+
+#[test]
+fn d3_catches_redelivery_with_todays_parameters() {
+    caught("D3", &plants::todays_parameters);
+}
