@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo
+.PHONY: verify fix shape deny demo simulate
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -26,3 +26,8 @@ deny:
 # The whole thing on this machine. Arguments: make demo ARGS="--input events.ndjson --key '{/customer}'"
 demo:
 	cargo run --release --locked -p sluicegate-cli -- demo $(ARGS)
+
+# The deterministic simulation: make simulate SEEDS=100000, or SIM_SEED=7 make simulate for the history of one seed.
+SEEDS ?= 1000
+simulate:
+	cargo run --release --locked -p sluicegate-tests --bin simulate -- $(if $(SIM_SEED),--seed $(SIM_SEED),$(SEEDS))

@@ -67,7 +67,19 @@ struct Member {
     link: Arc<Link>,
     stop: CancellationToken,
     frozen: Arc<Freeze>,
+    /// Whether its process stands still, and was told to stop meanwhile: a signal waits until it goes on.
+    still: bool,
+    told: bool,
     abort: AbortHandle,
+}
+
+impl Member {
+    fn tell_to_stop(&mut self) {
+        self.told = true;
+        if !self.still {
+            self.stop.cancel();
+        }
+    }
 }
 
 /// All workers of a simulation.
@@ -147,7 +159,7 @@ impl<'a> Fleet<'a> {
         let (name, stopping) = (id.clone(), stop.clone());
         let abort = self.tasks.spawn(async move { (name, worker.run(stopping).await) });
         self.world.note(id.as_str(), format_args!("starts"));
-        self.members.push(Member { id, link, stop, frozen, abort });
+        self.members.push(Member { id, link, stop, frozen, still: false, told: false, abort });
         Ok(())
     }
 
@@ -160,35 +172,42 @@ impl<'a> Fleet<'a> {
     }
 
     /// Tells a worker to stop.
-    pub fn stop(&self, who: u32) {
+    pub fn stop(&mut self, who: u32) {
         let Some(at) = self.pick(who) else { return };
-        self.members[at].stop.cancel();
+        self.members[at].tell_to_stop();
         self.fault("stop", &self.members[at].id, format_args!("is told to stop"));
     }
 
     /// Tells all workers to stop.
-    pub fn stop_all(&self) {
-        for member in &self.members {
-            member.stop.cancel();
+    pub fn stop_all(&mut self) {
+        for member in &mut self.members {
+            member.tell_to_stop();
             self.world.note(member.id.as_str(), format_args!("is told to stop"));
         }
     }
 
     /// Freezes a worker's process, and says which.
-    pub fn freeze(&self, who: u32) -> Option<WorkerId> {
-        let member = &self.members[self.pick(who)?];
+    pub fn freeze(&mut self, who: u32) -> Option<WorkerId> {
+        let at = self.pick(who)?;
+        let member = &mut self.members[at];
+        member.still = true;
         member.frozen.freeze();
-        self.fault("pause", &member.id, format_args!("stands still"));
-        Some(member.id.clone())
+        let id = member.id.clone();
+        self.fault("pause", &id, format_args!("stands still"));
+        Some(id)
     }
 
     /// A worker's process goes on, if it still is there.
-    pub fn thaw(&self, id: &WorkerId) {
-        let Some(member) = self.members.iter().find(|member| member.id == *id) else { return };
+    pub fn thaw(&mut self, id: &WorkerId) {
+        let Some(member) = self.members.iter_mut().find(|member| member.id == *id) else { return };
         let now = self.world.now();
-        self.world.with(|world| world.referee.beat_ends(id, now));
+        self.world.with(|world| world.referee.thawed(id, now));
         self.world.note(id.as_str(), format_args!("goes on"));
+        member.still = false;
         member.frozen.thaw();
+        if member.told {
+            member.stop.cancel();
+        }
     }
 
     /// Cuts a worker off from services until then.
@@ -203,10 +222,12 @@ impl<'a> Fleet<'a> {
     }
 
     /// Ends every freeze and partition.
-    pub fn heal(&self) {
+    pub fn heal(&mut self) {
+        for id in self.ids() {
+            self.thaw(&id);
+        }
         for member in &self.members {
             member.link.heal();
-            self.thaw(&member.id);
         }
     }
 

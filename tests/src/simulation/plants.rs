@@ -93,9 +93,9 @@ fn with_state(row: &Lease, change: impl FnOnce(&mut LeaseState)) -> Lease {
     Lease { pending: Pending::Ours(state), ..row.clone() }
 }
 
-/// Progress is written whoever owns the row.
-pub fn unconditional_commit(parts: Parts, _: &Ports, _: &Build) -> Parts {
-    weaken(parts, Unconditional)
+/// Progress is written whoever owns the row. So that a worker is robbed that still has its right, silence is misjudged.
+pub fn unconditional_commit(parts: Parts, ports: &Ports, build: &Build) -> Parts {
+    weaken(expiry_by_wall_clock(parts, ports, build), Unconditional)
 }
 
 struct Unconditional;
@@ -225,9 +225,10 @@ impl Weak for WallClock {
     }
 }
 
-/// A lost race counts as won: the worker goes on with a lease that is somebody else's.
-pub fn goes_on_after_a_loss(parts: Parts, _: &Ports, _: &Build) -> Parts {
-    weaken(parts, GoesOn)
+/// A lost race counts as won: the worker goes on with a lease that is somebody else's, and cuts anew. So that a
+/// worker is robbed that still has its right, silence is misjudged.
+pub fn goes_on_after_a_loss(parts: Parts, ports: &Ports, build: &Build) -> Parts {
+    weaken(expiry_by_wall_clock(parts, ports, build), GoesOn)
 }
 
 struct GoesOn;

@@ -63,13 +63,20 @@ impl Referee {
         let since = self.beaten.get(worker).map(|last| now.saturating_sub(*last));
         // A third of the failover time, and what clocks and the grain of timers add.
         if let Some(late) = since.filter(|since| *since > FAILOVER / 3 + Duration::from_millis(50)) {
-            self.broke("H4", format!("{worker} tries a heartbeat {late:?} after the last one"));
+            self.broke("H4", format!("{worker} tries a heartbeat {late:?} after the last one, at {now:?}"));
         }
     }
 
-    /// A try came to its end, or the worker's process went on after it had stood still.
+    /// A try came to its end.
     pub fn beat_ends(&mut self, worker: &WorkerId, now: Duration) {
         self.beaten.insert(worker.clone(), now);
+    }
+
+    /// A worker's process goes on after it had stood still: until now it could not try.
+    pub fn thawed(&mut self, worker: &WorkerId, now: Duration) {
+        if let Some(last) = self.beaten.get_mut(worker) {
+            *last = now;
+        }
     }
 
     /// A worker's row was deleted.
