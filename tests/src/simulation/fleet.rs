@@ -24,6 +24,9 @@ use super::world::World;
 #[expect(clippy::disallowed_types, reason = "the simulation owns the workers it kills")]
 type Tasks = tokio::task::JoinSet<(WorkerId, Result<(), WorkerError>)>;
 
+/// Wraps a sink in another.
+pub type WrapSink = Box<dyn FnOnce(Arc<dyn Sink>) -> Arc<dyn Sink> + Send>;
+
 /// What a worker is put together from. A test that plants a bug wraps one of them.
 pub struct Parts {
     /// Reads the stream.
@@ -35,7 +38,7 @@ pub struct Parts {
     /// Writes items.
     pub writer: Arc<dyn ItemWriter>,
     /// Wraps the sink over the writer.
-    pub sink: Box<dyn FnOnce(Arc<dyn Sink>) -> Arc<dyn Sink> + Send>,
+    pub sink: WrapSink,
 }
 
 impl std::fmt::Debug for Parts {
@@ -261,20 +264,22 @@ impl<'a> Fleet<'a> {
 }
 
 fn settings(script: &Script, build: &Build) -> Settings {
-    let mut settings = Settings::default();
-    settings.initial_position = script.initial;
-    settings.failover_time = FAILOVER;
-    settings.safety_margin = Duration::from_millis(300);
-    settings.drain_timeout = Duration::from_secs(8);
+    let mut settings = Settings {
+        initial_position: script.initial,
+        failover_time: FAILOVER,
+        safety_margin: Duration::from_millis(300),
+        drain_timeout: Duration::from_secs(8),
+        max_in_flight: build.max_in_flight,
+        commit_delay: build.commit_delay,
+        buffer_bytes: build.buffer_bytes,
+        parameters: parameters(build),
+        ..Settings::default()
+    };
     settings.read.min_interval = Duration::from_millis(200);
     settings.read.idle_interval = Duration::from_millis(700);
     settings.read.page_bytes = 1_000;
     settings.cut.max_records = build.max_records;
     settings.cut.max_age = build.max_age;
-    settings.max_in_flight = build.max_in_flight;
-    settings.commit_delay = build.commit_delay;
-    settings.buffer_bytes = build.buffer_bytes;
-    settings.parameters = parameters(build);
     settings
 }
 

@@ -243,7 +243,7 @@ impl Weak for GoesOn {
     ) -> Result<Written<Lease>, WriteError> {
         match inner.replace(expected, next).await? {
             Written::Lost(_) if keeps_owner(expected, next) => Ok(Written::Applied(next.clone())),
-            written => Ok(written),
+            written @ (Written::Applied(_) | Written::Lost(_)) => Ok(written),
         }
     }
 }
@@ -582,7 +582,7 @@ impl Weak for Today {
     ) -> Result<Written<Lease>, WriteError> {
         match inner.replace(expected, next).await? {
             Written::Applied(row) if !keeps_owner(expected, next) => Ok(Written::Applied(self.bend(&row))),
-            written => Ok(written),
+            written @ (Written::Applied(_) | Written::Lost(_)) => Ok(written),
         }
     }
 }
