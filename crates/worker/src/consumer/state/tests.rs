@@ -10,6 +10,7 @@ fn record(n: u64) -> Record {
         sub_sequence_number: SubSequenceNumber(0),
         arrival: ArrivalMillis(1_000 + i64::try_from(n).unwrap()),
         partition_key: "k".into(),
+        hash_key: None,
         data: Bytes::from(format!("event {n}")),
     }
 }
