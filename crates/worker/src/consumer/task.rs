@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::{Pace, ReadPolicy};
 use super::state::{Command, Event, Finish, SessionPolicy, ShardSession};
 use crate::budget::{Account, ByteBudget, Overdraw};
+use crate::deaggregate::cursor;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
 
@@ -169,12 +170,6 @@ impl Consumer {
         let Some(state) = row.pending.state() else {
             return failed(ConsumerError::Row("its pending state cannot be read by this build".to_owned()));
         };
-        if row.checkpoint.sub_sequence_number().0 > 0 {
-            return failed(ConsumerError::Row(
-                "its checkpoint lies inside an aggregated record, and this build does not deaggregate"
-                    .to_owned(),
-            ));
-        }
         if let Err(broken) = state.check_cuts(&row.checkpoint) {
             return failed(ConsumerError::Row(broken.to_string()));
         }
@@ -184,7 +179,7 @@ impl Consumer {
     }
 
     async fn work(mut self, mut session: ShardSession, stop: CancellationToken) -> Ended {
-        let cursor = self.stream.open(&self.held.row().key, session.read_from());
+        let cursor = cursor::open(&*self.stream, &self.held.row().key, session.read_from());
         let mut work = Work {
             held: None,
             place: Some(Place { cursor, page: self.budget.account(), overdraw: None }),
