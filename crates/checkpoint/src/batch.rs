@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::parameters::PackingParameters;
+use crate::parameters::{HashKeyRange, PackingParameters};
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
@@ -84,6 +84,13 @@ impl Cut {
         Self { packing_version, revision: self.revision + 1, ..self.clone() }
     }
 
+    /// Whether an event is not of the cut's shard: a user record whose hash key lies outside the recorded range.
+    /// A function of the record and the recorded parameters, so that a redelivery leaves out the same ones.
+    pub fn filters(&self, record: &Record) -> bool {
+        let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
+        self.parameters.hash_range.zip(record.hash_key).is_some_and(outside)
+    }
+
     /// Whether an event is left out.
     pub fn excludes(&self, sequence_number: &SequenceNumber, sub: SubSequenceNumber) -> bool {
         self.exclusions.iter().any(|exclusion| exclusion.covers(sequence_number, sub))
@@ -99,8 +106,25 @@ pub struct Batch {
     pub cut: Cut,
     /// Arrival of the cut's first record, exclusions or not: part of item keys.
     pub arrival: ArrivalMillis,
-    /// Its records in shard order, exclusions still among them.
+    /// Its records in shard order, exclusions and filtered ones still among them.
     pub records: Vec<Record>,
+}
+
+impl Batch {
+    /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
+    pub fn stored(&self) -> impl Iterator<Item = &Record> {
+        let left_out = |record: &&Record| {
+            let (cut, number) = (&self.cut, &record.sequence_number);
+            cut.filters(record) || cut.excludes(number, record.sub_sequence_number)
+        };
+        self.records.iter().filter(move |record| !self.cut.dropped && !left_out(record))
+    }
+
+    /// How many records are not of the shard and therefore left out; none of a dropped cut is counted.
+    pub fn filtered(&self) -> u64 {
+        let filtered = self.records.iter().filter(|record| !self.cut.dropped && self.cut.filters(record));
+        u64::try_from(filtered.count()).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +133,24 @@ mod tests {
 
     fn seq(n: u32) -> SequenceNumber {
         SequenceNumber::parse(n.to_string()).unwrap()
+    }
+
+    fn cut() -> Cut {
+        Cut {
+            first: seq(1),
+            last: seq(3),
+            behind_sub: None,
+            last_sub: SubSequenceNumber(0),
+            records: 3,
+            parameters: Arc::new(PackingParameters::default()),
+            packing_version: 1,
+            revision: 4,
+            exclusions: vec![Exclusion {
+                from: (seq(2), SubSequenceNumber(0)),
+                to: (seq(2), SubSequenceNumber(0)),
+            }],
+            dropped: false,
+        }
     }
 
     #[test]
@@ -123,22 +165,28 @@ mod tests {
     }
 
     #[test]
-    fn another_packing_version_raises_the_revision_and_keeps_exclusions() {
-        let cut = Cut {
-            first: seq(1),
-            last: seq(3),
-            behind_sub: None,
-            last_sub: SubSequenceNumber(0),
-            records: 3,
-            parameters: Arc::new(PackingParameters::default()),
-            packing_version: 1,
-            revision: 4,
-            exclusions: vec![Exclusion {
-                from: (seq(2), SubSequenceNumber(0)),
-                to: (seq(2), SubSequenceNumber(0)),
-            }],
-            dropped: false,
+    fn a_user_record_outside_the_recorded_range_is_filtered_and_a_plain_one_never() {
+        let record = |hash_key| Record {
+            sequence_number: seq(1),
+            sub_sequence_number: SubSequenceNumber(0),
+            arrival: ArrivalMillis(1),
+            partition_key: "k".into(),
+            hash_key,
+            data: bytes::Bytes::new(),
         };
+        let mut cut = cut();
+        assert!(!cut.filters(&record(Some(7))), "no range is recorded");
+        let range = HashKeyRange { start: 10, end: 20 };
+        cut.parameters =
+            Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
+        let filtered = |key| cut.filters(&record(Some(key)));
+        assert_eq!([9, 10, 20, 21].map(filtered), [true, false, false, true]);
+        assert!(!cut.filters(&record(None)));
+    }
+
+    #[test]
+    fn another_packing_version_raises_the_revision_and_keeps_exclusions() {
+        let cut = cut();
         let amended = cut.amended_to_packing_version(2);
         assert_eq!((amended.packing_version, amended.revision), (2, 5));
         assert_eq!(amended.exclusions, cut.exclusions);

@@ -67,6 +67,16 @@ pub struct HashKeyRange {
     pub end: u128,
 }
 
+impl HashKeyRange {
+    /// Every hash key.
+    pub const ALL: Self = Self { start: 0, end: u128::MAX };
+
+    /// Whether a hash key lies in it.
+    pub fn contains(&self, hash_key: u128) -> bool {
+        (self.start..=self.end).contains(&hash_key)
+    }
+}
+
 /// What decides, with the records, the items of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackingParameters {
@@ -82,7 +92,8 @@ pub struct PackingParameters {
     pub ttl_days: Option<u32>,
     /// Version of decoding, grouping and keys.
     pub decoding_version: u32,
-    /// User records whose hash key lies outside are not of this shard (KPL aggregates across a reshard).
+    /// User records of aggregated records whose hash key lies outside are not of this shard (an aggregate that was
+    /// put while the shard split), and are left out, counted as filtered. `None` leaves nothing out.
     pub hash_range: Option<HashKeyRange>,
 }
 

@@ -169,9 +169,11 @@ impl LeaseState {
     }
 }
 
-/// Bytes that one set of parameters takes in a row.
+/// Bytes that one set of parameters takes in a row, a shard's hash key range counted even where none is set: each
+/// shard adds its own to the configured parameters.
 pub(crate) fn encoded_parameters_bytes(parameters: &PackingParameters) -> usize {
-    WireParameters::from_parameters(parameters).encoded_len()
+    let hash_range = parameters.hash_range.or(Some(HashKeyRange::ALL));
+    WireParameters::from_parameters(&PackingParameters { hash_range, ..parameters.clone() }).encoded_len()
 }
 
 fn damaged(why: impl Into<String>) -> DecodeStateError {
@@ -255,10 +257,11 @@ struct WireParameters {
     ttl_days: Option<u32>,
     #[prost(uint32, tag = "6")]
     decoding_version: u32,
-    #[prost(string, optional, tag = "7")]
-    hash_start: Option<String>,
-    #[prost(string, optional, tag = "8")]
-    hash_end: Option<String>,
+    /// 16 bytes, highest first; both ends or none.
+    #[prost(bytes = "vec", optional, tag = "7")]
+    hash_start: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "8")]
+    hash_end: Option<Vec<u8>>,
 }
 
 impl WireState {
@@ -382,8 +385,8 @@ impl WireParameters {
             },
             ttl_days: parameters.ttl_days,
             decoding_version: parameters.decoding_version,
-            hash_start: parameters.hash_range.map(|range| range.start.to_string()),
-            hash_end: parameters.hash_range.map(|range| range.end.to_string()),
+            hash_start: parameters.hash_range.map(|range| range.start.to_be_bytes().to_vec()),
+            hash_end: parameters.hash_range.map(|range| range.end.to_be_bytes().to_vec()),
         }
     }
 
@@ -413,8 +416,9 @@ fn sequence_number(text: String) -> Result<SequenceNumber, DecodeStateError> {
     SequenceNumber::parse(text).map_err(|error| damaged(error.to_string()))
 }
 
-fn hash_key(text: &str) -> Result<u128, DecodeStateError> {
-    text.parse().map_err(|_not_a_number| damaged(format!("`{text}` is no hash key")))
+fn hash_key(bytes: &[u8]) -> Result<u128, DecodeStateError> {
+    let wrong_length = |_| damaged(format!("a hash key of {} bytes", bytes.len()));
+    bytes.try_into().map(u128::from_be_bytes).map_err(wrong_length)
 }
 
 #[cfg(test)]

@@ -246,6 +246,9 @@ impl Coordinator {
         let now = self.clock.now();
         observer.see_workers(workers, now);
         let view = Arc::new(observer.see_leases(leases, now));
+        for lease_key in observer.newly_foreign() {
+            tracing::warn!(%lease_key, "the row holds a pending checkpoint state of another application; it is not read, and gives way to the first announce");
+        }
         self.view.send_replace(Some(Arc::clone(&view)));
         if self.right.holds_now() {
             self.adopt(&view).await?;

@@ -57,9 +57,17 @@ impl LeaseCounter {
 pub enum Pending {
     /// Nothing recorded: a row that KCL made.
     None,
+    /// A KCL application's own bytes, from its two-phase checkpoints. They say nothing of what is finished, the
+    /// checkpoint does; so they are never parsed, and such a row is worked on like one without. They stay as they are
+    /// until the first announce or commit, whose state takes their place.
+    Foreign {
+        /// The bytes as found.
+        bytes: Bytes,
+    },
     /// Written by Sluicegate and understood.
     Ours(LeaseState),
-    /// Bytes that this build cannot work with. They are kept as they are; such a row is not eligible here.
+    /// A state of ours that this build cannot work with. Its bytes are kept as they are; such a row is not eligible
+    /// here.
     Unreadable {
         /// The bytes as found.
         bytes: Bytes,
@@ -72,7 +80,7 @@ impl Pending {
     /// The state to work from; a row without one begins empty. `None` when it cannot be read.
     pub fn state(&self) -> Option<LeaseState> {
         match self {
-            Self::None => Some(LeaseState::starting(None)),
+            Self::None | Self::Foreign { .. } => Some(LeaseState::starting(None)),
             Self::Ours(state) => Some(state.clone()),
             Self::Unreadable { .. } => None,
         }

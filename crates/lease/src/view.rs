@@ -101,6 +101,9 @@ pub struct Observer {
     /// Health of each worker as of the last look.
     healths: BTreeMap<WorkerId, Health>,
     leases: BTreeMap<LeaseKey, SeenLease>,
+    /// Leases that were found with a pending state of another application, ever.
+    foreign: BTreeSet<LeaseKey>,
+    newly_foreign: Vec<LeaseKey>,
 }
 
 #[derive(Debug)]
@@ -128,6 +131,8 @@ impl Observer {
             workers: BTreeMap::new(),
             healths: BTreeMap::new(),
             leases: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            newly_foreign: Vec::new(),
         }
     }
 
@@ -156,7 +161,11 @@ impl Observer {
         let mut view =
             FleetView { me: self.me.clone(), leases: BTreeMap::new(), workers: self.worker_views() };
         let mut seen = BTreeMap::new();
+        self.newly_foreign.clear();
         for row in rows {
+            if matches!(row.pending, Pending::Foreign { .. }) && self.foreign.insert(row.key.clone()) {
+                self.newly_foreign.push(row.key.clone());
+            }
             let old = self.leases.get(&row.key).copied();
             let still = old.filter(|old| old.counter == row.counter);
             let since = still.map_or(now, |old| old.since);
@@ -171,6 +180,11 @@ impl Observer {
         }
         self.leases = seen;
         view
+    }
+
+    /// Leases that the last look found with a pending state of another application, and no look before it.
+    pub fn newly_foreign(&self) -> &[LeaseKey] {
+        &self.newly_foreign
     }
 
     /// When the next worker would fall silent if it stays still: the time of the extra read.
@@ -282,10 +296,27 @@ mod tests {
         let ended = Lease { checkpoint: Position::ShardEnd, ..lease(None, 1) };
         let view = observer.see_leases(vec![ended, child.clone()], Instant::now());
         assert!(view.is_eligible(&view.leases[&child.key]));
-        let why = sluicegate_checkpoint::DecodeStateError::Foreign;
-        let foreign =
+        let why = sluicegate_checkpoint::DecodeStateError::Version { found: 9 };
+        let newer =
             Lease { pending: Pending::Unreadable { bytes: bytes::Bytes::new(), why }, ..lease(None, 0) };
-        let view = observer.see_leases(vec![foreign], Instant::now());
+        let view = observer.see_leases(vec![newer], Instant::now());
         assert!(!view.is_eligible(&view.leases[&ShardId::new("s-0")]));
+    }
+
+    #[test]
+    fn bytes_of_another_application_are_no_obstacle_and_are_told_of_once() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let foreign = |counter| {
+            let pending = Pending::Foreign { bytes: bytes::Bytes::from_static(b"theirs") };
+            Lease { pending, ..lease(None, counter) }
+        };
+        let key = ShardId::new("s-0");
+        let view = observer.see_leases(vec![foreign(0)], Instant::now());
+        assert!(view.is_eligible(&view.leases[&key]));
+        assert_eq!(observer.newly_foreign(), [key]);
+        for rows in [vec![foreign(1)], vec![], vec![lease(None, 2)], vec![foreign(3)]] {
+            observer.see_leases(rows, Instant::now());
+            assert_eq!(observer.newly_foreign(), []);
+        }
     }
 }

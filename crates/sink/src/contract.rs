@@ -351,6 +351,7 @@ impl Case {
             sub_sequence_number: SubSequenceNumber(0),
             arrival: ArrivalMillis(1_700_000_000_000 + i64::try_from(n).unwrap_or_default()),
             partition_key: self.key.clone(),
+            hash_key: None,
             data: data.into(),
         }));
         self

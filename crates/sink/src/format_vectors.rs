@@ -19,6 +19,7 @@ fn record(sequence: &str, sub: u64, arrival: i64, key: &str, data: &'static [u8]
         sub_sequence_number: SubSequenceNumber(sub),
         arrival: ArrivalMillis(arrival),
         partition_key: key.to_owned(),
+        hash_key: None,
         data: data.into(),
     }
 }

@@ -128,7 +128,7 @@ impl MemorySink {
     pub fn events(&self, key: &str) -> Vec<Event> {
         let mut events = Vec::new();
         for batch in self.locked().values() {
-            let of_key = stored(batch).filter(|record| {
+            let of_key = batch.stored().filter(|record| {
                 let found = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
                 found.as_deref().unwrap_or(FALLBACK_KEY) == key
             });
@@ -150,22 +150,13 @@ impl MemorySink {
     }
 }
 
-/// The records of a batch that are stored: all but the exclusions, none of a dropped one.
-fn stored(batch: &Batch) -> impl Iterator<Item = &Record> {
-    let cut = &batch.cut;
-    batch
-        .records
-        .iter()
-        .filter(|record| !cut.dropped && !cut.excludes(&record.sequence_number, record.sub_sequence_number))
-}
-
 #[async_trait]
 impl Sink for MemorySink {
     async fn deliver(&self, batch: Arc<Batch>, right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
         if !right.holds() {
             return Err(DeliverError::RightEnded);
         }
-        let delivered = count(stored(&batch));
+        let delivered = Delivered { filtered: batch.filtered(), ..count(batch.stored()) };
         let mut batches = self.locked();
         let known = batches.get(&batch.id).is_some_and(|known| known.cut.revision > batch.cut.revision);
         if !known && !batch.cut.dropped {

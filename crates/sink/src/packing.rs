@@ -68,6 +68,8 @@ pub struct Packed {
     pub events: u64,
     /// Kinesis records those events came from.
     pub records: u64,
+    /// Events left out: user records whose hash key lies outside the recorded range.
+    pub filtered: u64,
     /// Bytes of the events as published.
     pub raw_bytes: u64,
     /// Bytes of the items as DynamoDB counts them.
@@ -127,6 +129,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
     let mut packed = Packed {
         events: groups.events,
         records: groups.records,
+        filtered: groups.filtered,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,
         ..Packed::default()

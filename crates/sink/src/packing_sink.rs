@@ -296,6 +296,7 @@ impl Sink for PackingSink {
         Ok(Delivered {
             events: packed.events,
             records: packed.records,
+            filtered: packed.filtered,
             items,
             write_units,
             raw_bytes: packed.raw_bytes,

@@ -16,7 +16,7 @@ use thiserror::Error;
 pub trait Sink: Send + Sync + 'static {
     /// Makes a batch durable.
     ///
-    /// *To be correct*: returns `Ok` only when every record (but for the cut's exclusions) is durable; asks
+    /// *To be correct*: returns `Ok` only when every record of [`Batch::stored`] is durable; asks
     /// `right` before each attempt at writing and stops with [`DeliverError::RightEnded`] when it is over.
     /// *Repeating it*: must be harmless; the same batch may come again from another worker at any later time, also
     /// while this delivery is still running.
@@ -43,6 +43,8 @@ pub struct Delivered {
     pub events: u64,
     /// Kinesis records those events came from, counted by the sink itself.
     pub records: u64,
+    /// Events left out because they are not of the shard (see [`Batch::filtered`]).
+    pub filtered: u64,
     /// Items written.
     pub items: u64,
     /// Write capacity units consumed, retries included.

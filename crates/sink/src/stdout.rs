@@ -30,19 +30,13 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
 
     /// Writes a batch in one piece, so that batches of several shards do not mix.
     fn write(&self, batch: &Batch) -> io::Result<Delivered> {
-        let cut = &batch.cut;
-        let stored = || {
-            batch.records.iter().filter(|record| {
-                !cut.dropped && !cut.excludes(&record.sequence_number, record.sub_sequence_number)
-            })
-        };
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in stored() {
+        for record in batch.stored() {
             out.write_all(&record.data)?;
             out.write_all(b"\n")?;
         }
         out.flush()?;
-        Ok(count(stored()))
+        Ok(Delivered { filtered: batch.filtered(), ..count(batch.stored()) })
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn event(n: u32, key: &str, data: impl Into<Bytes>) -> Record {
         sub_sequence_number: SubSequenceNumber(0),
         arrival: ArrivalMillis(NOON + i64::from(n)),
         partition_key: key.to_owned(),
+        hash_key: None,
         data: data.into(),
     }
 }

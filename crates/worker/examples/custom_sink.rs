@@ -16,8 +16,9 @@ impl Sink for Counting {
     async fn deliver(&self, batch: Arc<Batch>, _right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
         let closed =
             |source| DeliverError::Unavailable { what: "nobody counts".into(), source: Box::new(source) };
-        self.0.send(batch.records.len()).await.map_err(closed)?;
-        Ok(Delivered { events: batch.records.len() as u64, ..Delivered::default() })
+        let events = batch.stored().count();
+        self.0.send(events).await.map_err(closed)?;
+        Ok(Delivered { events: events as u64, filtered: batch.filtered(), ..Delivered::default() })
     }
 
     fn packing_versions(&self) -> &[u32] {

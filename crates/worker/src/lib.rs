@@ -7,6 +7,7 @@ pub mod admin;
 pub mod budget;
 pub mod config;
 pub mod consumer;
+pub mod deaggregate;
 pub mod kinesis;
 pub mod memory;
 pub mod metrics;

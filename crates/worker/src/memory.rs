@@ -39,6 +39,7 @@ impl MemoryStream {
             sub_sequence_number: SubSequenceNumber(0),
             arrival: crate::telemetry::wall_millis(),
             partition_key: partition_key.to_owned(),
+            hash_key: None,
             data: data.into(),
         });
     }

@@ -10,6 +10,7 @@ use prometheus::{
 use sluicegate_checkpoint::{Batch, ShardId};
 use sluicegate_sink::Delivered;
 
+use crate::deaggregate::is_kept_whole;
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
 
@@ -19,9 +20,12 @@ pub struct Metrics {
     registry: Registry,
     availability: Histogram,
     records_read: IntCounter,
+    events_read: IntCounter,
+    aggregates_kept_whole: IntCounter,
     bytes_read: IntCounter,
     reads_failed: IntCounter,
     events_stored: IntCounter,
+    events_filtered: IntCounter,
     raw_bytes: IntCounter,
     stored_bytes: IntCounter,
     items_written: IntCounter,
@@ -77,12 +81,24 @@ impl Metrics {
         process.set(i64::from(std::process::id()));
         Ok(Self {
             availability: added(r, Histogram::with_opts(availability))?,
-            records_read: counter("records_read_total", "Records read from the stream.")?,
+            records_read: counter("records_read_total", "Kinesis records read from the stream.")?,
+            events_read: counter(
+                "events_read_total",
+                "Events in them: plain records, and user records of aggregated ones.",
+            )?,
+            aggregates_kept_whole: counter(
+                "aggregates_kept_whole_total",
+                "Records that begin as an aggregate, cannot be taken apart, and count as one event.",
+            )?,
             bytes_read: counter("bytes_read_total", "Payload bytes read from the stream.")?,
             reads_failed: counter("reads_failed_total", "Reads that failed and were repeated.")?,
             events_stored: counter(
                 "events_stored_total",
                 "Events made durable; redelivered ones count again.",
+            )?,
+            events_filtered: counter(
+                "events_filtered_total",
+                "User records left out because their hash key is not of their shard; redelivered ones count again.",
             )?,
             raw_bytes: counter("raw_bytes_total", "Bytes of stored events as published.")?,
             stored_bytes: counter("stored_bytes_total", "Bytes of the items written.")?,
@@ -175,7 +191,10 @@ impl ShardMetrics {
     /// A page was read and given to the batcher.
     pub fn read(&self, page: &RecordPage) {
         let (metrics, shard) = (&self.0.metrics, self.0.shard.as_str());
-        metrics.records_read.inc_by(unsigned(page.records.len()));
+        metrics.records_read.inc_by(unsigned(page.kinesis_records()));
+        metrics.events_read.inc_by(unsigned(page.records.len()));
+        let kept_whole = page.records.iter().filter(|record| is_kept_whole(record)).count();
+        metrics.aggregates_kept_whole.inc_by(unsigned(kept_whole));
         metrics.bytes_read.inc_by(unsigned(page.records.iter().map(|record| record.data.len()).sum()));
         let behind = i64::try_from(page.behind_latest.as_millis()).unwrap_or(i64::MAX);
         metrics.behind_latest.with_label_values(&[shard]).set(behind);
@@ -196,12 +215,13 @@ impl ShardMetrics {
         let metrics = &self.0.metrics;
         let now = wall_millis();
         let availability = metrics.availability.local();
-        for record in &batch.records {
+        for record in batch.stored() {
             let waited = u64::try_from(now.0 - record.arrival.0).unwrap_or(0);
             availability.observe(Duration::from_millis(waited).as_secs_f64());
         }
         availability.flush();
         metrics.events_stored.inc_by(delivered.events);
+        metrics.events_filtered.inc_by(delivered.filtered);
         metrics.raw_bytes.inc_by(delivered.raw_bytes);
         metrics.stored_bytes.inc_by(delivered.stored_bytes);
         metrics.items_written.inc_by(delivered.items);

@@ -24,7 +24,8 @@ pub enum ReadFrom {
 /// Records of one read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecordPage {
-    /// In shard order; all user records of a Kinesis record are in one page.
+    /// In shard order. A reader gives Kinesis records as they are; sessions read through
+    /// [`deaggregate::cursor`](crate::deaggregate::cursor), which puts all user records of an aggregate in its place.
     pub records: Vec<Record>,
     /// Distance to the tip of the shard after this page.
     pub behind_latest: Duration,
@@ -32,6 +33,14 @@ pub struct RecordPage {
     pub as_of: ArrivalMillis,
     /// Set when the closed shard is read to its end: its children, as far as the answer names them.
     pub end: Option<Vec<Shard>>,
+}
+
+impl RecordPage {
+    /// How many Kinesis records the events of the page came in; one that held no event is not counted.
+    pub fn kinesis_records(&self) -> usize {
+        let of_one = |a: &Record, b: &Record| a.sequence_number == b.sequence_number;
+        self.records.chunk_by(of_one).count()
+    }
 }
 
 /// The shards of a stream.

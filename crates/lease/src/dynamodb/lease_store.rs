@@ -11,8 +11,8 @@ use aws_sdk_dynamodb::types::{
 
 use super::error::{read_error, write_error};
 use super::rows::{
-    Attributes, Item, LEASE_COUNTER, LEASE_KEY, LEASE_OWNER, REMOVED_WHEN_ABSENT, is_lease, lease_attributes,
-    lease_from, number,
+    Attributes, Item, LEASE_COUNTER, LEASE_KEY, LEASE_OWNER, is_lease, lease_attributes, lease_from, number,
+    removed_when_absent,
 };
 use crate::model::{Lease, LeaseKey};
 use crate::store::{LeaseStore, ReadError, WriteError, Written};
@@ -41,7 +41,7 @@ impl DynamoLeaseStore {
 }
 
 /// What turns `before` into `after`, on the condition that owner and counter are those of `before`.
-fn change(expected: &Lease, before: &Attributes, after: &Attributes) -> Change {
+fn change(expected: &Lease, next: &Lease, before: &Attributes, after: &Attributes) -> Change {
     let mut change = Change::default();
     let (mut sets, mut removes) = (Vec::new(), Vec::new());
     for (name, value) in after {
@@ -52,7 +52,7 @@ fn change(expected: &Lease, before: &Attributes, after: &Attributes) -> Change {
             sets.push(format!("#a{index} = :a{index}"));
         }
     }
-    for name in before.keys().copied().chain(REMOVED_WHEN_ABSENT) {
+    for name in before.keys().chain(removed_when_absent(next)).copied() {
         let listed = change.names.iter().any(|(_, known)| known == name);
         if !after.contains_key(name) && !listed {
             let index = change.names.len();
@@ -146,7 +146,7 @@ impl LeaseStore for DynamoLeaseStore {
     async fn replace(&self, expected: &Lease, next: &Lease) -> Result<Written<Lease>, WriteError> {
         let before = lease_attributes(expected).map_err(too_large)?;
         let after = lease_attributes(next).map_err(too_large)?;
-        let change = change(expected, &before, &after);
+        let change = change(expected, next, &before, &after);
         let update = self
             .client
             .update_item()
@@ -205,7 +205,7 @@ mod tests {
     fn a_change_sets_only_what_differs_and_is_conditional_on_owner_and_counter() {
         let row = Lease::unowned(ShardId::new("s"), Position::TrimHorizon, LeaseState::starting(None));
         let next = row.taken_by(&WorkerId::new("me"));
-        let change = change(&row, &lease_attributes(&row).unwrap(), &lease_attributes(&next).unwrap());
+        let change = change(&row, &next, &lease_attributes(&row).unwrap(), &lease_attributes(&next).unwrap());
         let set: Vec<&str> = change.names.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(
             set,

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use sluicegate_checkpoint::{HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{
+    DecodeStateError, HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber,
+};
 
 use crate::fleet::{WorkerRow, WorkerState};
 use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
@@ -33,9 +35,14 @@ const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
 
-/// Attributes that a write must remove when the next row lacks them, whatever the read row said: KCL may have left
-/// them without a state that we could have read.
-pub(super) const REMOVED_WHEN_ABSENT: [&str; 2] = [PENDING, PENDING_SUB];
+/// Attributes that a write of our state must remove when the next row lacks them, whatever the read row said: KCL may
+/// have left a pending checkpoint of its own. A write that records no state of ours (a take) leaves it as it is.
+pub(super) fn removed_when_absent(next: &Lease) -> &'static [&'static str] {
+    match next.pending {
+        Pending::Ours(_) => &[PENDING, PENDING_SUB],
+        Pending::None | Pending::Foreign { .. } | Pending::Unreadable { .. } => &[],
+    }
+}
 
 /// Values of `entityType` that mark a lease; a row without one is a lease as well.
 const ENTITY_LEASE: &str = "LEASE";
@@ -67,7 +74,7 @@ pub(super) fn lease_attributes(
     }
     match &lease.pending {
         Pending::None => {}
-        Pending::Unreadable { bytes, .. } => {
+        Pending::Foreign { bytes } | Pending::Unreadable { bytes, .. } => {
             item.insert(PENDING_STATE, AttributeValue::B(Blob::new(bytes.as_ref())));
         }
         Pending::Ours(state) => {
@@ -113,6 +120,7 @@ fn pending_from(item: &Item) -> Pending {
     let Some(AttributeValue::B(blob)) = item.get(PENDING_STATE) else { return Pending::None };
     match LeaseState::decode(blob.as_ref()) {
         Ok(state) => Pending::Ours(state),
+        Err(DecodeStateError::Foreign) => Pending::Foreign { bytes: Bytes::copy_from_slice(blob.as_ref()) },
         Err(why) => Pending::Unreadable { bytes: Bytes::copy_from_slice(blob.as_ref()), why },
     }
 }
@@ -340,7 +348,7 @@ mod tests {
         );
         row.insert(PENDING_STATE.into(), AttributeValue::B(Blob::new(b"theirs".to_vec())));
         let lease = lease_from(&row).unwrap();
-        assert!(matches!(&lease.pending, Pending::Unreadable { bytes, .. } if bytes.as_ref() == b"theirs"));
+        assert_eq!(lease.pending, Pending::Foreign { bytes: Bytes::from_static(b"theirs") });
         assert_eq!(
             lease_attributes(&lease).unwrap()[PENDING_STATE],
             AttributeValue::B(Blob::new(b"theirs".to_vec()))

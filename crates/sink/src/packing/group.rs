@@ -2,7 +2,8 @@
 //!
 //! A record whose key template finds nothing, or that gives an empty key or one over 256 characters, goes to
 //! the fallback key and is counted; nothing is dropped. A group whose events are all excluded still is a
-//! group.
+//! group, for an earlier revision may have stored some; one whose events are all filtered is none, for no revision
+//! ever stores them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub(super) struct Groups<'a> {
     pub by_key: BTreeMap<Cow<'a, str>, Vec<&'a Record>>,
     pub events: u64,
     pub records: u64,
+    pub filtered: u64,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
 }
@@ -48,6 +50,10 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
     let mut groups = Groups::default();
     let mut before = None;
     for record in batch.records.iter().filter(|record| !stored_before(batch, record)) {
+        if batch.cut.filters(record) {
+            groups.filtered += 1;
+            continue;
+        }
         let key = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
         let fallback = key.is_none();
         let group = groups.by_key.entry(key.unwrap_or(Cow::Borrowed(FALLBACK_KEY))).or_default();

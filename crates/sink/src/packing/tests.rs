@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
-use sluicegate_checkpoint::{AggregateKey, Exclusion, KeyTemplate, PackingParameters, ShardId};
+use sluicegate_checkpoint::{AggregateKey, Exclusion, HashKeyRange, KeyTemplate, PackingParameters, ShardId};
 
 use super::*;
 use crate::testing::{NOON, batch, event, items_of, sequence, with_parameters};
@@ -116,6 +116,28 @@ fn what_a_kcl_position_covers_already_is_left_out() {
 }
 
 #[test]
+fn user_records_of_another_shard_are_left_out_and_counted_whoever_packs() {
+    let mut batch = batch(vec![event(1, "ours", "a"), event(1, "theirs", "b"), event(2, "plain", "c")]);
+    batch.cut.records = 2;
+    batch.records[1].sub_sequence_number = SubSequenceNumber(1);
+    batch.records[0].hash_key = Some(7);
+    batch.records[1].hash_key = Some(8);
+    assert_eq!(pack(&batch).unwrap().filtered, 0, "no range is recorded");
+    let range = HashKeyRange { start: 0, end: 7 };
+    let mut batch = with_parameters(batch, |parameters| parameters.hash_range = Some(range));
+    let packed = pack(&batch).unwrap();
+    assert_eq!((packed.events, packed.records, packed.filtered), (2, 2, 1));
+    let keys: Vec<_> = packed.items.iter().map(|item| item.header.partition.aggregate_key.as_str()).collect();
+    assert_eq!(keys, ["ours", "plain"], "the group of filtered events alone has no item");
+    assert_eq!((batch.stored().count(), batch.filtered()), (2, 1), "other sinks leave out the same");
+
+    batch.records.truncate(2);
+    batch.records[0].hash_key = Some(9);
+    let packed = pack(&batch).unwrap();
+    assert_eq!((packed.items.len(), packed.events, packed.filtered), (0, 0, 2));
+}
+
+#[test]
 fn a_dropped_cut_has_no_items() {
     let mut batch = batch(vec![event(1, "k", "x")]);
     batch.cut.dropped = true;
@@ -206,6 +228,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         sub_sequence_number: SubSequenceNumber(sub),
         arrival: ArrivalMillis(arrival),
         partition_key: key,
+        hash_key: None,
         data: data.into(),
     })
 }

@@ -181,6 +181,7 @@ mod tests {
             sub_sequence_number: SubSequenceNumber(sub),
             arrival: ArrivalMillis(arrival),
             partition_key: "k".into(),
+            hash_key: None,
             data: Bytes::from(vec![0; bytes]),
         }
     }

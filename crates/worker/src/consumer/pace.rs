@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sluicegate_checkpoint::Record;
 use tokio::time::Instant;
 
 use crate::stream::RecordPage;
@@ -24,27 +25,34 @@ pub struct Pace {
     policy: ReadPolicy,
     last_read: Option<Instant>,
     idle: bool,
-    /// Bytes of a record, averaged over pages.
+    /// Payload bytes of a Kinesis record, averaged over pages.
     record_bytes: usize,
+    /// Memory that a page takes, in percent of what it would take were each of its Kinesis records one event; averaged.
+    /// User records weigh more than the aggregate that they came in.
+    expansion: usize,
 }
 
 /// Most records one GetRecords returns (Kinesis quotas page).
 const MAX_RECORDS: usize = 10_000;
 /// Records of the first page, before their size is known.
 const FIRST_RECORDS: usize = 500;
+/// Most that is reserved for a page because of aggregates, in times the wanted bytes: a reservation near the whole budget
+/// would wait until every other shard holds nothing.
+const MAX_EXPANSION: usize = 4;
 
 impl Pace {
-    /// Bytes a page should have.
+    /// Bytes to reserve for the next page: what a page should have, and what its user records weigh beyond that.
     pub fn page_bytes(&self) -> usize {
-        self.policy.page_bytes
+        (self.policy.page_bytes / 100).saturating_mul(self.expansion).max(self.policy.page_bytes)
     }
 
     /// Nothing read yet.
     pub fn new(policy: ReadPolicy) -> Self {
-        Self { policy, last_read: None, idle: false, record_bytes: policy.page_bytes / FIRST_RECORDS }
+        let record_bytes = policy.page_bytes / FIRST_RECORDS;
+        Self { policy, last_read: None, idle: false, record_bytes, expansion: 100 }
     }
 
-    /// Records to ask for, so that a page has about the wanted bytes.
+    /// Kinesis records to ask for, so that a page has about the wanted bytes.
     pub fn limit(&self) -> u32 {
         let records = (self.policy.page_bytes / self.record_bytes.max(1)).clamp(1, MAX_RECORDS);
         u32::try_from(records).unwrap_or(u32::MAX)
@@ -61,8 +69,13 @@ impl Pace {
         self.last_read = Some(now);
         self.idle = page.behind_latest.is_zero() && page.records.is_empty();
         if !page.records.is_empty() {
+            let (events, records) = (page.records.len(), page.kinesis_records());
             let bytes: usize = page.records.iter().map(|record| record.data.len()).sum();
-            self.record_bytes = (self.record_bytes + bytes / page.records.len()) / 2;
+            self.record_bytes = (self.record_bytes + bytes / records) / 2;
+            let weight: usize = page.records.iter().map(Record::weight_bytes).sum();
+            let of_one = (weight - bytes) / events;
+            let expansion = weight.saturating_mul(100) / (bytes + of_one * records).max(1);
+            self.expansion = ((self.expansion + expansion) / 2).min(100 * MAX_EXPANSION);
         }
     }
 }
@@ -70,6 +83,40 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber, SubSequenceNumber};
+
+    #[test]
+    fn the_room_for_a_page_follows_what_aggregates_weigh() {
+        let page_bytes = 1 << 20;
+        let interval = Duration::from_millis(200);
+        let policy = ReadPolicy { min_interval: interval, idle_interval: interval, page_bytes };
+        let page = |user_records: u64| RecordPage {
+            records: (0..user_records)
+                .map(|sub| Record {
+                    sequence_number: SequenceNumber::parse("1").unwrap(),
+                    sub_sequence_number: SubSequenceNumber(sub),
+                    arrival: ArrivalMillis(1),
+                    partition_key: "k".into(),
+                    hash_key: None,
+                    data: bytes::Bytes::from(vec![0; 24_000 / usize::try_from(user_records).unwrap()]),
+                })
+                .collect(),
+            ..RecordPage::default()
+        };
+        let mut pace = Pace::new(policy);
+        pace.seen(&page(1), Instant::now());
+        assert_eq!(pace.page_bytes(), page_bytes, "plain records change nothing");
+        for _ in 0..10 {
+            pace.seen(&page(100), Instant::now());
+        }
+        // 240 bytes of payload and about 210 beside them.
+        assert!((page_bytes * 18 / 10..page_bytes * 2).contains(&pace.page_bytes()), "{}", pace.page_bytes());
+        assert!((40..=44).contains(&pace.limit()), "limits count Kinesis records: {}", pace.limit());
+        for _ in 0..10 {
+            pace.seen(&page(6_000), Instant::now());
+        }
+        assert_eq!(pace.page_bytes() / (page_bytes / 100), 100 * MAX_EXPANSION);
+    }
 
     #[test]
     fn pages_keep_to_the_wanted_bytes_and_idle_shards_are_read_less_often() {

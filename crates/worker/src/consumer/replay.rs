@@ -170,6 +170,7 @@ mod tests {
             sub_sequence_number: SubSequenceNumber(0),
             arrival: ArrivalMillis(1),
             partition_key: "k".into(),
+            hash_key: None,
             data: Bytes::from_static(b"x"),
         }
     }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_checkpoint::{
-    Announced, ArrivalMillis, Batch, BatchId, Cut, LeaseState, PackingParameters, Position, Record, ShardId,
-    Tracker,
+    Announced, ArrivalMillis, Batch, BatchId, Cut, HashKeyRange, LeaseState, PackingParameters, Position,
+    Record, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ pub struct SessionPolicy {
     pub max_in_flight: usize,
     /// How long a commit waits for an announce to ride on.
     pub commit_delay: Duration,
-    /// What new batches are packed with.
+    /// What new batches are packed with, but for the hash key range: that is the row's.
     pub parameters: Arc<PackingParameters>,
     /// Packing versions the sink makes, ascending; the last is for new cuts.
     pub packing_versions: Vec<u32>,
@@ -160,7 +160,7 @@ impl ShardSession {
     pub fn new(row: &Lease, state: LeaseState, policy: SessionPolicy) -> Self {
         let shard = row.key.clone();
         let newest = policy.packing_versions.last().copied().unwrap_or_default();
-        let parameters = Arc::clone(&policy.parameters);
+        let parameters = of_shard(&policy.parameters, row);
         let batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
         let mut session = Self {
             replay: Replay::new(shard.clone(), state.epoch, []),
@@ -509,6 +509,16 @@ fn amended(state: &LeaseState, versions: &[u32]) -> Option<LeaseState> {
     }
     let amend = |cut: &Cut| if lacks(cut) { cut.amended_to_packing_version(newest) } else { cut.clone() };
     Some(LeaseState { cuts: state.cuts.iter().map(amend).collect(), ..state.clone() })
+}
+
+/// What new batches of a shard are packed with: the configured parameters and the hash keys that the row covers. The
+/// whole range leaves nothing out and is not worth its bytes in the row.
+fn of_shard(parameters: &Arc<PackingParameters>, row: &Lease) -> Arc<PackingParameters> {
+    let hash_range = row.hash_range.filter(|range| *range != HashKeyRange::ALL);
+    if hash_range == parameters.hash_range {
+        return Arc::clone(parameters);
+    }
+    Arc::new(PackingParameters { hash_range, ..PackingParameters::clone(parameters) })
 }
 
 fn weight(batch: &Batch) -> usize {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::{Pace, ReadPolicy};
 use super::state::{Command, Event, Finish, SessionPolicy, ShardSession};
 use crate::budget::{Account, ByteBudget, Overdraw};
+use crate::deaggregate::cursor;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
 
@@ -178,7 +179,7 @@ impl Consumer {
     }
 
     async fn work(mut self, mut session: ShardSession, stop: CancellationToken) -> Ended {
-        let cursor = self.stream.open(&self.held.row().key, session.read_from());
+        let cursor = cursor::open(&*self.stream, &self.held.row().key, session.read_from());
         let mut work = Work {
             held: None,
             place: Some(Place { cursor, page: self.budget.account(), overdraw: None }),

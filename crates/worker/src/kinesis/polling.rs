@@ -213,6 +213,7 @@ fn record(record: aws_sdk_kinesis::types::Record) -> Result<Record, StreamError>
         sub_sequence_number: SubSequenceNumber(0),
         arrival: record.approximate_arrival_timestamp.as_ref().map(arrival).unwrap_or_default(),
         partition_key: record.partition_key.unwrap_or_default(),
+        hash_key: None,
         data: Bytes::from(record.data.into_inner()),
     })
 }
