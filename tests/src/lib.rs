@@ -2,3 +2,4 @@
 //! them from outside, through lease rows, items, signals and exit codes.
 
 pub mod harness;
+pub mod measure;
