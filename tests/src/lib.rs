@@ -2,4 +2,5 @@
 //! them from outside, through lease rows, items, signals and exit codes.
 
 pub mod harness;
+pub mod measure;
 pub mod simulation;

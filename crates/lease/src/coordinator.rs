@@ -26,7 +26,7 @@ use crate::registry::WorkerRegistry;
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::shard_sync::has_begun;
 use crate::store::{LeaseStore, ReadError, Written};
-use crate::view::{FleetView, Health, Observer};
+use crate::view::{FleetView, Free, Health, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub enum Instruction {
         row: Box<Lease>,
         /// The right as it was before that row was read: a lapse since then ends the session.
         right: SessionRight,
+        /// Since when nobody has read the shard, if somebody did before: for metrics.
+        since: Option<(Interruption, Instant)>,
     },
     /// Finish the session and give the lease to this worker, or to nobody.
     HandOver {
@@ -52,6 +54,15 @@ pub enum Instruction {
         /// Which.
         key: LeaseKey,
     },
+}
+
+/// Why a shard changed hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// Its owner fell silent.
+    Failover,
+    /// Its owner handed it over.
+    Handoff,
 }
 
 /// Times and bounds of a coordinator.
@@ -166,6 +177,12 @@ fn next_look(now: Instant, next_round: Instant, look_every: Duration, silence: O
     silence.filter(|at| *at > now).map_or(regular, |at| at.min(regular))
 }
 
+/// Whether the view before this one showed the lease with another worker.
+fn handed_over_to(me: &WorkerId, key: &LeaseKey, before: Option<&FleetView>) -> bool {
+    let owner = before.and_then(|view| view.leases.get(key)).and_then(|lease| lease.row.owner.as_ref());
+    owner.is_some_and(|owner| owner != me)
+}
+
 /// Shortest time between two rounds, however often somebody nudges: a round is a scan of the lease table.
 const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
 
@@ -185,7 +202,7 @@ impl Coordinator {
             (self.on_turn)();
             if self.clock.now() >= next_round {
                 let mut rest = round_every;
-                match self.round(&mut observer).await {
+                match self.round(&mut observer, last_round).await {
                     Ok(view) => {
                         if leaves_free(&view, &self.config.policy) {
                             rest = look_every;
@@ -240,7 +257,11 @@ impl Coordinator {
 
     /// One round. Leases are read before workers: an owner that joined in between is then known, not mistaken for
     /// one without a row.
-    async fn round(&self, observer: &mut Observer) -> Result<Arc<FleetView>, CoordinatorError> {
+    async fn round(
+        &self,
+        observer: &mut Observer,
+        last_round: Instant,
+    ) -> Result<Arc<FleetView>, CoordinatorError> {
         let leases = self.store.leases().await?;
         let workers = self.registry.workers().await?;
         let now = self.clock.now();
@@ -249,11 +270,11 @@ impl Coordinator {
         for lease_key in observer.newly_foreign() {
             tracing::warn!(%lease_key, "the row holds a pending checkpoint state of another application; it is not read, and gives way to the first announce");
         }
-        self.view.send_replace(Some(Arc::clone(&view)));
+        let before = self.view.send_replace(Some(Arc::clone(&view)));
         if self.right.holds_now() {
-            self.adopt(&view).await?;
+            self.adopt(&view, before.as_deref(), last_round).await?;
             for action in plan(&view, &self.config.policy) {
-                self.act(action, &view).await?;
+                self.act(action, &view, observer).await?;
             }
         }
         let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
@@ -262,7 +283,12 @@ impl Coordinator {
     }
 
     /// Begins a session for each row that is ours without one, and abandons sessions whose row is somebody else's.
-    async fn adopt(&self, view: &FleetView) -> Result<(), CoordinatorError> {
+    async fn adopt(
+        &self,
+        view: &FleetView,
+        before: Option<&FleetView>,
+        last_round: Instant,
+    ) -> Result<(), CoordinatorError> {
         let me = &self.config.me;
         for (key, lease) in &view.leases {
             let mine = lease.row.owner.as_ref() == Some(me);
@@ -270,7 +296,9 @@ impl Coordinator {
                 let right = self.right.session();
                 let row = self.store.lease(key).await?;
                 if let Some(row) = row.filter(|row| row.owner.as_ref() == Some(me)) {
-                    self.begin(row, right).await?;
+                    let since =
+                        handed_over_to(me, key, before).then_some((Interruption::Handoff, last_round));
+                    self.begin(row, right, since).await?;
                 }
             }
             if mine && matches!(lease.row.pending, Pending::Unreadable { .. }) {
@@ -297,7 +325,12 @@ impl Coordinator {
         Ok(row.is_none_or(|row| row.owner.as_ref() != Some(&self.config.me)))
     }
 
-    async fn act(&self, action: LeaseAction, view: &FleetView) -> Result<(), CoordinatorError> {
+    async fn act(
+        &self,
+        action: LeaseAction,
+        view: &FleetView,
+        observer: &Observer,
+    ) -> Result<(), CoordinatorError> {
         match action {
             LeaseAction::Take { key, why } => {
                 let Some(lease) = view.leases.get(&key) else { return Ok(()) };
@@ -305,7 +338,9 @@ impl Coordinator {
                 match self.store.replace(&lease.row, &lease.row.taken_by(&self.config.me)).await {
                     Ok(Written::Applied(row)) => {
                         tracing::info!(lease_key = %key, ?why, from = ?lease.row.owner, "took a lease");
-                        self.begin(row, right).await?;
+                        let silent = lease.row.owner.as_ref().filter(|_| why == Free::Silent);
+                        let since = silent.and_then(|owner| observer.still_since(owner));
+                        self.begin(row, right, since.map(|since| (Interruption::Failover, since))).await?;
                     }
                     Ok(Written::Lost(_)) => tracing::debug!(lease_key = %key, "somebody else took the lease"),
                     // If it was applied, the next round finds the row to be ours and adopts it.
@@ -322,7 +357,12 @@ impl Coordinator {
 
     /// Begins a session, unless a parent is not finished: no child is read before its parents' end (law S1). A
     /// scan is no snapshot, so each parent's row is read again here.
-    async fn begin(&self, row: Lease, right: SessionRight) -> Result<(), CoordinatorError> {
+    async fn begin(
+        &self,
+        row: Lease,
+        right: SessionRight,
+        since: Option<(Interruption, Instant)>,
+    ) -> Result<(), CoordinatorError> {
         if !has_begun(&row) {
             for parent in &row.parents {
                 let done = match self.store.lease(parent).await? {
@@ -336,7 +376,7 @@ impl Coordinator {
             }
         }
         self.sessions.begin(row.key.clone());
-        self.instruct(Instruction::Begin { row: Box::new(row), right }).await
+        self.instruct(Instruction::Begin { row: Box::new(row), right, since }).await
     }
 
     async fn hand_over(

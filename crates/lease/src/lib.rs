@@ -24,7 +24,9 @@ pub mod view;
 pub mod contract;
 
 pub use clock::Clock;
-pub use coordinator::{Coordinator, CoordinatorConfig, CoordinatorError, Instruction, Sessions};
+pub use coordinator::{
+    Coordinator, CoordinatorConfig, CoordinatorError, Instruction, Interruption, Sessions,
+};
 pub use fleet::{WorkerRow, WorkerState};
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
 pub use held::HeldLease;

@@ -196,6 +196,11 @@ impl Observer {
         alive.map(|worker| worker.since + self.failover_time).min()
     }
 
+    /// Since when a worker's heartbeat has stood still, as this worker saw it.
+    pub fn still_since(&self, worker: &WorkerId) -> Option<Instant> {
+        self.workers.get(worker).map(|seen| seen.since)
+    }
+
     /// Health as of the last look. One's own worker is never silent to itself: the right decides that.
     fn health(&self, worker: &SeenWorker, now: Instant) -> Health {
         let still = now.saturating_duration_since(worker.since);

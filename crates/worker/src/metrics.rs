@@ -7,9 +7,11 @@ use prometheus::{Counter, Encoder};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use sluicegate_checkpoint::{Batch, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
+use sluicegate_lease::Interruption;
 use sluicegate_sink::Delivered;
 
+use crate::consumer::state::Flow;
 use crate::deaggregate::is_kept_whole;
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
@@ -39,12 +41,19 @@ pub struct Metrics {
     buffered_bytes: IntGaugeVec,
     behind_latest: IntGaugeVec,
     session_first_read: IntGaugeVec,
+    failover_gap: Histogram,
+    handoff_gap: Histogram,
 }
 
 /// Buckets of the availability histogram in seconds: 20 a decade from 10 ms to 1,000 s, so that a quantile read off
 /// them is within 6 % of the true one.
 fn availability_buckets() -> Vec<f64> {
     (0..=100).map(|step| 0.01 * 10f64.powf(f64::from(step) / 20.0)).collect()
+}
+
+/// Buckets of the gap histograms in seconds: 10 a decade from 10 ms to 100 s.
+fn gap_buckets() -> Vec<f64> {
+    (0..=40).map(|step| 0.01 * 10f64.powf(f64::from(step) / 10.0)).collect()
 }
 
 /// Makes a metric and adds it to the registry.
@@ -77,6 +86,10 @@ impl Metrics {
             "Time from an event's arrival at Kinesis until it is durable in the sink.",
         )
         .buckets(availability_buckets());
+        let gap = |name: &str, help: &str| {
+            let options = HistogramOpts::new(format!("sluicegate_{name}"), help);
+            added(r, Histogram::with_opts(options.buckets(gap_buckets())))
+        };
         let process = added(r, IntGauge::new("sluicegate_process_id", "Process id of the worker."))?;
         process.set(i64::from(std::process::id()));
         Ok(Self {
@@ -121,6 +134,14 @@ impl Metrics {
             session_first_read: gauges(
                 "session_first_read_milliseconds",
                 "Wall time at which a session gave its first records to its batcher.",
+            )?,
+            failover_gap: gap(
+                "failover_gap_seconds",
+                "From the last sign of life of a shard's silent owner, as this worker saw it, until the shard's records flow here.",
+            )?,
+            handoff_gap: gap(
+                "handoff_gap_seconds",
+                "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here.",
             )?,
             registry,
         })
@@ -180,6 +201,16 @@ struct Shard {
 struct SessionCounts {
     read: bool,
     redeliveries_left: usize,
+    reading: Reading,
+}
+
+/// What a session has read, for the line that is logged at its end.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Wall time of the last page that held records.
+    pub last_read: Option<ArrivalMillis>,
+    /// What went to the batcher.
+    pub flow: Flow,
 }
 
 impl ShardMetrics {
@@ -203,6 +234,33 @@ impl ShardMetrics {
             counts.read = true;
             metrics.session_first_read.with_label_values(&[shard]).set(wall_millis().0);
         }
+        if !page.records.is_empty() {
+            counts.reading.last_read = Some(wall_millis());
+        }
+    }
+
+    /// What the session has given to its batcher; returns whether these were its first records.
+    pub fn flows(&self, flow: &Flow) -> bool {
+        let mut counts = self.counts();
+        let first = counts.reading.flow.records == 0 && flow.records > 0;
+        if counts.reading.flow.records != flow.records {
+            counts.reading.flow = flow.clone();
+        }
+        first
+    }
+
+    /// What the session has read so far.
+    pub fn reading(&self) -> Reading {
+        self.counts().reading.clone()
+    }
+
+    /// The shard's records flow again, so long after its owner before was silent or read for the last time.
+    pub fn gap(&self, why: Interruption, gap: Duration) {
+        let histogram = match why {
+            Interruption::Failover => &self.0.metrics.failover_gap,
+            Interruption::Handoff => &self.0.metrics.handoff_gap,
+        };
+        histogram.observe(gap.as_secs_f64());
     }
 
     /// A read failed.

@@ -14,19 +14,21 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use sluicegate_checkpoint::{Retry, RetryPolicy, ShardId};
+use sluicegate_checkpoint::{Retry, RetryPolicy, SequenceNumber, ShardId};
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
     Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
-    Lease, LeaseKey, SessionRight, Sessions, WorkerRow, WorkerStatus,
+    Interruption, Lease, LeaseKey, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, Drain, Ended};
+use crate::metrics::{Reading, ShardMetrics};
 use crate::shard_sync::{ShardSync, SyncError};
 use crate::watch::Watches;
 use crate::worker::{HeartbeatOn, Worker, WorkerError};
@@ -72,6 +74,7 @@ struct Running {
     stop: CancellationToken,
     /// Where the worker that the lease is handed to can be nudged.
     address: Option<String>,
+    metrics: ShardMetrics,
 }
 
 impl Supervisor {
@@ -309,7 +312,7 @@ impl Supervisor {
 
     fn follow(&mut self, instruction: Instruction, sync: &Arc<ShardSync>) {
         match instruction {
-            Instruction::Begin { row, right } => self.begin(*row, right, sync),
+            Instruction::Begin { row, right, since } => self.begin(*row, right, since, sync),
             Instruction::HandOver { key, to, address } => {
                 let settings = &self.worker.settings;
                 // With nobody to take over there is nothing to hurry for.
@@ -334,7 +337,13 @@ impl Supervisor {
         }
     }
 
-    fn begin(&mut self, row: Lease, right: SessionRight, sync: &Arc<ShardSync>) {
+    fn begin(
+        &mut self,
+        row: Lease,
+        right: SessionRight,
+        since: Option<(Interruption, Instant)>,
+        sync: &Arc<ShardSync>,
+    ) {
         let key = row.key.clone();
         let settings = &self.worker.settings;
         let (requests, receiver) = mpsc::channel(1);
@@ -350,6 +359,7 @@ impl Supervisor {
         };
         let read = settings.read;
         let (held_rng, rng) = (self.next_rng(), self.next_rng());
+        let metrics = self.worker.metrics.shard(&key);
         let consumer = Consumer {
             held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock.clone(), row, held_rng),
             stream: Arc::clone(&self.worker.stream),
@@ -359,12 +369,14 @@ impl Supervisor {
             budget: Arc::clone(&self.budget),
             policy,
             read,
-            metrics: self.worker.metrics.shard(&key),
+            metrics: metrics.clone(),
+            since,
             children: Arc::<ShardSync>::clone(sync),
             requests: receiver,
             rng,
         };
-        self.running.insert(key.clone(), Running { requests, stop: stop.clone(), address: None });
+        let running = Running { requests, stop: stop.clone(), address: None, metrics };
+        self.running.insert(key.clone(), running);
         self.consumers.spawn(async move { (key, consumer.run(stop).await) });
     }
 
@@ -375,9 +387,11 @@ impl Supervisor {
         let (key, ended) =
             ended.map_err(|error| WorkerError::Task { task: "consumer", why: error.to_string() })?;
         let running = self.running.remove(&key);
+        if let Some(running) = &running {
+            log_end(&key, &ended, &running.metrics.reading());
+        }
         let outcome = match ended {
             Ended::HandedOver { to } => {
-                tracing::info!(lease_key = %key, ?to, "handed a lease over");
                 if let (Some(to), Some(running)) = (to, running) {
                     let nudge = Arc::clone(&self.worker.nudge);
                     self.nudges.spawn(async move { nudge.look_now(&to, running.address.as_deref()).await });
@@ -385,14 +399,10 @@ impl Supervisor {
                 "handed_over"
             }
             Ended::ShardEnd => {
-                tracing::info!(lease_key = %key, "finished a shard");
                 self.nudged.notify_one();
                 "shard_end"
             }
-            Ended::Lost => {
-                tracing::info!(lease_key = %key, "lost a lease");
-                "lost"
-            }
+            Ended::Lost => "lost",
             Ended::Interrupted => {
                 self.nudged.notify_one();
                 "interrupted"
@@ -432,6 +442,23 @@ impl Supervisor {
     fn next_rng(&mut self) -> SmallRng {
         SmallRng::from_rng(&mut self.worker.rng)
     }
+}
+
+/// The one line of a session's end. With the line of its first records it tells how long a shard stood still.
+fn log_end(key: &LeaseKey, ended: &Ended, reading: &Reading) {
+    let to = match ended {
+        Ended::HandedOver { to } => to.as_ref().map(WorkerId::as_str),
+        Ended::ShardEnd | Ended::Lost | Ended::Interrupted | Ended::Failed(_) => None,
+    };
+    tracing::info!(
+        lease_key = %key,
+        outcome = ended.outcome(),
+        to,
+        last_read_ms = reading.last_read.map(|at| at.0),
+        sequence_number = reading.flow.last.as_ref().map(SequenceNumber::as_str),
+        records = reading.flow.records,
+        "session ended"
+    );
 }
 
 /// An error with everything that caused it, on one line.

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::num::NonZeroU32;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -17,10 +18,14 @@ use sluicegate_local::{Endpoints, LocalConfig, LocalServer};
 use sluicegate_producer::{Keying, Progress, PublishOptions, StreamName, Summary, publish};
 use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::{ReadFrom, StreamReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 
+use super::command::bare;
 use super::events::Multiset;
 use super::table::Table;
+use super::wait::LONG;
 
 /// The stream that tests publish to.
 pub const STREAM: &str = "flights";
@@ -31,13 +36,56 @@ pub const KEY: &str = "{/customer}";
 #[derive(Debug)]
 pub struct Backend {
     /// Ends it when dropped.
-    _server: LocalServer,
+    _server: Server,
     endpoints: Endpoints,
     kinesis: kinesis::Client,
     dynamodb: dynamodb::Client,
 }
 
+/// Where it runs.
+#[derive(Debug)]
+enum Server {
+    Here {
+        _server: LocalServer,
+    },
+    /// Killed when dropped; its input is open as long as this process lives.
+    Process {
+        _child: Child,
+    },
+}
+
 impl Backend {
+    /// Starts `sluicegate local` in a process of its own, on free ports.
+    ///
+    /// # Errors
+    /// It cannot be started, or names no endpoints.
+    pub async fn process() -> anyhow::Result<Self> {
+        let home = tempfile::tempdir()?;
+        let mut command = bare(home.path())?;
+        command.args([
+            "local",
+            "--kinesis-port",
+            "0",
+            "--dynamodb-port",
+            "0",
+            "--json",
+            "--until-stdin-closes",
+        ]);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("no output")?;
+        tokio::time::timeout(LONG, BufReader::new(stdout).read_line(&mut line)).await??;
+        let told: serde_json::Value = serde_json::from_str(&line)?;
+        let text = |name: &str| told[name].as_str().map(str::to_owned).context("no endpoint");
+        let endpoints = Endpoints { kinesis: text("kinesis")?, dynamodb: text("dynamodb")? };
+        Ok(Self::at(Server::Process { _child: child }, endpoints))
+    }
+
+    fn at(server: Server, endpoints: Endpoints) -> Self {
+        let (kinesis, dynamodb) = (kinesis_at(&endpoints.kinesis), dynamodb_at(&endpoints.dynamodb));
+        Self { _server: server, endpoints, kinesis, dynamodb }
+    }
+
     /// Starts it in this process, on free ports.
     ///
     /// # Errors
@@ -45,8 +93,7 @@ impl Backend {
     pub async fn start() -> anyhow::Result<Self> {
         let server = LocalServer::start(LocalConfig::default()).await?;
         let endpoints = server.endpoints().clone();
-        let (kinesis, dynamodb) = (kinesis_at(&endpoints.kinesis), dynamodb_at(&endpoints.dynamodb));
-        Ok(Self { _server: server, endpoints, kinesis, dynamodb })
+        Ok(Self::at(Server::Here { _server: server }, endpoints))
     }
 
     /// Starts it with [`STREAM`] in it.
@@ -57,6 +104,16 @@ impl Backend {
         let backend = Self::start().await?;
         backend.kinesis.create_stream().stream_name(STREAM).shard_count(shards).send().await?;
         Ok(backend)
+    }
+
+    /// Makes [`STREAM`].
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn create_stream(&self, shards: usize) -> anyhow::Result<()> {
+        let count = i32::try_from(shards)?;
+        self.kinesis.create_stream().stream_name(STREAM).shard_count(count).send().await?;
+        Ok(())
     }
 
     /// A Kinesis client.

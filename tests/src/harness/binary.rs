@@ -37,11 +37,14 @@ pub fn scratch(name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// `target/<profile>`: test programs are in `deps` below it.
+/// `target/<profile>`: test programs are in `deps` below it, others in it.
 fn profile_folder() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent);
-    folder.map(Path::to_owned).context("the test program is not below a target folder")
+    let program = std::env::current_exe()?;
+    let folder = program.parent().map(|folder| match folder.parent() {
+        Some(profile) if folder.ends_with("deps") => profile,
+        Some(_) | None => folder,
+    });
+    folder.map(Path::to_owned).context("the program is not below a target folder")
 }
 
 fn built() -> anyhow::Result<&'static Path> {

@@ -37,6 +37,7 @@ pub struct Fleet<'b> {
 pub struct Worker {
     child: Child,
     log: PathBuf,
+    number: usize,
 }
 
 /// A worker that was killed, and what its rows showed as announced when it died.
@@ -54,14 +55,7 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// No folder can be made.
     pub fn new(backend: &'b Backend, name: &str) -> anyhow::Result<Self> {
-        let mut fleet = Self {
-            backend,
-            settings: Vec::new(),
-            workers: Vec::new(),
-            started: 0,
-            home: tempfile::tempdir()?,
-            logs: binary::scratch(name)?,
-        };
+        let mut fleet = Self::with_defaults(backend, name)?;
         for (setting, value) in [
             ("failover_time", "2s"),
             ("safety_margin", "300ms"),
@@ -73,6 +67,21 @@ impl<'b> Fleet<'b> {
             fleet = fleet.set(setting, value);
         }
         Ok(fleet)
+    }
+
+    /// No workers yet, which will go by the product's own defaults.
+    ///
+    /// # Errors
+    /// No folder can be made.
+    pub fn with_defaults(backend: &'b Backend, name: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            backend,
+            settings: Vec::new(),
+            workers: Vec::new(),
+            started: 0,
+            home: tempfile::tempdir()?,
+            logs: binary::scratch(name)?,
+        })
     }
 
     /// With this setting, over an earlier one of the same name.
@@ -87,7 +96,7 @@ impl<'b> Fleet<'b> {
     /// It cannot be started.
     pub fn start(&mut self, arguments: &[&str]) -> anyhow::Result<usize> {
         self.started += 1;
-        let log = self.logs.join(format!("worker-{}.log", self.started));
+        let log = self.log_of(self.started);
         let mut command = command::bare(self.home.path())?;
         command.args(["run", "--embedded", "--until-stdin-closes", "--admin", "127.0.0.1:0"]);
         command.args(["--stream", STREAM, "--application", APPLICATION]).args(arguments);
@@ -100,8 +109,51 @@ impl<'b> Fleet<'b> {
             command.stdout(Stdio::null());
         }
         let child = command.spawn().context("a worker cannot be started")?;
-        self.workers.push(Worker { child, log });
+        self.workers.push(Worker { child, log, number: self.started });
         Ok(self.workers.len() - 1)
+    }
+
+    /// How many workers were started, ended ones included: they are numbered from 1.
+    pub fn started(&self) -> usize {
+        self.started
+    }
+
+    /// Where the worker of this number logs.
+    pub fn log_of(&self, number: usize) -> PathBuf {
+        self.logs.join(format!("worker-{number}.log"))
+    }
+
+    /// The numbers of the workers that are meant to be alive.
+    pub fn numbers(&self) -> Vec<usize> {
+        self.workers.iter().map(|worker| worker.number).collect()
+    }
+
+    /// Kills the worker of this number with SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        let mut worker = self.take(number)?;
+        worker.signal(Signal::KILL)?;
+        worker.child.wait().await?;
+        Ok(())
+    }
+
+    /// Ends the worker of this number with SIGTERM and checks that it drains and exits with 0.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn leave(&mut self, number: usize) -> anyhow::Result<()> {
+        let mut worker = self.take(number)?;
+        worker.signal(Signal::TERM)?;
+        let status = worker.ended().await?;
+        ensure!(status.success(), "a worker did not drain ({status}): {}", worker.log()?);
+        Ok(())
+    }
+
+    fn take(&mut self, number: usize) -> anyhow::Result<Worker> {
+        let at = self.workers.iter().position(|worker| worker.number == number);
+        Ok(self.workers.remove(at.context("no such worker")?))
     }
 
     /// A worker by the order of starting, killed ones left out.
@@ -134,7 +186,11 @@ impl<'b> Fleet<'b> {
         .await
     }
 
-    fn check_alive(&mut self) -> anyhow::Result<()> {
+    /// Checks that no worker has ended by itself.
+    ///
+    /// # Errors
+    /// One has; the error holds its log.
+    pub fn check_alive(&mut self) -> anyhow::Result<()> {
         for worker in &mut self.workers {
             if let Some(status) = worker.child.try_wait()? {
                 bail!("a worker ended by itself ({status}): {}", worker.log()?);

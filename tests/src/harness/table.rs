@@ -71,6 +71,18 @@ impl Table {
         Ok(events)
     }
 
+    /// Shows every event of a key, one at a time, in the reader's order.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn for_each_event(&self, key: &str, mut see: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let mut stream = self.reader.events(key, TimeRange::default()).await?;
+        while let Some(event) = stream.next().await? {
+            see(&event.data);
+        }
+        Ok(())
+    }
+
     /// Every event of every key. Nothing is removed from what the reader yields.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ impl SimStream {
                 sub_sequence_number: SubSequenceNumber(sub),
                 arrival,
                 partition_key,
+                hash_key: None,
                 data,
             });
         }

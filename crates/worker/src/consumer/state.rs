@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sluicegate_checkpoint::{
     Announced, ArrivalMillis, Batch, BatchId, Cut, HashKeyRange, LeaseState, PackingParameters, Position,
-    Record, ShardId, Tracker,
+    Record, SequenceNumber, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
 use tokio::time::Instant;
@@ -118,6 +118,17 @@ enum PendingWrite {
     Progress { announced: usize, committed: usize },
 }
 
+/// What a session has given to its batcher: announced batches that are read again are not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The first record.
+    pub first: Option<SequenceNumber>,
+    /// The last record.
+    pub last: Option<SequenceNumber>,
+    /// How many user records there were.
+    pub records: u64,
+}
+
 /// One session on one shard.
 #[derive(Debug)]
 pub struct ShardSession {
@@ -128,6 +139,9 @@ pub struct ShardSession {
     state: LeaseState,
     /// What the row will say when the pending write is confirmed.
     pending: Option<(PendingWrite, Position, LeaseState)>,
+    flow: Flow,
+    /// Announced batches that the session found in its row.
+    inherited: usize,
     /// An amendment that must be confirmed before anything is read.
     amendment: Option<LeaseState>,
     replay: Replay,
@@ -171,6 +185,8 @@ impl ShardSession {
             policy,
             state,
             pending: None,
+            flow: Flow::default(),
+            inherited: 0,
             tracker: Tracker::default(),
             closed: VecDeque::new(),
             ready: VecDeque::new(),
@@ -185,6 +201,7 @@ impl ShardSession {
             restart: false,
             finished: false,
         };
+        session.inherited = session.batches_to_redeliver();
         if session.amendment.is_none() {
             session.expect_announced();
         }
@@ -226,6 +243,21 @@ impl ShardSession {
         &self.checkpoint
     }
 
+    /// Which shard this is.
+    pub fn shard(&self) -> &ShardId {
+        &self.shard
+    }
+
+    /// How many announced batches the session found in its row, to be delivered again.
+    pub fn batches_of_earlier_sessions(&self) -> usize {
+        self.inherited
+    }
+
+    /// What it has given to its batcher so far.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
     /// Whether announced batches are being read again.
     pub fn is_replaying(&self) -> bool {
         !self.replay.is_done()
@@ -262,6 +294,8 @@ impl ShardSession {
     fn on_page(&mut self, page: RecordPage, now: Instant) {
         self.reading = false;
         let begun_at = self.checkpoint.clone();
+        let last = page.records.last().map(|record| record.sequence_number.clone());
+        let before = self.flow.records;
         for record in page.records {
             if is_behind(&record, &begun_at)
                 && let Err(lost) = self.on_record(record, now)
@@ -269,6 +303,9 @@ impl ShardSession {
                 self.lost = Some(lost);
                 return;
             }
+        }
+        if self.flow.records > before {
+            self.flow.last = last;
         }
         let at_tip = page.behind_latest.is_zero() || page.end.is_some();
         if at_tip {
@@ -291,6 +328,8 @@ impl ShardSession {
                 self.ready.push_back(Arc::new(*batch));
             }
             Replayed::New(record) => {
+                self.flow.first.get_or_insert_with(|| record.sequence_number.clone());
+                self.flow.records += 1;
                 if let Some(batch) = self.batcher.push(*record, now) {
                     self.closed.push_back(Arc::new(batch));
                 }

@@ -12,11 +12,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
-    Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right,
+    Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right, SequenceNumber,
 };
-use sluicegate_lease::{Clock, HeldLease, SessionRight, WorkerId};
+use sluicegate_lease::{Clock, HeldLease, Interruption, SessionRight, WorkerId};
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{Pace, ReadPolicy};
@@ -25,6 +26,7 @@ use crate::budget::{Account, ByteBudget, Overdraw};
 use crate::deaggregate::cursor;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
+use crate::telemetry::wall_millis;
 
 /// A request to a running session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,19 @@ pub enum Ended {
     Interrupted,
     /// It could not go on.
     Failed(ConsumerError),
+}
+
+impl Ended {
+    /// The end in a word, for logs and metrics.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::HandedOver { .. } => "handed_over",
+            Self::ShardEnd => "shard_end",
+            Self::Lost => "lost",
+            Self::Interrupted => "interrupted",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 /// Why a session could not go on.
@@ -96,6 +111,8 @@ pub struct Consumer {
     pub read: ReadPolicy,
     /// What it counts.
     pub metrics: ShardMetrics,
+    /// Since when nobody has read the shard, if somebody did before.
+    pub since: Option<(Interruption, Instant)>,
     /// Makes the rows of a finished shard's children.
     pub children: Arc<dyn crate::shard_sync::ChildRows>,
     /// Requests.
@@ -222,6 +239,7 @@ impl Consumer {
                 Err(ended) => return *ended,
             };
             commands = session.on(event, shell.clock.now());
+            shell.note_flow(&session);
             shell.account(&mut work, &session);
         }
     }
@@ -237,6 +255,7 @@ struct Shell {
     right: SessionRight,
     clock: Clock,
     metrics: ShardMetrics,
+    since: Option<(Interruption, Instant)>,
     children: Arc<dyn crate::shard_sync::ChildRows>,
     rng: SmallRng,
     read_delays: Delays,
@@ -254,6 +273,7 @@ impl Shell {
             right: consumer.right,
             clock: consumer.clock,
             metrics: consumer.metrics,
+            since: consumer.since,
             children: consumer.children,
             rng: consumer.rng,
             read_delays: RetryPolicy::AWS.delays(),
@@ -427,6 +447,24 @@ impl Shell {
             }
         }
         self.metrics.buffered(weight);
+    }
+
+    /// Says when the first records of the session have gone to the batcher: the shard flows.
+    fn note_flow(&self, session: &ShardSession) {
+        let flow = session.flow();
+        if !self.metrics.flows(flow) {
+            return;
+        }
+        tracing::info!(
+            lease_key = session.shard().as_str(),
+            at_ms = wall_millis().0,
+            sequence_number = flow.first.as_ref().map(SequenceNumber::as_str),
+            redelivered = session.batches_of_earlier_sessions(),
+            "records flow"
+        );
+        if let Some((why, since)) = self.since {
+            self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
+        }
     }
 
     /// Carries the end of a session out.

@@ -51,6 +51,7 @@ async fn consumer(right: &Arc<HeartbeatRight>) -> (Consumer, Arc<MemoryLeaseStor
         },
         read: ReadPolicy { min_interval: second / 5, idle_interval: second, page_bytes: 1 << 16 },
         metrics: Metrics::new().unwrap().shard(&ShardId::new(SHARD)),
+        since: None,
         children: Arc::new(children),
         requests,
         rng,

@@ -1,0 +1,105 @@
+//! `sluicegate-measure`: how long shards stand still when a worker is killed, or when they change hands as planned.
+//! The last line is one JSON object. `make failover` and `make handoff` run it.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
+
+/// Measures failover and handoff with real processes on the embedded backend, under a steady load.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate-measure")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// SIGKILL to the first records of the last of the worker's shards
+    Failover {
+        /// Kills
+        #[arg(long, default_value_t = 50)]
+        kills: usize,
+        #[command(flatten)]
+        fleet: FleetArgs,
+    },
+    /// Last records read by the old owner to the first read by the new one
+    Handoff {
+        /// Moved shards, at least
+        #[arg(long, default_value_t = 200)]
+        moves: usize,
+        #[command(flatten)]
+        fleet: FleetArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FleetArgs {
+    /// Workers
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Shards
+    #[arg(long, default_value_t = 16)]
+    shards: usize,
+    /// The workers' failover_time
+    #[arg(long, default_value = "10s")]
+    failover_time: humantime::Duration,
+    /// Events a second, all shards together
+    #[arg(long, default_value_t = 2_000)]
+    rate: u32,
+    /// Chooses who is disturbed, and when
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl FleetArgs {
+    fn plan(&self, count: usize) -> Plan {
+        Plan {
+            count,
+            workers: self.workers,
+            shards: self.shards,
+            failover_time: self.failover_time.into(),
+            rate: self.rate,
+            seed: self.seed,
+        }
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    match measure(Cli::parse().what).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print(&mut std::io::stderr(), &format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(what: What) -> anyhow::Result<()> {
+    let say = |line: &str| print(&mut std::io::stdout(), line);
+    let show = |gaps: &Distribution, json: serde_json::Value| {
+        say(&gaps.histogram());
+        say(&json.to_string());
+    };
+    match what {
+        What::Failover { kills, fleet } => {
+            let plan = fleet.plan(kills);
+            let report = failover::run(plan, "measure-failover", say).await?;
+            show(&report.gaps, report.json(&plan));
+        }
+        What::Handoff { moves, fleet } => {
+            let plan = fleet.plan(moves);
+            let report = handoff::run(plan, "measure-handoff", say).await?;
+            show(&report.gaps, report.json(&plan));
+        }
+    }
+    Ok(())
+}
+
+/// A closed output is nobody's loss.
+fn print(to: &mut impl Write, line: &str) {
+    drop(writeln!(to, "{line}"));
+}

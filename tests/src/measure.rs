@@ -1,0 +1,15 @@
+//! What failover and handoff cost: real processes under a steady load, measured from their logs.
+//!
+//! Each worker logs one line when the first records of a session go to its batcher and one at the session's end, with
+//! wall times in milliseconds. All processes are on one machine, so the times compare. Nothing is taken from the
+//! workers' own counts but `records`, which must add up to what was published.
+
+pub mod distribution;
+pub mod experiment;
+pub mod failover;
+pub mod handoff;
+pub mod journal;
+pub mod load;
+
+pub use distribution::Distribution;
+pub use experiment::{Comparison, Experiment, Plan};

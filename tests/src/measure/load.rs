@@ -1,0 +1,127 @@
+//! A steady load on every shard: numbered events, so that lost and repeated ones are known by their number.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::backend::STREAM;
+
+/// Publishes events to all shards in turn.
+#[derive(Debug)]
+pub struct Load {
+    client: Client,
+    /// The first hash key of each shard: what aims at it.
+    shards: Vec<String>,
+    /// Events a second, all shards together.
+    rate: u32,
+}
+
+/// Time between two requests.
+const TICK: Duration = Duration::from_millis(50);
+/// Most records of a request (Kinesis API reference, PutRecords).
+const MAX_ENTRIES: u64 = 500;
+
+impl Load {
+    /// A load on the stream of a backend.
+    ///
+    /// # Errors
+    /// The shards cannot be listed.
+    pub async fn new(client: Client, rate: u32) -> anyhow::Result<Self> {
+        let listed = client.list_shards().stream_name(STREAM).send().await?;
+        let first = |shard: &aws_sdk_kinesis::types::Shard| {
+            Some(shard.hash_key_range()?.starting_hash_key().to_owned())
+        };
+        let shards = listed.shards().iter().map(first).collect::<Option<_>>().context("no hash keys")?;
+        Ok(Self { client, shards, rate })
+    }
+
+    /// The aggregate keys of the events.
+    pub fn keys(&self) -> Vec<String> {
+        (0..self.shards.len()).map(key).collect()
+    }
+
+    /// Publishes until stopped; returns how many events, numbered from 0, are in the stream. One that falls behind
+    /// catches up in full requests.
+    ///
+    /// # Errors
+    /// A request failed: how much is in the stream would then be unknown.
+    pub async fn run(&self, stop: &CancellationToken) -> anyhow::Result<u64> {
+        let begun = tokio::time::Instant::now();
+        let mut published: u64 = 0;
+        while !stop.is_cancelled() {
+            let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let due = elapsed * u64::from(self.rate) / 1_000;
+            let upto = due.min(published + MAX_ENTRIES);
+            if upto > published {
+                self.put((published..upto).map(|number| self.entry(number)).collect::<anyhow::Result<_>>()?)
+                    .await?;
+                published = upto;
+            }
+            if due == upto {
+                tokio::time::sleep(TICK).await;
+            }
+        }
+        Ok(published)
+    }
+
+    async fn put(&self, mut entries: Vec<PutRecordsRequestEntry>) -> anyhow::Result<()> {
+        while !entries.is_empty() {
+            let request = self.client.put_records().stream_name(STREAM).set_records(Some(entries.clone()));
+            let answer = request.send().await.context("events were not published")?;
+            let refused =
+                |at: &usize| answer.records().get(*at).is_none_or(|record| record.error_code().is_some());
+            entries = (0..entries.len()).filter(refused).map(|at| entries[at].clone()).collect();
+            if answer.records().is_empty() {
+                bail!("the stream answered for no event");
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, number: u64) -> anyhow::Result<PutRecordsRequestEntry> {
+        let shard = usize::try_from(number % self.shards.len() as u64)?;
+        let entry = PutRecordsRequestEntry::builder()
+            .data(Blob::new(event(number)))
+            .partition_key(key(shard))
+            .explicit_hash_key(&self.shards[shard]);
+        Ok(entry.build()?)
+    }
+}
+
+fn key(shard: usize) -> String {
+    format!("shard-{shard:02}")
+}
+
+/// The event of a number, about 120 bytes.
+pub fn event(number: u64) -> String {
+    let mix = |n: u64| n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    let (a, b, c) = (mix(number), mix(mix(number)), mix(mix(mix(number))));
+    format!(
+        "{{\"number\":{number},\"kind\":\"measured\",\"a\":\"{a:016x}\",\"b\":\"{b:016x}\",\"c\":\"{c:016x}\"}}"
+    )
+}
+
+/// The number of an event, if it is one of these, unchanged.
+pub fn number(data: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(data).ok()?;
+    let digits = text.strip_prefix("{\"number\":")?.split(',').next()?;
+    let number = digits.parse().ok()?;
+    (event(number) == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_known_by_its_number_and_a_changed_one_is_not() {
+        let text = event(1_234_567);
+        assert_eq!(number(text.as_bytes()), Some(1_234_567));
+        assert_eq!(number(text.replace("measured", "measures").as_bytes()), None);
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+    }
+}
