@@ -31,7 +31,7 @@ pub use held::HeldLease;
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
 pub use plan::{LeaseAction, PlanPolicy, plan};
-pub use registry::{FixedStart, InitialPosition, WorkerRegistry};
+pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};
