@@ -1,6 +1,6 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `plan` and `shard_sync` decide and are pure; `store`, `registry` and `nudge` are
+//! `model`, `fleet`, `view`, `plan`, `shard_sync` and `operator` decide and are pure; `store`, `registry` and `nudge` are
 //! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
 
 pub mod clock;
@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod memory;
 pub mod model;
 pub mod nudge;
+pub mod operator;
 pub mod plan;
 pub mod registry;
 pub mod right;

@@ -154,11 +154,11 @@ impl WorkerRegistry for DynamoRegistry {
     }
 
     async fn ask_to_leave(&self, worker: &WorkerId, expires: i64) -> Result<(), WriteError> {
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(owned(request_attributes(&self.fleet, worker, expires))));
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(owned(request_attributes(
+            &self.fleet,
+            worker,
+            expires,
+        ))));
         put.send().await.map(drop).map_err(|error| write_error(error, &self.table))
     }
 
