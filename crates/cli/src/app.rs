@@ -6,15 +6,16 @@ use std::sync::Arc;
 use anyhow::Context;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry, ensure_tables, worker_table_name};
-use sluicegate_lease::{Clock, WorkerRegistry};
+use sluicegate_lease::{Clock, LeaseStore, WorkerRegistry};
 use sluicegate_sink::dynamodb::{DynamoDbItems, dynamodb_sink, ensure_table};
 use sluicegate_sink::{Offload, PackingSinkOptions, Reader, Sink, StdoutSink};
 use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::nudge::HttpNudge;
 use sluicegate_worker::offload::BlockingPool;
 use sluicegate_worker::worker::unique_id;
-use sluicegate_worker::{Config, Metrics, Worker};
+use sluicegate_worker::{Config, Metrics, StreamReader, Worker};
 
 use crate::aws::Aws;
 
@@ -97,6 +98,18 @@ async fn sink(aws: &Aws, args: &WorkerArgs, seed: u64) -> anyhow::Result<Arc<dyn
             Ok(Arc::new(dynamodb_sink(client, &args.table, options, pool, seed)))
         }
     }
+}
+
+/// The lease table and the worker table of an application, which must be there.
+pub(crate) fn tables(aws: &Aws, application: &str) -> (Arc<dyn LeaseStore>, Arc<dyn WorkerRegistry>) {
+    let client = aws.dynamodb();
+    let registry = DynamoRegistry::new(client.clone(), worker_table_name(application), application);
+    (Arc::new(DynamoLeaseStore::new(client, application)), Arc::new(registry))
+}
+
+/// A stream's own time.
+pub(crate) async fn stream_time(aws: &Aws, stream: &str) -> anyhow::Result<ArrivalMillis> {
+    Ok(KinesisStream::new(aws.kinesis(), stream).shards().await?.server_time)
 }
 
 /// A reader of an analytics table.

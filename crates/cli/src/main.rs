@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{produce, read, run};
+use commands::{checkpoint, drain, leases, produce, read, run};
 
 /// Moves bursts of events from Kinesis Data Streams into DynamoDB: compressed, at a controlled rate, none lost,
 /// none twice.
@@ -31,6 +31,7 @@ Start here:
   sluicegate produce --embedded --create-stream 4 --stream orders --key '{/customer}' events.ndjson
   sluicegate run     --embedded --stream orders --application billing
   sluicegate read    --embedded --application billing --key some-customer
+  sluicegate leases list --embedded --application billing
 
 Against AWS leave --embedded out: credentials, region and endpoints come from the usual AWS_* variables.
 Exit codes: 0 done, 64 bad configuration or arguments, 1 anything else.";
@@ -43,6 +44,12 @@ enum Command {
     Produce(produce::Args),
     /// Print the stored events of a key, in order, as newline-delimited JSON
     Read(read::Args),
+    /// See who reads which shard, watch it change, take a lease from its owner
+    Leases(leases::Args),
+    /// See and move the position from which a shard is read
+    Checkpoint(checkpoint::Args),
+    /// Have a worker hand everything over and leave
+    Drain(drain::Args),
     /// Run an embedded Kinesis and DynamoDB on this machine
     #[cfg(feature = "embedded")]
     Local(commands::local::Args),
@@ -65,6 +72,9 @@ fn main() -> ExitCode {
             Command::Run(args) => run::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Read(args) => read::run(args).await,
+            Command::Leases(args) => leases::run(args).await,
+            Command::Checkpoint(args) => checkpoint::run(args).await,
+            Command::Drain(args) => drain::run(args).await,
             #[cfg(feature = "embedded")]
             Command::Local(args) => commands::local::run(args).await,
             #[cfg(feature = "embedded")]

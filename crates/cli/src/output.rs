@@ -9,6 +9,16 @@ pub(crate) fn line(text: &str) {
     println!("{text}");
 }
 
+/// A result line; false if nobody reads standard output any more (`head` closes it early, and that is no error).
+pub(crate) fn line_if_read(text: &str) -> std::io::Result<bool> {
+    use std::io::Write;
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Something a person should know, beside the result.
 pub(crate) fn note(text: &str) {
     eprintln!("{text}");

@@ -33,7 +33,8 @@ pub async fn lease_store(store: Arc<dyn LeaseStore>) -> Result<(), Violation> {
 /// The first promise that is not kept.
 pub async fn worker_registry(registry: Arc<dyn WorkerRegistry>) -> Result<(), Violation> {
     fixes_the_start_once(&*registry).await?;
-    beats_only_on_the_last_heartbeat(&*registry).await
+    beats_only_on_the_last_heartbeat(&*registry).await?;
+    keeps_requests_apart_from_workers(&*registry).await
 }
 
 fn free_row(key: &str) -> Lease {
@@ -172,6 +173,30 @@ async fn beats_only_on_the_last_heartbeat(registry: &dyn WorkerRegistry) -> Resu
         "a current one deletes the row",
     )?;
     check(registry.workers().await.map_err(text)?.is_empty(), "and it is gone")
+}
+
+async fn keeps_requests_apart_from_workers(registry: &dyn WorkerRegistry) -> Result<(), Violation> {
+    let row = WorkerRow { heartbeat: 1, expires: 1_800_000_000, ..WorkerRow::new(WorkerId::new("leaves")) };
+    let (worker, stranger) = (row.worker_id.clone(), WorkerId::new("gone#already"));
+    registry.heartbeat(None, &row).await.map_err(text)?;
+    for _ in 0..2 {
+        registry.ask_to_leave(&worker, 1_800_000_000).await.map_err(text)?;
+        registry.ask_to_leave(&stranger, 1_800_000_001).await.map_err(text)?;
+    }
+    let fleet = registry.fleet().await.map_err(text)?;
+    check(fleet.workers == vec![row.clone()], "one read tells the workers, and requests are none")?;
+    check(fleet.asked_to_leave == [stranger.clone(), worker.clone()].into(), "and who is asked to leave")?;
+    check(registry.workers().await.map_err(text)? == vec![row.clone()], "a request is no worker")?;
+    check(
+        matches!(registry.retire(&row).await.map_err(text)?, Written::Applied(())),
+        "a request does not touch the worker's own row",
+    )?;
+    for _ in 0..2 {
+        registry.withdraw_request(&worker).await.map_err(text)?;
+        registry.withdraw_request(&stranger).await.map_err(text)?;
+    }
+    let fleet = registry.fleet().await.map_err(text)?;
+    check(fleet.asked_to_leave.is_empty() && fleet.workers.is_empty(), "a withdrawn request is gone")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
 use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
-use crate::registry::WorkerRegistry;
+use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::shard_sync::has_begun;
 use crate::store::{LeaseStore, ReadError, Written};
@@ -187,8 +187,9 @@ fn handed_over_to(me: &WorkerId, key: &LeaseKey, before: Option<&FleetView>) -> 
 const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
 
 impl Coordinator {
-    /// Looks, plans and acts until `drain` is cancelled; then has every session handed over and returns when all
-    /// have ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
+    /// Looks, plans and acts until `drain` is cancelled, by its owner or because an operator's request asks this
+    /// worker to leave (then it is cancelled here); then has every session handed over and returns when all have
+    /// ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
     ///
     /// # Errors
     /// The tables refuse for good.
@@ -202,7 +203,7 @@ impl Coordinator {
             (self.on_turn)();
             if self.clock.now() >= next_round {
                 let mut rest = round_every;
-                match self.round(&mut observer, last_round).await {
+                match self.round(&mut observer, last_round, &drain).await {
                     Ok(view) => {
                         if leaves_free(&view, &self.config.policy) {
                             rest = look_every;
@@ -222,7 +223,7 @@ impl Coordinator {
                 next_round = next_round.min(last_round + NUDGED_ROUNDS_APART).max(self.clock.now());
                 continue;
             }
-            if self.clock.now() < next_round && self.look(&mut observer).await {
+            if self.clock.now() < next_round && self.look(&mut observer, &drain).await {
                 next_round = self.clock.now();
             }
         }
@@ -239,10 +240,11 @@ impl Coordinator {
     }
 
     /// Looks at the worker rows; returns whether anything calls for a round.
-    async fn look(&self, observer: &mut Observer) -> bool {
-        match self.registry.workers().await {
+    async fn look(&self, observer: &mut Observer, drain: &CancellationToken) -> bool {
+        match self.registry.fleet().await {
             Ok(rows) => {
-                let changes = observer.see_workers(rows, self.clock.now());
+                self.heed_request(&rows, drain);
+                let changes = observer.see_workers(rows.workers, self.clock.now());
                 for (worker_id, before, after) in &changes {
                     tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
                 }
@@ -261,17 +263,19 @@ impl Coordinator {
         &self,
         observer: &mut Observer,
         last_round: Instant,
+        drain: &CancellationToken,
     ) -> Result<Arc<FleetView>, CoordinatorError> {
         let leases = self.store.leases().await?;
-        let workers = self.registry.workers().await?;
+        let rows = self.registry.fleet().await?;
+        self.heed_request(&rows, drain);
         let now = self.clock.now();
-        observer.see_workers(workers, now);
+        observer.see_workers(rows.workers, now);
         let view = Arc::new(observer.see_leases(leases, now));
         for lease_key in observer.newly_foreign() {
             tracing::warn!(%lease_key, "the row holds a pending checkpoint state of another application; it is not read, and gives way to the first announce");
         }
         let before = self.view.send_replace(Some(Arc::clone(&view)));
-        if self.right.holds_now() {
+        if self.right.holds_now() && !drain.is_cancelled() {
             self.adopt(&view, before.as_deref(), last_round).await?;
             for action in plan(&view, &self.config.policy) {
                 self.act(action, &view, observer).await?;
@@ -280,6 +284,29 @@ impl Coordinator {
         let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
         self.status.update(|row| row.leases = held);
         Ok(view)
+    }
+
+    /// Stops this worker as its owner would, if an operator asked it to leave.
+    fn heed_request(&self, rows: &FleetRows, drain: &CancellationToken) {
+        if rows.asked_to_leave.contains(&self.config.me) && !drain.is_cancelled() {
+            tracing::info!("an operator asked this worker to hand over and leave");
+            drain.cancel();
+        }
+    }
+
+    /// Removes the request that made this worker leave, if one did. It would expire anyway.
+    async fn forget_request(&self) {
+        let me = &self.config.me;
+        let forgotten = match self.registry.fleet().await {
+            Ok(rows) if rows.asked_to_leave.contains(me) => {
+                self.registry.withdraw_request(me).await.map_err(|error| error.to_string())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = forgotten {
+            tracing::debug!(error, "a request to leave was not removed; it expires");
+        }
     }
 
     /// Begins a session for each row that is ours without one, and abandons sessions whose row is somebody else's.
@@ -332,6 +359,8 @@ impl Coordinator {
         observer: &Observer,
     ) -> Result<(), CoordinatorError> {
         match action {
+            // The session before the one that would begin is still being abandoned; its end brings the next round.
+            LeaseAction::Take { key, .. } if self.sessions.contains(&key) => {}
             LeaseAction::Take { key, why } => {
                 let Some(lease) = view.leases.get(&key) else { return Ok(()) };
                 let right = self.right.session();
@@ -404,7 +433,9 @@ impl Coordinator {
             self.hand_over(key, to, &view).await?;
         }
         self.sessions.all_ended().await;
-        self.release_the_rest(&targets).await
+        self.release_the_rest(&targets).await?;
+        self.forget_request().await;
+        Ok(())
     }
 
     /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,

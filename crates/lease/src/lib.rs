@@ -1,6 +1,6 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `plan` and `shard_sync` decide and are pure; `store`, `registry` and `nudge` are
+//! `model`, `fleet`, `view`, `plan`, `shard_sync` and `operator` decide and are pure; `store`, `registry` and `nudge` are
 //! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
 
 pub mod clock;
@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod memory;
 pub mod model;
 pub mod nudge;
+pub mod operator;
 pub mod plan;
 pub mod registry;
 pub mod right;
@@ -33,7 +34,7 @@ pub use held::HeldLease;
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
 pub use plan::{LeaseAction, PlanPolicy, plan};
-pub use registry::{FixedStart, InitialPosition, WorkerRegistry};
+pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};

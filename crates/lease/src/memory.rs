@@ -2,7 +2,7 @@
 //!
 //! Every applied write is checked against the laws L3 and C1, so a test that uses it cannot miss a violation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::fleet::WorkerRow;
 use crate::invariants;
 use crate::model::{Lease, LeaseKey, WorkerId};
-use crate::registry::{FixedStart, WorkerRegistry};
+use crate::registry::{FixedStart, FleetRows, WorkerRegistry};
 use crate::store::{LeaseStore, ReadError, WriteError, Written};
 
 /// What happens to the next write.
@@ -131,6 +131,7 @@ impl LeaseStore for MemoryLeaseStore {
 pub struct MemoryRegistry {
     rows: Mutex<BTreeMap<WorkerId, WorkerRow>>,
     start: Mutex<Option<FixedStart>>,
+    asked_to_leave: Mutex<BTreeSet<WorkerId>>,
     faults: Faults,
 }
 
@@ -147,8 +148,13 @@ impl WorkerRegistry for MemoryRegistry {
         Ok(*locked(&self.start).get_or_insert(start))
     }
 
+    async fn fleet(&self) -> Result<FleetRows, ReadError> {
+        let workers = locked(&self.rows).values().cloned().collect();
+        Ok(FleetRows { workers, asked_to_leave: locked(&self.asked_to_leave).clone() })
+    }
+
     async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
-        Ok(locked(&self.rows).values().cloned().collect())
+        Ok(self.fleet().await?.workers)
     }
 
     async fn heartbeat(
@@ -177,5 +183,21 @@ impl WorkerRegistry for MemoryRegistry {
             rows.remove(&row.worker_id);
             Written::Applied(())
         })
+    }
+
+    async fn ask_to_leave(&self, worker: &WorkerId, _expires: i64) -> Result<(), WriteError> {
+        let ask = || {
+            locked(&self.asked_to_leave).insert(worker.clone());
+            Written::Applied(())
+        };
+        self.faults.apply(ask).map(drop)
+    }
+
+    async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError> {
+        let withdraw = || {
+            locked(&self.asked_to_leave).remove(worker);
+            Written::Applied(())
+        };
+        self.faults.apply(withdraw).map(drop)
     }
 }

@@ -1,11 +1,13 @@
 //! The WorkerRegistry port: the worker table, signs of life and the fixed start.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::{ArrivalMillis, Position};
 
 use crate::fleet::WorkerRow;
+use crate::model::WorkerId;
 use crate::store::{ReadError, WriteError, Written};
 
 /// Where an application starts, as an operator says it.
@@ -68,6 +70,15 @@ impl fmt::Display for FixedStart {
     }
 }
 
+/// What one read of the worker table tells.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FleetRows {
+    /// One row per process.
+    pub workers: Vec<WorkerRow>,
+    /// Workers that an operator asked to hand everything over and leave. The worker may be gone already.
+    pub asked_to_leave: BTreeSet<WorkerId>,
+}
+
 /// The worker table of one fleet.
 #[async_trait]
 pub trait WorkerRegistry: Send + Sync + 'static {
@@ -79,7 +90,13 @@ pub trait WorkerRegistry: Send + Sync + 'static {
     /// See [`WriteError`].
     async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError>;
 
-    /// All worker rows, strongly consistent.
+    /// All worker rows and all requests to leave, from one strongly consistent read.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    async fn fleet(&self) -> Result<FleetRows, ReadError>;
+
+    /// The worker rows of [`WorkerRegistry::fleet`]: rows that are no workers (`~start`, requests) are not among them.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -102,4 +119,21 @@ pub trait WorkerRegistry: Send + Sync + 'static {
     /// # Errors
     /// See [`WriteError`].
     async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError>;
+
+    /// Asks a worker to hand everything over and leave, in a row of its own: nobody but a worker writes its row.
+    /// `expires` is in epoch seconds; the row of a worker that never answers vanishes some time after it.
+    ///
+    /// *Repeating it*: safe; the later expiry counts.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn ask_to_leave(&self, worker: &WorkerId, expires: i64) -> Result<(), WriteError>;
+
+    /// Removes such a request, if there is one: the worker has left, or will not.
+    ///
+    /// *Repeating it*: safe.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError>;
 }

@@ -83,7 +83,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_counted_from_sending_and_a_lapse_ends_sessions() {
         let clock = Clock::new();
-        let right = Arc::new(HeartbeatRight::new(clock, Duration::from_secs(9)));
+        let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(9)));
         assert!(!right.holds_now(), "no heartbeat, no right");
         let sent_at = clock.now();
         clock.sleep(Duration::from_secs(2)).await;
@@ -101,7 +101,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_confirmation_never_shortens_it() {
         let clock = Clock::new();
-        let right = HeartbeatRight::new(clock, Duration::from_secs(9));
+        let right = HeartbeatRight::new(clock.clone(), Duration::from_secs(9));
         let early = clock.now();
         clock.sleep(Duration::from_secs(1)).await;
         right.confirm(clock.now());

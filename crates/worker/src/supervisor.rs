@@ -114,6 +114,8 @@ impl Supervisor {
     /// # Errors
     /// See [`Worker::run`].
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
+        // The coordinator cancels it when an operator asks this worker to leave; the caller's may be shared.
+        let stop = stop.child_token();
         let (listed, listed_receiver) = watch::channel(Arc::new(BTreeSet::new()));
         let shard_sync = tokio::select! { biased;
             () = stop.cancelled() => return Ok(()),
@@ -398,15 +400,9 @@ impl Supervisor {
                 }
                 "handed_over"
             }
-            Ended::ShardEnd => {
-                self.nudged.notify_one();
-                "shard_end"
-            }
+            Ended::ShardEnd => "shard_end",
             Ended::Lost => "lost",
-            Ended::Interrupted => {
-                self.nudged.notify_one();
-                "interrupted"
-            }
+            Ended::Interrupted => "interrupted",
             Ended::Failed(error) => {
                 tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
                 self.worker.metrics.session_ended("failed");
@@ -420,6 +416,10 @@ impl Supervisor {
         };
         self.worker.metrics.session_ended(outcome);
         self.sessions.end(&key);
+        if outcome != "handed_over" {
+            // Children may begin; an interrupted or lost lease may be ours or free (an operator released it).
+            self.nudged.notify_one();
+        }
         Ok(())
     }
 

@@ -84,7 +84,7 @@ fn work(next: &AtomicU64, end: u64, sum: &Mutex<Sum>) {
         }
         let outcome = run(seed);
         let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-        sum.add(outcome);
+        sum.add(&outcome);
         if seed % 1_000 == 999 {
             eprintln!("{} seeds, {} failures", seed + 1, sum.failed.len());
         }
@@ -92,7 +92,7 @@ fn work(next: &AtomicU64, end: u64, sum: &Mutex<Sum>) {
 }
 
 impl Sum {
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: &Outcome) {
         self.virtual_time += outcome.took;
         for (kind, count) in &outcome.faults {
             *self.faults.entry(kind).or_default() += count;

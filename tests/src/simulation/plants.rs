@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::{Batch, LeaseState, Position, Right, SequenceNumber, ShardId, SubSequenceNumber};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, Lease, LeaseKey, LeaseStore, Pending, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, Pending, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use sluicegate_worker::{ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
@@ -270,8 +270,20 @@ impl WorkerRegistry for InLoop {
         self.inner.fix_start(start).await
     }
 
+    async fn fleet(&self) -> Result<FleetRows, ReadError> {
+        self.inner.fleet().await
+    }
+
     async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
         self.inner.workers().await
+    }
+
+    async fn ask_to_leave(&self, worker: &WorkerId, expires: i64) -> Result<(), WriteError> {
+        self.inner.ask_to_leave(worker, expires).await
+    }
+
+    async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError> {
+        self.inner.withdraw_request(worker).await
     }
 
     async fn heartbeat(

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use rand::Rng;
 use sluicegate_checkpoint::{Record, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
-use sluicegate_lease::{FixedStart, Lease, LeaseKey, LeaseStore, Shard, WorkerRegistry, WorkerRow, Written};
+use sluicegate_lease::{
+    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, Shard, WorkerId, WorkerRegistry, WorkerRow, Written,
+};
 use sluicegate_sink::item::Item;
 use sluicegate_sink::store::Written as ItemsWritten;
 use sluicegate_sink::{ItemWriter, StoreError};
@@ -89,13 +91,34 @@ impl WorkerRegistry for Ports {
         fixed.await.map_err(unwritten)
     }
 
-    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
+    async fn fleet(&self) -> Result<FleetRows, ReadError> {
         let me = self.0.worker.clone();
         let rows = self.0.read(Service::Workers, |world, now| {
             world.referee.looked(&me, now);
-            world.workers.values().cloned().collect()
+            let workers = world.workers.values().cloned().collect();
+            FleetRows { workers, asked_to_leave: world.asked_to_leave.clone() }
         });
         rows.await.map_err(unread)
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
+        Ok(self.fleet().await?.workers)
+    }
+
+    async fn ask_to_leave(&self, worker: &WorkerId, _expires: i64) -> Result<(), WriteError> {
+        let worker = worker.clone();
+        let asked = self.0.write(Service::Workers, move |world, _| {
+            world.asked_to_leave.insert(worker);
+        });
+        asked.await.map_err(unwritten)
+    }
+
+    async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError> {
+        let worker = worker.clone();
+        let withdrawn = self.0.write(Service::Workers, move |world, _| {
+            world.asked_to_leave.remove(&worker);
+        });
+        withdrawn.await.map_err(unwritten)
     }
 
     async fn heartbeat(

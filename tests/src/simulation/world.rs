@@ -1,7 +1,7 @@
 //! The world of a simulation: the stream, both tables, the items, the referee and the history, behind one lock that
 //! is never held over an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Inner {
     pub rows: BTreeMap<LeaseKey, Lease>,
     /// The worker table.
     pub workers: BTreeMap<WorkerId, WorkerRow>,
+    /// Workers that an operator asked to leave.
+    pub asked_to_leave: BTreeSet<WorkerId>,
     /// Where the application starts, once it is fixed.
     pub start: Option<FixedStart>,
     /// The analytics table.
@@ -65,6 +67,7 @@ impl World {
             stream: SimStream::new(script.shards),
             rows: BTreeMap::new(),
             workers: BTreeMap::new(),
+            asked_to_leave: BTreeSet::new(),
             start: None,
             items: BTreeMap::new(),
             spread: 1,

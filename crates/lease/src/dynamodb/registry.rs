@@ -1,4 +1,5 @@
-//! The worker table in DynamoDB: hash `fleet`, range `workerId`; the row `~start` holds the fixed start.
+//! The worker table in DynamoDB: hash `fleet`, range `workerId`; the row `~start` holds the fixed start, a row
+//! `~drain#<worker id>` asks that worker to leave.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
@@ -8,11 +9,12 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValu
 
 use super::error::{read_error, write_error};
 use super::rows::{
-    Attributes, FLEET, HEARTBEAT, Item, START_ROW, WORKER_ID, number, start_attributes, start_from,
-    worker_attributes, worker_from,
+    Attributes, FLEET, FleetRow, HEARTBEAT, Item, WORKER_ID, fleet_row_from, number, request_attributes,
+    request_key, start_attributes, start_from, worker_attributes, worker_from,
 };
 use crate::fleet::WorkerRow;
-use crate::registry::{FixedStart, WorkerRegistry};
+use crate::model::WorkerId;
+use crate::registry::{FixedStart, FleetRows, WorkerRegistry};
 use crate::store::{ReadError, WriteError, Written};
 
 /// The worker rows of one fleet.
@@ -61,8 +63,8 @@ impl WorkerRegistry for DynamoRegistry {
         }
     }
 
-    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
-        let mut rows = Vec::new();
+    async fn fleet(&self) -> Result<FleetRows, ReadError> {
+        let mut rows = FleetRows::default();
         let mut from = None;
         loop {
             let page = self
@@ -78,10 +80,12 @@ impl WorkerRegistry for DynamoRegistry {
                 .await
                 .map_err(|error| read_error(error, &self.table))?;
             for item in page.items() {
-                let is_start = matches!(item.get(WORKER_ID), Some(AttributeValue::S(id)) if id == START_ROW);
-                match worker_from(item) {
-                    _ if is_start => {}
-                    Ok(row) => rows.push(row),
+                match fleet_row_from(item) {
+                    Ok(FleetRow::Worker(row)) => rows.workers.push(row),
+                    Ok(FleetRow::RequestToLeave(worker)) => {
+                        rows.asked_to_leave.insert(worker);
+                    }
+                    Ok(FleetRow::Other) => {}
                     Err(error) => tracing::error!(table = self.table, %error, "a worker row is passed over"),
                 }
             }
@@ -90,6 +94,10 @@ impl WorkerRegistry for DynamoRegistry {
                 return Ok(rows);
             }
         }
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
+        Ok(self.fleet().await?.workers)
     }
 
     async fn heartbeat(
@@ -143,5 +151,24 @@ impl WorkerRegistry for DynamoRegistry {
                 _ => Err(write_error(error, &self.table)),
             },
         }
+    }
+
+    async fn ask_to_leave(&self, worker: &WorkerId, expires: i64) -> Result<(), WriteError> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(owned(request_attributes(
+            &self.fleet,
+            worker,
+            expires,
+        ))));
+        put.send().await.map(drop).map_err(|error| write_error(error, &self.table))
+    }
+
+    async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError> {
+        let delete = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(FLEET, AttributeValue::S(self.fleet.clone()))
+            .key(WORKER_ID, request_key(worker));
+        delete.send().await.map(drop).map_err(|error| write_error(error, &self.table))
     }
 }

@@ -137,8 +137,12 @@ fn hash_range(item: &Item, key: &str) -> Result<Option<HashKeyRange>, ReadError>
 pub(super) const FLEET: &str = "fleet";
 pub(super) const WORKER_ID: &str = "workerId";
 pub(super) const HEARTBEAT: &str = "heartbeat";
-/// Range key of the row that holds the fixed start; no worker id begins with `~`.
+/// What the range keys of rows that are no workers begin with; no worker id does.
+pub(super) const NO_WORKER: char = '~';
+/// Range key of the row that holds the fixed start.
 pub(super) const START_ROW: &str = "~start";
+/// What the range key of a request to leave begins with; the worker's id follows.
+const REQUEST_TO_LEAVE: &str = "~drain#";
 const ADDRESS: &str = "address";
 const STATE: &str = "state";
 const VERSION: &str = "version";
@@ -209,6 +213,41 @@ pub(super) fn worker_from(item: &Item) -> Result<WorkerRow, ReadError> {
         expires: i64::try_from(count(EXPIRES)?).unwrap_or(i64::MAX),
         worker_id: WorkerId::new(id),
     })
+}
+
+/// The range key of the request that a worker leave.
+pub(super) fn request_key(worker: &WorkerId) -> AttributeValue {
+    text(&format!("{REQUEST_TO_LEAVE}{worker}"))
+}
+
+/// The attributes of the request that a worker leave.
+pub(super) fn request_attributes(fleet: &str, worker: &WorkerId, expires: i64) -> Attributes {
+    let mut item = Attributes::new();
+    item.insert(FLEET, text(fleet));
+    item.insert(WORKER_ID, request_key(worker));
+    item.insert(EXPIRES, AttributeValue::N(expires.to_string()));
+    item
+}
+
+/// What a row of the worker table is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum FleetRow {
+    /// One process.
+    Worker(WorkerRow),
+    /// The request that this worker leave.
+    RequestToLeave(WorkerId),
+    /// The fixed start, or something that a newer build keeps here.
+    Other,
+}
+
+/// Tells the rows of the worker table apart by their range keys.
+pub(super) fn fleet_row_from(item: &Item) -> Result<FleetRow, ReadError> {
+    let id = string(item, WORKER_ID, "?")?.unwrap_or_default();
+    match id.strip_prefix(REQUEST_TO_LEAVE) {
+        Some(worker) => Ok(FleetRow::RequestToLeave(WorkerId::new(worker))),
+        None if id.starts_with(NO_WORKER) => Ok(FleetRow::Other),
+        None => worker_from(item).map(FleetRow::Worker),
+    }
 }
 
 /// The attributes of the fixed start.
@@ -353,6 +392,17 @@ mod tests {
             lease_attributes(&lease).unwrap()[PENDING_STATE],
             AttributeValue::B(Blob::new(b"theirs".to_vec()))
         );
+    }
+
+    #[test]
+    fn rows_that_are_no_workers_are_told_apart() {
+        let of = |attributes| fleet_row_from(&item(attributes)).unwrap();
+        let (row, worker) = (WorkerRow::new(WorkerId::new("w#1")), WorkerId::new("w#1"));
+        assert_eq!(of(request_attributes("app", &worker, 9)), FleetRow::RequestToLeave(worker));
+        assert_eq!(of(start_attributes("app", FixedStart::TrimHorizon)), FleetRow::Other);
+        let newer = [(WORKER_ID, text("~something-else"))].into();
+        assert_eq!(of(newer), FleetRow::Other);
+        assert_eq!(of(worker_attributes("app", &row)), FleetRow::Worker(row));
     }
 
     #[test]
