@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate
+.PHONY: verify fix shape deny demo simulate failover handoff
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -31,3 +31,13 @@ demo:
 SEEDS ?= 1000
 simulate:
 	cargo run --release --locked -p sluicegate-tests --bin simulate -- $(if $(SIM_SEED),--seed $(SIM_SEED),$(SEEDS))
+
+# How long shards stand still, with real processes: make failover KILLS=50, make handoff MOVES=200.
+KILLS ?= 50
+MOVES ?= 200
+failover handoff: measuring
+	target/release/sluicegate-measure $@ $(if $(filter failover,$@),--kills $(KILLS),--moves $(MOVES))
+
+.PHONY: measuring
+measuring:
+	cargo build --release --locked -p sluicegate-cli -p sluicegate-tests --bins
