@@ -12,6 +12,8 @@ pub struct ByteBudget {
     total: usize,
     used: AtomicUsize,
     freed: Notify,
+    /// How many wait for room: whoever comes now comes after them.
+    waiting: AtomicUsize,
     /// Held by the one session that may exceed the budget.
     overdraw: Arc<Semaphore>,
 }
@@ -23,6 +25,7 @@ impl ByteBudget {
             total,
             used: AtomicUsize::new(0),
             freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             overdraw: Arc::new(Semaphore::new(1)),
         })
     }
@@ -35,6 +38,22 @@ impl ByteBudget {
     /// An account that holds nothing yet.
     pub fn account(self: &Arc<Self>) -> Account {
         Account { budget: Arc::clone(self), held: 0 }
+    }
+}
+
+/// One that waits for room, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -56,17 +75,23 @@ impl Account {
     /// *Cancelling it* is safe: nothing is held then.
     pub async fn grow(&mut self, bytes: usize) {
         let budget = Arc::clone(&self.budget);
+        let _waiting = Waiting::new(&budget.waiting);
         loop {
             let freed = budget.freed.notified();
-            if self.try_grow(bytes) {
+            if self.take(bytes) {
                 return;
             }
             freed.await;
         }
     }
 
-    /// Holds `bytes` more if they fit now.
+    /// Holds `bytes` more if they fit now and nobody waits for room. A shard that frees its page and reads on at once
+    /// would otherwise starve the ones that wait, for ever.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
+        self.budget.waiting.load(Ordering::Acquire) == 0 && self.take(bytes)
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
         let grown = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             (used == 0 || used + bytes <= self.budget.total).then_some(used + bytes)
         });
@@ -149,5 +174,22 @@ mod tests {
         account.grow(50).await;
         account.settle(60);
         assert_eq!(budget.used(), 60);
+    }
+
+    #[tokio::test]
+    async fn who_reads_on_at_once_comes_after_who_waits() {
+        let budget = ByteBudget::new(100);
+        let (mut a, mut b) = (budget.account(), budget.account());
+        assert!(a.try_grow(100));
+        let mut waiting = growing(&mut b);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        a.settle(0);
+        assert!(!a.try_grow(100), "the other one came first");
+        waiting.await;
+        assert_eq!(budget.used(), 100);
+    }
+
+    fn growing(account: &mut Account) -> futures::future::BoxFuture<'_, ()> {
+        Box::pin(account.grow(100))
     }
 }

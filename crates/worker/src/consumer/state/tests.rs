@@ -19,7 +19,7 @@ fn record(n: u64) -> Record {
 fn user_records(n: u64) -> impl Iterator<Item = Record> {
     (0..=n % 3).map(move |sub| Record {
         sub_sequence_number: SubSequenceNumber(sub),
-        hash_key: (n % 3 > 0).then_some(sub.into()),
+        hash_key: (!n.is_multiple_of(3)).then_some(sub.into()),
         ..record(n)
     })
 }
