@@ -13,6 +13,8 @@ mod example;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod packing_versions;
 #[cfg(test)]
 mod produce;

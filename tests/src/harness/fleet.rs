@@ -254,6 +254,30 @@ impl<'b> Fleet<'b> {
         Ok(self.workers.iter().position(|worker| pid.is_some() && worker.child.id() == pid))
     }
 
+    /// Index of a worker that has ended by itself, if one has.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn ended(&mut self) -> anyhow::Result<Option<usize>> {
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.child.try_wait()?.is_some() {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until a worker has ended by itself and checks that it exited with 0. It is left out from then on.
+    ///
+    /// # Errors
+    /// It has not.
+    pub async fn left(&mut self, index: usize) -> anyhow::Result<()> {
+        let mut worker = self.workers.remove(index);
+        let status = worker.ended().await?;
+        ensure!(status.success(), "a worker failed ({status}): {}", worker.log()?);
+        Ok(())
+    }
+
     /// Ends every worker with SIGTERM and checks that each drains and exits with 0.
     ///
     /// # Errors
