@@ -11,6 +11,8 @@ mod end_to_end;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod kcl;
+#[cfg(test)]
 mod local;
 #[cfg(test)]
 mod operator;

@@ -9,7 +9,8 @@ use thiserror::Error;
 use crate::key_template::KeyTemplate;
 
 /// The version of decoding, filtering, grouping and keys that this build writes and reads. No amendment changes
-/// it; who lacks a recorded one is not eligible for the lease.
+/// it; who lacks a recorded one is not eligible for the lease. Version 1 takes aggregated records apart and leaves out
+/// user records outside the recorded hash key range.
 pub const DECODING_VERSION: u32 = 1;
 
 /// Which aggregate key an event belongs to.

@@ -53,9 +53,9 @@ impl Record {
             + Self::OVERHEAD_BYTES
     }
 
-    /// Allocator and struct overhead counted per record by [`Record::weight_bytes`]: the struct itself (about
-    /// 150 bytes) and three small heap blocks.
-    const OVERHEAD_BYTES: usize = 208;
+    /// Allocator and struct overhead counted per record by [`Record::weight_bytes`]: the struct itself (128
+    /// bytes) and three small heap blocks.
+    const OVERHEAD_BYTES: usize = 176;
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, BatchId, Cut, Exclusion, PackingParameters, Record, Right, SequenceNumber, ShardId,
-    SubSequenceNumber,
+    ArrivalMillis, Batch, BatchId, Cut, Exclusion, HashKeyRange, PackingParameters, Record, Right,
+    SequenceNumber, ShardId, SubSequenceNumber,
 };
 
 use crate::reader::Event;
@@ -40,6 +40,7 @@ pub async fn run_all(subject: &dyn Subject) {
     an_exclusion_under_a_new_revision_takes_the_event_out(subject).await;
     a_late_delivery_of_an_old_revision_changes_nothing(subject).await;
     a_group_that_exclusions_leave_empty_yields_nothing(subject).await;
+    user_records_of_another_shard_are_left_out(subject).await;
     another_packing_version_takes_over(subject).await;
     a_packing_version_that_is_not_made_is_refused(subject).await;
     nothing_is_written_without_the_right(subject).await;
@@ -135,6 +136,28 @@ pub async fn a_group_that_exclusions_leave_empty_yields_nothing(subject: &dyn Su
     deliver(subject, &emptied).await;
     deliver(subject, &batch).await;
     case.expect(subject, &[]).await;
+}
+
+/// User records whose hash key lies outside the recorded range are not stored, and are counted; the others of their
+/// Kinesis record and plain records are.
+///
+/// # Panics
+/// When the subject breaks the contract.
+pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
+    let mut case = Case::new("filter");
+    case.add("ours").add("theirs").add("plain");
+    (case.records[0].hash_key, case.records[1].hash_key) = (Some(9), Some(10));
+    case.records[1].sequence_number = case.records[0].sequence_number.clone();
+    case.records[1].sub_sequence_number = SubSequenceNumber(1);
+    let mut batch = Arc::unwrap_or_clone(case.batch());
+    let range = HashKeyRange { start: 0, end: 9 };
+    batch.cut.parameters =
+        Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
+    let delivered = subject.sink(&[1]).deliver(Arc::new(batch), always()).await;
+    assert!(delivered.is_ok(), "not delivered: {delivered:?}");
+    let counts = delivered.map(|delivered| (delivered.events, delivered.filtered)).unwrap_or_default();
+    assert_eq!(counts, (2, 1));
+    case.expect(subject, &[case.records[0].clone(), case.records[2].clone()]).await;
 }
 
 /// A worker with another packing version amends the cut and delivers; its events replace the other's. A sink

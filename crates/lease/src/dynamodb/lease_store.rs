@@ -198,7 +198,7 @@ impl LeaseStore for DynamoLeaseStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::WorkerId;
+    use crate::model::{Pending, WorkerId};
     use sluicegate_checkpoint::{LeaseState, Position, ShardId};
 
     #[test]
@@ -221,5 +221,21 @@ mod tests {
         );
         assert_eq!(change.condition, "#counter = :counter AND attribute_not_exists(#owner)");
         assert!(change.update.ends_with("REMOVE #a3, #a4"), "{}", change.update);
+    }
+
+    #[test]
+    fn a_take_leaves_what_kcl_has_pending_and_the_first_state_of_ours_takes_its_place() {
+        let pending = Pending::Foreign { bytes: bytes::Bytes::from_static(b"theirs") };
+        let row = Lease::unowned(ShardId::new("s"), Position::TrimHorizon, LeaseState::starting(None));
+        let row = Lease { pending, ..row };
+        let update = |next: &Lease| {
+            let change =
+                change(&row, next, &lease_attributes(&row).unwrap(), &lease_attributes(next).unwrap());
+            let of_pending = |(_, name): &(String, String)| name.starts_with("pending");
+            (change.names.iter().filter(|name| of_pending(name)).count(), change.update.contains("REMOVE"))
+        };
+        assert_eq!(update(&row.taken_by(&WorkerId::new("me"))), (0, false));
+        let announced = row.progressed(row.checkpoint.clone(), LeaseState::starting(None));
+        assert_eq!(update(&announced), (3, true));
     }
 }

@@ -352,27 +352,94 @@ mod tests {
         assert_eq!(lease_from(&item(lease_attributes(&lease).unwrap())).unwrap(), lease);
     }
 
+    /// The attributes that KCL 2.x writes to every lease row.
+    fn kcl_2_row(checkpoint: &str, sub: u64) -> Item {
+        [
+            ("leaseKey", text("shardId-000000000000")),
+            ("leaseOwner", text("kcl-worker")),
+            ("leaseCounter", number(41)),
+            ("ownerSwitchesSinceCheckpoint", number(3)),
+            ("checkpoint", text(checkpoint)),
+            ("checkpointSubSequenceNumber", number(sub)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    fn strings(values: &[&str]) -> AttributeValue {
+        AttributeValue::Ss(values.iter().map(ToString::to_string).collect())
+    }
+
     #[test]
-    fn a_row_that_kcl_wrote_is_read() {
-        let mut row = Item::new();
-        row.insert("leaseKey".into(), text("shardId-000000000000"));
-        row.insert("leaseOwner".into(), text("kcl-worker"));
-        row.insert("leaseCounter".into(), number(41));
-        row.insert("checkpoint".into(), text("LATEST"));
-        row.insert("checkpointSubSequenceNumber".into(), number(0));
-        row.insert("ownerSwitchesSinceCheckpoint".into(), number(0));
-        row.insert("pendingCheckpointState".into(), number(0));
-        row.insert("throughputKBps".into(), AttributeValue::N("12.5".into()));
+    fn a_row_of_kcl_2_is_read_at_its_position() {
+        let number =
+            SequenceNumber::parse("49590338271490256608559692538361571095921575989136588898").unwrap();
+        for (column, sub, position) in [
+            ("LATEST", 0, Position::Latest),
+            ("TRIM_HORIZON", 0, Position::TrimHorizon),
+            ("AT_TIMESTAMP", 0, Position::AtTimestamp),
+            ("SHARD_END", 0, Position::ShardEnd),
+            (number.as_str(), 0, Position::At(number.clone(), SubSequenceNumber(0))),
+            (number.as_str(), 7, Position::At(number.clone(), SubSequenceNumber(7))),
+        ] {
+            let row = kcl_2_row(column, sub);
+            let lease = lease_from(&row).unwrap();
+            assert_eq!((&lease.checkpoint, &lease.pending), (&position, &Pending::None));
+            assert_eq!(lease.owner, Some(WorkerId::new("kcl-worker")));
+            assert_eq!((lease.counter, lease.owner_switches), (LeaseCounter(41), 3));
+            assert_eq!(
+                item(lease_attributes(&lease).unwrap()),
+                row,
+                "what is not changed is as KCL wrote it"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_of_kcl_3_is_read_with_all_its_attributes() {
+        let mut row = kcl_2_row("495901", 2);
+        row.extend(
+            [
+                ("entityType", text("LEASE")),
+                ("checkpointOwner", text("kcl-old")),
+                ("pendingCheckpoint", text("495907")),
+                ("pendingCheckpointSubSequenceNumber", number(1)),
+                ("pendingCheckpointState", AttributeValue::B(Blob::new(b"theirs".to_vec()))),
+                ("parentShardId", strings(&["shardId-000000000008", "shardId-000000000009"])),
+                ("childShardIds", strings(&["shardId-000000000012"])),
+                ("startingHashKey", text("0")),
+                ("endingHashKey", text("340282366920938463463374607431768211455")),
+                ("throughputKBps", AttributeValue::N("12.345678".into())),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
         let lease = lease_from(&row).unwrap();
-        assert_eq!((lease.checkpoint, lease.pending), (Position::Latest, Pending::None));
-        assert_eq!(lease.owner, Some(WorkerId::new("kcl-worker")));
+        let position = Position::At(SequenceNumber::parse("495901").unwrap(), SubSequenceNumber(2));
+        assert_eq!(lease.checkpoint, position, "and not the pending one");
+        assert_eq!(lease.pending, Pending::Foreign { bytes: Bytes::from_static(b"theirs") });
+        assert_eq!(lease.checkpoint_owner, Some(WorkerId::new("kcl-old")));
+        assert_eq!((lease.parents.len(), lease.children.len()), (2, 1));
+        assert_eq!(lease.hash_range, Some(HashKeyRange::ALL));
+        for (name, value) in lease_attributes(&lease).unwrap() {
+            assert_eq!(row.get(name), Some(&value), "what is not changed is as KCL wrote it");
+        }
+    }
+
+    #[test]
+    fn a_state_that_kcl_wrote_as_a_number_is_none() {
+        let mut row = kcl_2_row("TRIM_HORIZON", 0);
+        row.insert("pendingCheckpointState".into(), number(0));
+        assert_eq!(lease_from(&row).unwrap().pending, Pending::None);
     }
 
     #[test]
     fn rows_of_other_kinds_are_not_leases() {
         let entity = |kind: &str| Item::from([(ENTITY_TYPE.to_owned(), text(kind))]);
         assert!(is_lease(&Item::new()) && is_lease(&entity("LEASE")));
-        assert!(!is_lease(&entity("WORKER_METRIC_STATS")) && !is_lease(&entity("LEADER")));
+        for kind in ["WORKER_METRIC_STATS", "LEADER", "STREAM", "CLIENT_VERSION_MIGRATION", "TABLE_MIGRATION"]
+        {
+            assert!(!is_lease(&entity(kind)), "{kind}");
+        }
     }
 
     #[test]

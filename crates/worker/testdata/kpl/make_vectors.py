@@ -6,6 +6,7 @@ the environment variable NODE_PATH names. What went in is written beside what ca
 Where both make the same bytes they share a vector.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -32,6 +33,13 @@ def record(key, data, explicit_hash_key=None):
     return {"partition_key": key, "explicit_hash_key": explicit_hash_key, "data": data.hex()}
 
 
+def key_in(low, high, n):
+    """The n-th partition key whose hash key lies in this part of all hash keys."""
+    keys = (f"k-{i}" for i in range(10_000))
+    inside = [key for key in keys if low <= int(hashlib.md5(key.encode()).hexdigest(), 16) / 2**128 < high]
+    return inside[n]
+
+
 LOW, HIGH = "12345678901234567890123456789", str(2**128 - 1)
 
 CASES = {
@@ -47,6 +55,9 @@ CASES = {
     "empty data": [record("a", ""), record("b", "not empty"), record("a", "")],
     "unicode keys": [record("schlüssel", "grüße"), record("鍵", "値"), record("🔑", "🚀"), record("k" * 256, "long")],
     "binary data": [record("bytes", bytes(range(256))), record("nul", b"\x00"), record("magic", b"\xf3\x89\x9a\xc2")],
+    "lower half": [record(key_in(0, 0.5, n), f"lower {n}") for n in range(5)],
+    "upper half": [record(key_in(0.5, 1, n % 2), f"upper {n}") for n in range(4)],
+    "both halves": [record(key_in(n % 2 / 2, 0.5 + n % 2 / 2, n), f"both {n}") for n in range(5)],
     "big": [record(f"customer-{n % 17}", f"{n:05}:" + chr(97 + n % 26) * (40 + n % 50)) for n in range(250)],
 }
 
