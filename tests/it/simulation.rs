@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluicegate_tests::simulation::fleet::Plant;
-use sluicegate_tests::simulation::script::Script;
+use sluicegate_tests::simulation::script::{Act, Script};
 use sluicegate_tests::simulation::{as_it_is, plants, run, run_script};
 
 /// Seeds that the gate runs.
@@ -87,7 +87,7 @@ fn d5_catches_a_lost_sub_sequence() {
 
 #[test]
 fn d3_catches_an_unknown_outcome_judged_by_the_counter() {
-    caught_in("D3", &plants::unknown_outcome_by_counter, |script| script.rates.late = 150);
+    caught_in("D3", &plants::unknown_outcome_by_counter, |script| script.rates.late = 250);
 }
 
 #[test]
@@ -118,7 +118,13 @@ fn d5_catches_latest_opened_by_its_owner() {
 #[test]
 fn s1_catches_a_parent_judged_gone_by_a_scan() {
     // A scan must take long enough for a parent's row and its child's to be made meanwhile.
-    caught_in("S1", &plants::parent_gone_by_a_scan, |script| script.latency = Duration::from_millis(400));
+    caught_in("S1", &plants::parent_gone_by_a_scan, |script| {
+        script.latency = Duration::from_millis(400);
+        let resharding = (0..40).map(|n| (Duration::from_millis(700 * u64::from(n)), Act::Merge(n)));
+        let splitting = (0..40).map(|n| (Duration::from_millis(700 * u64::from(n) + 350), Act::Split(n)));
+        script.acts.extend(resharding.chain(splitting));
+        script.acts.sort_by_key(|(at, _)| *at);
+    });
 }
 
 #[test]

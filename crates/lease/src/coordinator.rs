@@ -8,10 +8,11 @@
 //! somebody nudges; soon again while a free lease is left to another worker. Worker rows are looked at every `failover_time / 20`, and once more exactly when the next
 //! heartbeat would have stood still for long enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt};
 use sluicegate_checkpoint::ShardId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -21,12 +22,13 @@ use crate::clock::Clock;
 use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
+use crate::nudge::{Nudged, Nudges};
 use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::shard_sync::has_begun;
 use crate::store::{LeaseStore, ReadError, Written};
-use crate::view::{FleetView, Free, Health, Observer};
+use crate::view::{FleetView, Free, Health, LeaseView, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -91,7 +93,7 @@ pub struct Coordinator {
     /// What the heartbeat says of this worker.
     pub status: WorkerStatus,
     /// "Look now".
-    pub nudged: Arc<Notify>,
+    pub nudged: Nudges,
     /// Shards of the last complete listing of the stream.
     pub listed: watch::Receiver<Arc<BTreeSet<ShardId>>>,
     /// To the supervisor.
@@ -169,11 +171,11 @@ pub enum CoordinatorError {
     Unheard,
 }
 
-/// When to look at the worker rows next: a period from now, before that if a heartbeat would then have stood still
-/// for long enough, and not before now. A silence that is due already was not seen because the rows could not be
+/// When to look at the worker rows next: when a period is over, before that if a heartbeat would then have stood
+/// still for long enough, and not before now. A silence that is due already was not seen because the rows could not be
 /// read; it must not make the loop spin until they can.
-fn next_look(now: Instant, next_round: Instant, look_every: Duration, silence: Option<Instant>) -> Instant {
-    let regular = next_round.min(now + look_every).max(now);
+fn next_look(now: Instant, next_round: Instant, period_over: Instant, silence: Option<Instant>) -> Instant {
+    let regular = next_round.min(period_over).max(now);
     silence.filter(|at| *at > now).map_or(regular, |at| at.min(regular))
 }
 
@@ -182,6 +184,21 @@ fn handed_over_to(me: &WorkerId, key: &LeaseKey, before: Option<&FleetView>) -> 
     let owner = before.and_then(|view| view.leases.get(key)).and_then(|lease| lease.row.owner.as_ref());
     owner.is_some_and(|owner| owner != me)
 }
+
+/// What ended a wait.
+enum Woken {
+    Time,
+    Nudged,
+    Hinted,
+}
+
+/// How many rows are read or taken at a time.
+const AT_ONCE: usize = 16;
+/// How much sooner than a look's time a round follows one that left a free lease to another worker; each further one
+/// takes twice as long, up to a look's time.
+const SOONER: u32 = 8;
+/// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// Shortest time between two rounds, however often somebody nudges: a round is a scan of the lease table.
 const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
@@ -199,6 +216,8 @@ impl Coordinator {
         let mut last_view = None;
         let mut next_round = self.clock.now();
         let mut last_round = next_round;
+        let mut looked_at = next_round;
+        let mut again_after = look_every / SOONER;
         while !drain.is_cancelled() {
             (self.on_turn)();
             if self.clock.now() >= next_round {
@@ -206,7 +225,10 @@ impl Coordinator {
                 match self.round(&mut observer, last_round, &drain).await {
                     Ok(view) => {
                         if leaves_free(&view, &self.config.policy) {
-                            rest = look_every;
+                            rest = again_after;
+                            again_after = (again_after * 2).min(look_every);
+                        } else {
+                            again_after = look_every / SOONER;
                         }
                         last_view = Some(view);
                     }
@@ -216,27 +238,73 @@ impl Coordinator {
                     Err(error) => return Err(error),
                 }
                 last_round = self.clock.now();
+                looked_at = last_round;
                 next_round = last_round + rest;
             }
-            let next_look = next_look(self.clock.now(), next_round, look_every, observer.next_silence());
-            if self.wait(&drain, next_look).await {
+            let period_over = looked_at + look_every;
+            let until = next_look(self.clock.now(), next_round, period_over, observer.next_silence());
+            let look_round = match self.wait(&drain, until).await {
+                Woken::Time => false,
+                Woken::Nudged => true,
+                Woken::Hinted => !self.adopt_hinted().await?,
+            };
+            if look_round {
                 next_round = next_round.min(last_round + NUDGED_ROUNDS_APART).max(self.clock.now());
                 continue;
             }
-            if self.clock.now() < next_round && self.look(&mut observer, &drain).await {
-                next_round = self.clock.now();
+            let now = self.clock.now();
+            if now < next_round && now >= until {
+                looked_at = now;
+                if self.look(&mut observer, &drain).await {
+                    next_round = self.clock.now();
+                }
             }
         }
-        self.drain(last_view).await
+        self.drain(&drain, &mut observer, last_view).await
     }
 
-    /// Waits for the next look; returns whether somebody nudged.
-    async fn wait(&self, drain: &CancellationToken, until: Instant) -> bool {
+    /// Waits for the next look, or until somebody nudges.
+    async fn wait(&self, drain: &CancellationToken, until: Instant) -> Woken {
         tokio::select! { biased;
-            () = drain.cancelled() => false,
-            () = self.nudged.notified() => true,
-            () = self.clock.sleep_until(until) => false,
+            () = drain.cancelled() => Woken::Time,
+            nudged = self.nudged.arrived() => match nudged {
+                Nudged::Hinted => Woken::Hinted,
+                Nudged::Plain => Woken::Nudged,
+            },
+            () = self.clock.sleep_until(until) => Woken::Time,
         }
+    }
+
+    /// Begins sessions on leases that were handed to this worker, as nudges said. The rows decide: a hint only says
+    /// which to read. Returns whether every one of them was ours; otherwise a round must tell.
+    async fn adopt_hinted(&self) -> Result<bool, CoordinatorError> {
+        let (hinted, now) = (self.nudged.take_hints(), self.clock.now());
+        if !self.right.holds_now() {
+            return Ok(false);
+        }
+        let unknown = hinted.into_iter().filter(|(key, _)| !self.sessions.contains(key));
+        let read = |(key, unread): (LeaseKey, Option<Duration>)| async move {
+            let right = self.right.session();
+            (self.store.lease(&key).await, right, unread.and_then(|unread| now.checked_sub(unread)))
+        };
+        let mut rows = stream::iter(unknown.map(read)).buffer_unordered(AT_ONCE);
+        let mut all_ours = true;
+        while let Some((row, right, last_read)) = rows.next().await {
+            match row {
+                Ok(Some(row)) if self.may_begin(&row) => {
+                    self.begin(row, right, last_read.map(|at| (Interruption::Handoff, at))).await?;
+                }
+                Ok(_) | Err(ReadError::Unavailable { .. }) => all_ours = false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all_ours)
+    }
+
+    /// Whether a row just read is ours, unfinished, and can be read.
+    fn may_begin(&self, row: &Lease) -> bool {
+        let readable = !matches!(row.pending, Pending::Unreadable { .. });
+        row.owner.as_ref() == Some(&self.config.me) && readable && !row.is_finished()
     }
 
     /// Looks at the worker rows; returns whether anything calls for a round.
@@ -277,8 +345,12 @@ impl Coordinator {
         let before = self.view.send_replace(Some(Arc::clone(&view)));
         if self.right.holds_now() && !drain.is_cancelled() {
             self.adopt(&view, before.as_deref(), last_round).await?;
-            for action in plan(&view, &self.config.policy) {
-                self.act(action, &view, observer).await?;
+            let observer = &*observer;
+            let actions = plan(&view, &self.config.policy).into_iter();
+            let mut acting = stream::iter(actions.map(|action| self.act(action, &view, observer)))
+                .buffer_unordered(AT_ONCE);
+            while let Some(done) = acting.next().await {
+                done?;
             }
         }
         let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
@@ -424,36 +496,50 @@ impl Coordinator {
     }
 
     /// Hands every lease over, by the plan as it is without this worker, and waits until all sessions have ended.
-    async fn drain(&self, last_view: Option<Arc<FleetView>>) -> Result<(), CoordinatorError> {
+    async fn drain(
+        &self,
+        drain: &CancellationToken,
+        observer: &mut Observer,
+        last_view: Option<Arc<FleetView>>,
+    ) -> Result<(), CoordinatorError> {
         self.status.update_now(|row| row.state = WorkerState::Draining);
-        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view));
+        // Workers that have left since the last round, or drain as well, are given nothing.
+        tokio::select! { biased;
+            _changed = self.look(observer, drain) => {}
+            () = self.clock.sleep(LAST_LOOK) => {}
+        }
+        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view, observer));
         let targets = assign(&view, &self.config.policy);
         for key in self.sessions.keys() {
             let to = targets.get(&key).cloned();
             self.hand_over(key, to, &view).await?;
         }
         self.sessions.all_ended().await;
-        self.release_the_rest(&targets).await?;
+        self.release_the_rest(observer).await?;
         self.forget_request().await;
         Ok(())
     }
 
     /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
-    /// or was handed to us while we drained.
-    async fn release_the_rest(&self, targets: &BTreeMap<LeaseKey, WorkerId>) -> Result<(), CoordinatorError> {
-        let rows = self.store.leases().await?;
-        for row in rows.iter().filter(|row| row.owner.as_ref() == Some(&self.config.me)) {
-            if let Err(error) =
-                self.store.replace(row, &row.handed_over(targets.get(&row.key).cloned())).await
-            {
+    /// or was handed to us while we drained. It goes to whoever is there now.
+    async fn release_the_rest(&self, observer: &mut Observer) -> Result<(), CoordinatorError> {
+        let (rows, workers) = (self.store.leases().await?, self.registry.workers().await?);
+        let now = self.clock.now();
+        observer.see_workers(workers, now);
+        let view = self.without_me(&observer.see_leases(rows, now), observer);
+        let targets = assign(&view, &self.config.policy);
+        let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
+        for LeaseView { row, .. } in view.leases.values().filter(mine) {
+            let next = row.handed_over(targets.get(&row.key).cloned());
+            if let Err(error) = self.store.replace(row, &next).await {
                 tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
             }
         }
         Ok(())
     }
 
-    fn without_me(&self, view: &FleetView) -> FleetView {
-        let mut view = view.clone();
+    fn without_me(&self, view: &FleetView, observer: &Observer) -> FleetView {
+        let mut view = observer.with_workers_now(view);
         if let Some(me) = view.workers.get_mut(&self.config.me) {
             me.health = Health::Draining;
         }
@@ -461,7 +547,7 @@ impl Coordinator {
     }
 
     fn empty_view(&self) -> FleetView {
-        FleetView { me: self.config.me.clone(), leases: BTreeMap::new(), workers: BTreeMap::new() }
+        FleetView { me: self.config.me.clone(), leases: Default::default(), workers: Default::default() }
     }
 }
 
@@ -473,9 +559,10 @@ mod tests {
     fn the_next_look_comes_when_a_silence_is_due_and_never_at_once_because_of_an_old_one() {
         let now = Instant::now();
         let (period, round) = (Duration::from_millis(500), now + Duration::from_secs(5));
-        assert_eq!(next_look(now, round, period, None), now + period);
+        assert_eq!(next_look(now, round, now + period, None), now + period);
         let soon = now + Duration::from_millis(200);
-        assert_eq!(next_look(now, round, period, Some(soon)), soon);
-        assert_eq!(next_look(soon, round, period, Some(now)), soon + period);
+        assert_eq!(next_look(now, round, now + period, Some(soon)), soon);
+        assert_eq!(next_look(soon, round, soon + period, Some(now)), soon + period);
+        assert_eq!(next_look(soon, round, now, None), soon, "nudges do not put a look off");
     }
 }

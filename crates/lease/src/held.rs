@@ -102,6 +102,20 @@ impl HeldLease {
         self.replace(next).await
     }
 
+    /// Commits and gives the lease to `to`, or to nobody, in one conditional write.
+    ///
+    /// # Errors
+    /// The store refuses for good.
+    pub async fn commit_and_hand_over(
+        &mut self,
+        checkpoint: Position,
+        state: LeaseState,
+        to: Option<WorkerId>,
+    ) -> Result<Announced, ProgressError> {
+        let next = self.row.committed_and_handed_over(checkpoint, state, to);
+        self.replace(next).await
+    }
+
     async fn wait_or_give_up(&mut self, error: WriteError, delays: &mut Delays) -> Result<(), ProgressError> {
         let Some(delay) = delays.after(error.retry(), &mut self.rng) else {
             return Err(ProgressError::Refused { source: Box::new(error) });

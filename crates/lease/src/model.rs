@@ -164,6 +164,16 @@ impl Lease {
         Self { owner: to, owner_switches: switches, counter: self.counter.next(), ..self.clone() }
     }
 
+    /// The row after its owner committed the last of its work and gave the lease away, in one write.
+    pub fn committed_and_handed_over(
+        &self,
+        checkpoint: Position,
+        state: LeaseState,
+        to: Option<WorkerId>,
+    ) -> Self {
+        Self { counter: self.counter.next(), ..self.progressed(checkpoint, state).handed_over(to) }
+    }
+
     /// The row after its children became known.
     pub fn with_children(&self, children: BTreeSet<ShardId>) -> Self {
         Self { children, counter: self.counter.next(), ..self.clone() }
@@ -193,6 +203,7 @@ mod tests {
             row.progressed(Position::TrimHorizon, state),
             row.handed_over(None),
             row.with_children(BTreeSet::new()),
+            row.committed_and_handed_over(Position::TrimHorizon, LeaseState::starting(None), Some(me)),
         ] {
             assert_eq!(next.counter, LeaseCounter(1));
         }

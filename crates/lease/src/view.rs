@@ -196,6 +196,11 @@ impl Observer {
         alive.map(|worker| worker.since + self.failover_time).min()
     }
 
+    /// A view of the same leases with the workers as they were seen last.
+    pub fn with_workers_now(&self, view: &FleetView) -> FleetView {
+        FleetView { workers: self.worker_views(), ..view.clone() }
+    }
+
     /// Since when a worker's heartbeat has stood still, as this worker saw it.
     pub fn still_since(&self, worker: &WorkerId) -> Option<Instant> {
         self.workers.get(worker).map(|seen| seen.since)

@@ -1,8 +1,11 @@
 //! One budget of bytes per worker, from fetch to durable: when it is spent, reading stops and records wait in
 //! Kinesis, which is what it is for.
+//!
+//! Who waits is served in the order of waiting. A shard that is read again and again gives its page back and wants the
+//! next one in the same breath; if it got it, a shard that waits would never be read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -10,50 +13,87 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub struct ByteBudget {
     total: usize,
-    used: AtomicUsize,
-    freed: Notify,
-    /// How many wait for room: whoever comes now comes after them.
-    waiting: AtomicUsize,
+    taken: Mutex<Taken>,
     /// Held by the one session that may exceed the budget.
     overdraw: Arc<Semaphore>,
+}
+
+/// What is used, and who waits.
+#[derive(Debug, Default)]
+struct Taken {
+    used: usize,
+    /// Those that wait, by number; the lowest has waited longest and is the only one that is told of room.
+    waiting: BTreeMap<u64, Arc<Notify>>,
+    next: u64,
+}
+
+impl Taken {
+    fn tell_first(&self) {
+        if let Some((_number, first)) = self.waiting.first_key_value() {
+            first.notify_one();
+        }
+    }
 }
 
 impl ByteBudget {
     /// A budget of so many bytes.
     pub fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self {
-            total,
-            used: AtomicUsize::new(0),
-            freed: Notify::new(),
-            waiting: AtomicUsize::new(0),
-            overdraw: Arc::new(Semaphore::new(1)),
-        })
+        Arc::new(Self { total, taken: Mutex::default(), overdraw: Arc::new(Semaphore::new(1)) })
     }
 
     /// Bytes in use.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+        self.taken().used
     }
 
     /// An account that holds nothing yet.
     pub fn account(self: &Arc<Self>) -> Account {
         Account { budget: Arc::clone(self), held: 0 }
     }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fits(&self, taken: &Taken, bytes: usize) -> bool {
+        taken.used == 0 || taken.used + bytes <= self.total
+    }
+
+    /// Joins the queue.
+    fn wait(&self) -> Waiting<'_> {
+        let mut taken = self.taken();
+        let (number, freed) = (taken.next, Arc::default());
+        taken.next += 1;
+        taken.waiting.insert(number, Arc::clone(&freed));
+        Waiting { budget: self, number, freed }
+    }
 }
 
-/// One that waits for room, until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+/// A place in the queue; dropping it leaves it.
+#[derive(Debug)]
+struct Waiting<'a> {
+    budget: &'a ByteBudget,
+    number: u64,
+    freed: Arc<Notify>,
+}
 
-impl<'a> Waiting<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::AcqRel);
-        Self(waiting)
+impl Waiting<'_> {
+    /// Takes the bytes if they fit and nobody has waited longer.
+    fn take(&self, bytes: usize) -> bool {
+        let mut taken = self.budget.taken();
+        let granted = taken.waiting.keys().next() == Some(&self.number) && self.budget.fits(&taken, bytes);
+        if granted {
+            taken.used += bytes;
+        }
+        granted
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut taken = self.budget.taken();
+        taken.waiting.remove(&self.number);
+        taken.tell_first();
     }
 }
 
@@ -69,36 +109,32 @@ pub struct Account {
 }
 
 impl Account {
-    /// Waits until `bytes` more fit and holds them. A request that exceeds what is left is granted when nothing
-    /// else is held, so that a single page larger than the budget cannot stop a worker for ever.
+    /// Waits until `bytes` more fit and holds them, after those that have waited longer. A request that exceeds what is
+    /// left is granted when nothing else is held, so that a single page larger than the budget cannot stop a worker for
+    /// ever.
     ///
     /// *Cancelling it* is safe: nothing is held then.
     pub async fn grow(&mut self, bytes: usize) {
         let budget = Arc::clone(&self.budget);
-        let _waiting = Waiting::new(&budget.waiting);
+        let waiting = budget.wait();
         loop {
-            let freed = budget.freed.notified();
-            if self.take(bytes) {
+            if waiting.take(bytes) {
+                self.held += bytes;
                 return;
             }
-            freed.await;
+            waiting.freed.notified().await;
         }
     }
 
-    /// Holds `bytes` more if they fit now and nobody waits for room. A shard that frees its page and reads on at once
-    /// would otherwise starve the ones that wait, for ever.
+    /// Holds `bytes` more if they fit now and nobody waits.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
-        self.budget.waiting.load(Ordering::Acquire) == 0 && self.take(bytes)
-    }
-
-    fn take(&mut self, bytes: usize) -> bool {
-        let grown = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-            (used == 0 || used + bytes <= self.budget.total).then_some(used + bytes)
-        });
-        if grown.is_ok() {
+        let mut taken = self.budget.taken();
+        let granted = taken.waiting.is_empty() && self.budget.fits(&taken, bytes);
+        if granted {
+            taken.used += bytes;
             self.held += bytes;
         }
-        grown.is_ok()
+        granted
     }
 
     /// Like [`Account::grow`] for a session that reads announced batches again, half of which frees nothing: one
@@ -118,12 +154,12 @@ impl Account {
 
     /// Holds exactly `bytes` from now on. Holding more than was granted does not wait: the bytes are there already.
     pub fn settle(&mut self, bytes: usize) {
-        if bytes >= self.held {
-            self.budget.used.fetch_add(bytes - self.held, Ordering::AcqRel);
-        } else {
-            self.budget.used.fetch_sub(self.held - bytes, Ordering::AcqRel);
-            self.budget.freed.notify_waiters();
+        let mut taken = self.budget.taken();
+        taken.used = taken.used + bytes - self.held;
+        if bytes < self.held {
+            taken.tell_first();
         }
+        drop(taken);
         self.held = bytes;
     }
 }
@@ -151,6 +187,42 @@ mod tests {
         assert_eq!(budget.used(), 100);
         drop(b);
         assert_eq!(budget.used(), 70);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_again_and_again_waits_for_whoever_waited_before() {
+        let budget = ByteBudget::new(100);
+        let (mut busy, mut waits) = (budget.account(), budget.account());
+        assert!(busy.try_grow(60));
+        let polling = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                busy.settle(0);
+                if !busy.try_grow(60) {
+                    return busy.grow(60).await;
+                }
+            }
+        };
+        let waiting = async {
+            waits.grow(60).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            waits.settle(0);
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::join!(waiting, polling);
+        assert_eq!(begun.elapsed(), Duration::from_secs(2), "one turn each");
+        assert_eq!(budget.used(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_waiting_stands_in_nobody_s_way() {
+        let budget = ByteBudget::new(100);
+        let (mut a, mut large, mut small) = (budget.account(), budget.account(), budget.account());
+        a.grow(60).await;
+        let gave_up = tokio::time::timeout(Duration::from_secs(1), large.grow(90));
+        let (gave_up, ()) = tokio::join!(gave_up, small.grow(30));
+        assert!(gave_up.is_err());
+        assert_eq!(budget.used(), 90);
     }
 
     #[tokio::test(start_paused = true)]

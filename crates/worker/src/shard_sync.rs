@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::ShardId;
+use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::shard_sync::{child_rows, missing_rows};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{Clock, FixedStart, Lease, LeaseStore, Shard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::{StreamError, StreamReader};
@@ -55,7 +56,7 @@ pub struct ShardSync {
     /// Where the application started.
     pub start: FixedStart,
     /// Told when there are new rows to look at.
-    pub nudged: Arc<Notify>,
+    pub nudged: Nudges,
     /// The shards of the last listing.
     pub listed: watch::Sender<Arc<BTreeSet<ShardId>>>,
 }
@@ -84,7 +85,7 @@ impl ShardSync {
         }
         self.listed.send_replace(Arc::new(listing.shards.into_iter().map(|shard| shard.id).collect()));
         if !missing.is_empty() {
-            self.nudged.notify_one();
+            self.nudged.look_now();
         }
         Ok(())
     }
@@ -120,7 +121,7 @@ impl ChildRows for ShardSync {
             self.store.create(&row).await?;
             tracing::info!(lease_key = %row.key, parent = %parent.key, "created the lease row of a child shard");
         }
-        self.nudged.notify_one();
+        self.nudged.look_now();
         Ok(children.into_iter().map(|child| child.id).collect())
     }
 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::{Retry, RetryPolicy, SequenceNumber, ShardId};
+use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
     Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
     Interruption, Lease, LeaseKey, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +29,10 @@ use crate::admin::Admin;
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, Drain, Ended};
+use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
 use crate::shard_sync::{ShardSync, SyncError};
+use crate::telemetry::wall_millis;
 use crate::watch::Watches;
 use crate::worker::{HeartbeatOn, Worker, WorkerError};
 
@@ -51,7 +54,7 @@ pub struct Supervisor {
     right: Arc<HeartbeatRight>,
     status: WorkerStatus,
     sessions: Sessions,
-    nudged: Arc<Notify>,
+    nudged: Nudges,
     budget: Arc<ByteBudget>,
     watches: Arc<Watches>,
     consumers: Tasks<(LeaseKey, Ended)>,
@@ -98,7 +101,7 @@ impl Supervisor {
             right,
             status: WorkerStatus::new(row),
             sessions: Sessions::default(),
-            nudged: Arc::clone(&worker.nudged),
+            nudged: worker.nudged.clone(),
             budget: ByteBudget::new(settings.buffer_bytes),
             watches: Watches::new(worker.clock.clone()),
             consumers: Tasks::new(),
@@ -128,7 +131,7 @@ impl Supervisor {
         let (instruct, mut instructions) = mpsc::channel(64);
         self.start_coordinator(&mut tasks, stop.clone(), instruct, listed_receiver);
         self.start_sync(&mut tasks, &shard_sync, everything.clone());
-        self.start_admin(&mut tasks, everything.clone());
+        self.start_admin(&mut tasks, stop.clone(), everything.clone());
 
         let outcome = self.supervise(&mut tasks, &mut instructions, &shard_sync, &stop).await;
         everything.cancel();
@@ -177,7 +180,7 @@ impl Supervisor {
             stream: Arc::clone(&self.worker.stream),
             store: Arc::clone(&self.worker.store),
             start,
-            nudged: Arc::clone(&self.nudged),
+            nudged: self.nudged.clone(),
             listed,
         }
     }
@@ -189,7 +192,7 @@ impl Supervisor {
     ) -> Result<(), WorkerError> {
         let interval = self.worker.settings.failover_time / 3;
         let stamp = self.watches.watch("heartbeat", interval);
-        let (metrics, nudged) = (self.worker.metrics.clone(), Arc::clone(&self.nudged));
+        let (metrics, nudged) = (self.worker.metrics.clone(), self.nudged.clone());
         let first = std::sync::Once::new();
         let heartbeat = Heartbeat {
             registry: Arc::clone(&self.worker.registry),
@@ -205,7 +208,7 @@ impl Supervisor {
                 if beat == Beat::Confirmed {
                     metrics.heartbeat();
                     // Nothing may be taken before the first heartbeat: look at once when it is there.
-                    first.call_once(|| nudged.notify_one());
+                    first.call_once(|| nudged.look_now());
                 }
             }),
         };
@@ -250,7 +253,7 @@ impl Supervisor {
             clock: self.worker.clock.clone(),
             right: Arc::clone(&self.right),
             status: self.status.clone(),
-            nudged: Arc::clone(&self.nudged),
+            nudged: self.nudged.clone(),
             listed,
             instructions,
             sessions: self.sessions.clone(),
@@ -268,12 +271,13 @@ impl Supervisor {
         });
     }
 
-    fn start_admin(&mut self, tasks: &mut Tasks<TaskEnd>, stop: CancellationToken) {
+    fn start_admin(&mut self, tasks: &mut Tasks<TaskEnd>, drain: CancellationToken, stop: CancellationToken) {
         let Some(listener) = self.worker.admin.take() else { return };
         let admin = Arc::new(Admin {
             metrics: self.worker.metrics.clone(),
             watches: Arc::clone(&self.watches),
-            nudged: Arc::clone(&self.nudged),
+            nudged: self.nudged.clone(),
+            drain,
         });
         tasks.spawn(async move {
             admin.serve(listener, stop).await;
@@ -392,20 +396,29 @@ impl Supervisor {
         if let Some(running) = &running {
             log_end(&key, &ended, &running.metrics.reading());
         }
-        let outcome = match ended {
-            Ended::HandedOver { to } => {
+        self.worker.metrics.session_ended(ended.outcome());
+        // Children may begin; an interrupted or lost lease may be ours or free (an operator released it).
+        let look_again = !matches!(ended, Ended::HandedOver { .. });
+        match ended {
+            Ended::HandedOver { to, row } => {
                 if let (Some(to), Some(running)) = (to, running) {
-                    let nudge = Arc::clone(&self.worker.nudge);
-                    self.nudges.spawn(async move { nudge.look_now(&to, running.address.as_deref()).await });
+                    let last_read = running.metrics.reading().last_read;
+                    let unread = last_read.and_then(|at| u64::try_from(wall_millis().0 - at.0).ok());
+                    let handed_over = HandedOver {
+                        nudge: Arc::clone(&self.worker.nudge),
+                        store: Arc::clone(&self.worker.store),
+                        registry: Arc::clone(&self.worker.registry),
+                        row: *row,
+                        to,
+                        address: running.address,
+                        unread: unread.map(Duration::from_millis),
+                    };
+                    self.nudges.spawn(handed_over.tell());
                 }
-                "handed_over"
             }
-            Ended::ShardEnd => "shard_end",
-            Ended::Lost => "lost",
-            Ended::Interrupted => "interrupted",
+            Ended::ShardEnd | Ended::Interrupted | Ended::Lost => {}
             Ended::Failed(error) => {
                 tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
-                self.worker.metrics.session_ended("failed");
                 let clock = self.worker.clock.clone();
                 self.cooling.spawn(async move {
                     clock.sleep(COOL_DOWN).await;
@@ -413,12 +426,10 @@ impl Supervisor {
                 });
                 return Ok(());
             }
-        };
-        self.worker.metrics.session_ended(outcome);
+        }
         self.sessions.end(&key);
-        if outcome != "handed_over" {
-            // Children may begin; an interrupted or lost lease may be ours or free (an operator released it).
-            self.nudged.notify_one();
+        if look_again {
+            self.nudged.look_now();
         }
         Ok(())
     }
@@ -426,7 +437,7 @@ impl Supervisor {
     fn on_cooled(&mut self, cooled: Result<LeaseKey, tokio::task::JoinError>) {
         if let Ok(key) = cooled {
             self.sessions.end(&key);
-            self.nudged.notify_one();
+            self.nudged.look_now();
         }
     }
 
@@ -447,7 +458,7 @@ impl Supervisor {
 /// The one line of a session's end. With the line of its first records it tells how long a shard stood still.
 fn log_end(key: &LeaseKey, ended: &Ended, reading: &Reading) {
     let to = match ended {
-        Ended::HandedOver { to } => to.as_ref().map(WorkerId::as_str),
+        Ended::HandedOver { to, .. } => to.as_ref().map(WorkerId::as_str),
         Ended::ShardEnd | Ended::Lost | Ended::Interrupted | Ended::Failed(_) => None,
     };
     tracing::info!(

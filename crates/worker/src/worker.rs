@@ -7,14 +7,13 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use sluicegate_checkpoint::PackingParameters;
 use sluicegate_lease::heartbeat::EpochSeconds;
-use sluicegate_lease::nudge::LocalNudge;
+use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     Clock, CoordinatorError, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId, WorkerRegistry,
 };
 use sluicegate_sink::Sink;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::batcher::CutPolicy;
@@ -115,7 +114,7 @@ pub struct Worker {
     pub(crate) advertise: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) epoch_seconds: EpochSeconds,
-    pub(crate) nudged: Arc<Notify>,
+    pub(crate) nudged: Nudges,
     pub(crate) rng: SmallRng,
 }
 
@@ -156,7 +155,7 @@ impl Worker {
             advertise: None,
             clock: Clock::new(),
             epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
-            nudged: Arc::default(),
+            nudged: Nudges::default(),
             seed: None,
         }
     }
@@ -188,7 +187,7 @@ pub struct WorkerBuilder {
     advertise: Option<String>,
     clock: Clock,
     epoch_seconds: EpochSeconds,
-    nudged: Arc<Notify>,
+    nudged: Nudges,
     seed: Option<u64>,
 }
 
@@ -274,7 +273,7 @@ impl WorkerBuilder {
 
     /// Another way to be nudged, beside `POST /nudge`: what [`LocalNudge::register`] returns, for workers of one
     /// process.
-    pub fn nudged_by(mut self, nudged: Arc<Notify>) -> Self {
+    pub fn nudged_by(mut self, nudged: Nudges) -> Self {
         self.nudged = nudged;
         self
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use rand::Rng;
 use sluicegate_checkpoint::{AggregateKey, Codec, PackingParameters};
 use sluicegate_lease::clock::Freeze;
-use sluicegate_lease::nudge::LocalNudge;
+use sluicegate_lease::nudge::{Heard, Hint, LocalNudge};
 use sluicegate_lease::{Clock, LeaseStore, Nudge, WorkerId, WorkerRegistry};
 use sluicegate_sink::offload::Inline;
 use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, Sink};
@@ -319,11 +319,9 @@ struct LossyNudge {
 
 #[async_trait]
 impl Nudge for LossyNudge {
-    async fn look_now(&self, worker: &WorkerId, address: Option<&str>) {
+    async fn look_now(&self, worker: &WorkerId, address: Option<&str>, hint: Option<&Hint>) -> Heard {
         self.link.clock.wake().await;
         let lost = self.link.world.with(|world| world.rates.request_lost > 0 && world.rng.random_bool(0.3));
-        if !lost {
-            self.to.look_now(worker, address).await;
-        }
+        if lost { Heard::Unanswered } else { self.to.look_now(worker, address, hint).await }
     }
 }

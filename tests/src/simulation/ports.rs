@@ -134,7 +134,7 @@ impl WorkerRegistry for Ports {
             if found.map(|found| found.heartbeat) != expected {
                 return Written::Lost(found.cloned());
             }
-            world.referee.heartbeat(&row.worker_id, now);
+            world.referee.heartbeat(&row, now);
             world.workers.insert(row.worker_id.clone(), row.clone());
             Written::Applied(row)
         });

@@ -1,12 +1,12 @@
 //! Watches every write that is applied and says which law it breaks. It knows the whole stream, so it can tell what
 //! a cut should hold and what its items should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluicegate_checkpoint::{Batch, Cut, Position, Record, SequenceNumber, ShardId};
 use sluicegate_lease::invariants::{self, Broken};
-use sluicegate_lease::{Lease, LeaseKey, WorkerId};
+use sluicegate_lease::{Lease, LeaseCounter, LeaseKey, WorkerId, WorkerRow, WorkerState};
 use sluicegate_sink::item::{Attributes, Item, ItemKey};
 use sluicegate_sink::packing::pack;
 
@@ -27,6 +27,10 @@ pub struct Referee {
     announced: BTreeMap<CutName, BTreeMap<ItemKey, Attributes>>,
     /// Cuts that were committed, in the order of the commits.
     committed: BTreeMap<ShardId, Vec<(u32, Cut)>>,
+    /// Who gave a lease away with the last change of its owner, and the row's counter then.
+    given: BTreeMap<LeaseKey, (WorkerId, LeaseCounter)>,
+    /// Workers whose row says that they work.
+    active: BTreeSet<WorkerId>,
     /// When a row was last written.
     written_at: BTreeMap<LeaseKey, Duration>,
     /// When a worker's heartbeat last landed.
@@ -53,9 +57,13 @@ impl Referee {
         self.broken.push(Broken { law, why });
     }
 
-    /// A heartbeat of this worker landed.
-    pub fn heartbeat(&mut self, worker: &WorkerId, now: Duration) {
-        self.heard.insert(worker.clone(), now);
+    /// A heartbeat landed.
+    pub fn heartbeat(&mut self, row: &WorkerRow, now: Duration) {
+        self.heard.insert(row.worker_id.clone(), now);
+        match row.state {
+            WorkerState::Active => self.active.insert(row.worker_id.clone()),
+            WorkerState::Draining => self.active.remove(&row.worker_id),
+        };
     }
 
     /// A worker tries to write a heartbeat (H4): whatever else waits, not later than one interval after the last try.
@@ -82,6 +90,7 @@ impl Referee {
     /// A worker's row was deleted.
     pub fn retired(&mut self, worker: &WorkerId) {
         self.heard.remove(worker);
+        self.active.remove(worker);
     }
 
     /// A worker read the worker table.
@@ -164,11 +173,16 @@ impl Referee {
         still_since: Option<Duration>,
         now: Duration,
     ) {
-        if before.checkpoint != after.checkpoint || before.pending != after.pending {
+        // An owner may commit with the write that gives its lease away; what that does is judged as any commit.
+        let gave = before.owner.as_ref() == Some(writer);
+        if !gave && (before.checkpoint != after.checkpoint || before.pending != after.pending) {
             self.broke("D5", format!("{} changed hands and something else changed with it", after.key));
         }
+        let given = self.given.remove(&after.key);
         if after.owner.as_ref() != Some(writer) {
-            if before.owner.as_ref() != Some(writer) {
+            if gave {
+                self.given.insert(after.key.clone(), (writer.clone(), after.counter));
+            } else if !self.takes_back(writer, given, before, after) {
                 self.broke("L1", format!("{writer} gave away {}, which is {:?}'s", after.key, before.owner));
             }
             return;
@@ -186,6 +200,20 @@ impl Referee {
                 format!("{writer} took {} from {owner}, which was still for {still:?}", after.key),
             );
         }
+    }
+
+    /// Whether a worker frees a lease that it had given to a worker that left: nobody wrote to the row since, and the
+    /// receiver is not active any more (H1).
+    fn takes_back(
+        &self,
+        writer: &WorkerId,
+        given: Option<(WorkerId, LeaseCounter)>,
+        before: &Lease,
+        after: &Lease,
+    ) -> bool {
+        let untouched = given.is_some_and(|(giver, counter)| giver == *writer && counter == before.counter);
+        let receiver_left = before.owner.as_ref().is_some_and(|owner| !self.active.contains(owner));
+        untouched && receiver_left && after.owner.is_none()
     }
 
     /// What an announce, a commit or an amendment did to the cuts (C2, D5, S1).

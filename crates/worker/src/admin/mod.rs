@@ -1,4 +1,5 @@
-//! The admin server: `/livez` (no AWS call, no lag), `/metrics` (Prometheus), `POST /nudge` ("look now").
+//! The admin server: `/livez` (no AWS call, no lag), `/metrics` (Prometheus), `POST /nudge` ("look now", and perhaps
+//! at which lease).
 //!
 //! It answers from what is in memory, so that a slow table never makes a healthy worker look dead.
 
@@ -13,11 +14,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sluicegate_lease::nudge::Nudges;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::nudge::hint;
 use crate::watch::Watches;
 
 /// What the admin server answers from.
@@ -28,7 +31,9 @@ pub struct Admin {
     /// For `/livez`.
     pub watches: Arc<Watches>,
     /// Told by `/nudge`.
-    pub nudged: Arc<Notify>,
+    pub nudged: Nudges,
+    /// Cancelled when the worker drains: it then begins nothing.
+    pub drain: CancellationToken,
 }
 
 /// Most connections served at a time: scrapers, probes and nudges need a handful.
@@ -69,13 +74,18 @@ impl Admin {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/livez") => self.livez(),
             (&Method::GET, "/metrics") => self.metrics(),
-            (&Method::POST, "/nudge") => {
-                self.nudged.notify_one();
-                plain(StatusCode::ACCEPTED, "looking\n")
-            }
+            (&Method::POST, "/nudge") => self.nudge(request),
             (_, "/livez" | "/metrics" | "/nudge") => plain(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n"),
             _ => plain(StatusCode::NOT_FOUND, "try /livez, /metrics, or POST /nudge\n"),
         }
+    }
+
+    fn nudge<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if self.drain.is_cancelled() {
+            return plain(StatusCode::GONE, "leaving\n");
+        }
+        self.nudged.put(hint(request.uri()));
+        plain(StatusCode::ACCEPTED, "looking\n")
     }
 
     fn livez(&self) -> Response<Full<Bytes>> {

@@ -93,7 +93,10 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
     /// Drained: the lease can be given away, with whatever is still announced.
-    HandOver,
+    HandOver {
+        /// What the same write commits, if anything is left to commit.
+        commit: Option<Box<(Position, LeaseState)>>,
+    },
     /// The closed shard is read and durable; these are the children that its last page named.
     ShardEnd {
         /// As far as the stream named them.
@@ -266,8 +269,9 @@ impl ShardSession {
     /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         // While a row write is outstanding its answer is what moves things on.
-        let (commit, drain) =
-            if self.pending.is_none() { (self.commit_due, self.draining) } else { (None, None) };
+        let idle = self.pending.is_none();
+        let commit = self.commit_due.filter(|_| idle && self.draining.is_none());
+        let drain = self.draining.filter(|_| idle);
         [self.batcher.deadline(), commit, drain].into_iter().flatten().min()
     }
 
@@ -441,8 +445,9 @@ impl ShardSession {
         let committed = self.tracker.committable();
         let room = self.policy.max_in_flight.saturating_sub(self.tracker.len() - committed);
         let announced = if self.drain_deadline_passed(now) { 0 } else { room.min(self.closed.len()) };
-        let commit_now =
-            committed > 0 && (self.commit_due.is_some_and(|due| due <= now) || self.is_closing());
+        // A session that drains commits with its last write, the hand-over.
+        let commit_due = self.commit_due.is_some_and(|due| due <= now) || self.end.is_some();
+        let commit_now = committed > 0 && commit_due && self.draining.is_none();
         if announced == 0 && !commit_now && !self.caught_up_is_stale() {
             return None;
         }
@@ -495,22 +500,21 @@ impl ShardSession {
         self.draining.is_some_and(|deadline| deadline <= now)
     }
 
-    fn finish_due(&self, now: Instant) -> Option<Finish> {
+    fn finish_due(&mut self, now: Instant) -> Option<Finish> {
         if self.pending.is_some() {
             return None;
         }
         if self.restart {
             return Some(Finish::Restart);
         }
-        if self.drain_deadline_passed(now) {
-            return Some(Finish::HandOver);
-        }
         let working = !self.closed.is_empty() || !self.ready.is_empty() || !self.delivering.is_empty();
-        if working || self.tracker.committable() > 0 {
-            return None;
+        let committable = self.tracker.committable();
+        if self.draining.is_some() && (!working || self.drain_deadline_passed(now)) {
+            let commit = (committable > 0).then(|| Box::new(self.progress(0, committable)));
+            return Some(Finish::HandOver { commit });
         }
-        if self.draining.is_some() {
-            return Some(Finish::HandOver);
+        if working || committable > 0 {
+            return None;
         }
         let children = self.end.clone()?;
         self.tracker.is_empty().then_some(Finish::ShardEnd { children })

@@ -14,7 +14,7 @@ use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
     Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right, SequenceNumber,
 };
-use sluicegate_lease::{Clock, HeldLease, Interruption, SessionRight, WorkerId};
+use sluicegate_lease::{Clock, HeldLease, Interruption, Lease, SessionRight, WorkerId};
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ pub enum Ended {
     HandedOver {
         /// To whom.
         to: Option<WorkerId>,
+        /// The row as the hand-over wrote it.
+        row: Box<Lease>,
     },
     /// The shard is finished: its checkpoint says so.
     ShardEnd,
@@ -167,6 +169,8 @@ struct Work {
     deliveries: FuturesUnordered<BoxFuture<'static, DeliveryDone>>,
     pace: Pace,
     drain_to: Option<Drain>,
+    /// Cancelled by a drain: a read that still waits for its turn never begins.
+    closing: CancellationToken,
 }
 
 /// Something that came to pass.
@@ -208,6 +212,7 @@ impl Consumer {
             deliveries: FuturesUnordered::new(),
             pace: Pace::new(self.read),
             drain_to: None,
+            closing: CancellationToken::new(),
         };
         let (placeholder, requests) = mpsc::channel(1);
         drop(placeholder);
@@ -306,11 +311,18 @@ impl Shell {
         let page_bytes = work.pace.page_bytes();
         place.page.settle(0);
         let granted = place.page.try_grow(page_bytes);
+        let closing = work.closing.clone();
         let read = async move {
-            if !granted {
-                place.wait_for_room(page_bytes, replaying).await;
+            let turn = async {
+                if !granted {
+                    place.wait_for_room(page_bytes, replaying).await;
+                }
+                clock.sleep(wait).await;
+            };
+            tokio::select! { biased;
+                () = closing.cancelled() => std::future::pending().await,
+                () = turn => {}
             }
-            clock.sleep(wait).await;
             let page = place.cursor.next_page(limit).await;
             (place, page)
         };
@@ -366,6 +378,7 @@ impl Shell {
             Happened::Request(None) => Err(Box::new(Ended::Interrupted)),
             Happened::Request(Some(drain)) => {
                 let deadline = self.clock.now() + drain.within;
+                work.closing.cancel();
                 work.drain_to = Some(drain);
                 Ok(Some(Event::Drain { deadline }))
             }
@@ -480,10 +493,16 @@ impl Shell {
                 self.metrics.records_lost();
                 failed(lost)
             }
-            Finish::HandOver => {
+            Finish::HandOver { commit } => {
                 let to = work.drain_to.and_then(|drain| drain.to);
-                match held.hand_over(to.clone()).await {
-                    Ok(Announced::Recorded) => Ended::HandedOver { to },
+                let written = match commit.map(|commit| *commit) {
+                    Some((checkpoint, state)) => {
+                        held.commit_and_hand_over(checkpoint, state, to.clone()).await
+                    }
+                    None => held.hand_over(to.clone()).await,
+                };
+                match written {
+                    Ok(Announced::Recorded) => Ended::HandedOver { to, row: Box::new(held.row().clone()) },
                     Ok(Announced::Lost) => Ended::Lost,
                     Err(error) => failed(error),
                 }

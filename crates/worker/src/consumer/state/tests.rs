@@ -155,8 +155,11 @@ fn draining_cuts_what_is_open_delivers_commits_and_leaves_nothing_announced() {
     assert_eq!(written(&commands).unwrap().1.cuts.len(), 1);
     let batch = deliveries(&session.on(recorded(), now)).remove(0);
     let commands = session.on(delivered(&batch), now);
-    assert_eq!(written(&commands).unwrap().1.cuts.len(), 0, "H2: nothing is left announced");
-    assert_eq!(session.on(recorded(), now), vec![Command::Finish(Finish::HandOver)]);
+    let [Command::Finish(Finish::HandOver { commit: Some(commit) })] = &commands[..] else {
+        panic!("commit and hand-over are one write: {commands:?}");
+    };
+    assert_eq!(commit.0.to_string(), "2");
+    assert!(commit.1.cuts.is_empty(), "H2: nothing is left announced");
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn past_the_drain_deadline_the_announced_cuts_go_with_the_row() {
     let deadline = now + Duration::from_millis(500);
     assert!(session.on(Event::Drain { deadline }, now).is_empty());
     assert_eq!(session.next_deadline(), Some(deadline));
-    assert_eq!(session.on(Event::Tick, deadline), vec![Command::Finish(Finish::HandOver)]);
+    assert_eq!(session.on(Event::Tick, deadline), vec![Command::Finish(Finish::HandOver { commit: None })]);
 }
 
 #[test]
@@ -277,8 +280,15 @@ fn a_kcl_position_inside_an_aggregated_record_is_followed_by_the_rest_of_it() {
     let again = deliveries(&second.on(aggregated_page(2..=5, false), now)).remove(0);
     assert_eq!(again, batch, "whoever delivers it");
     second.on(delivered(&again), now);
-    let (checkpoint, state) = written(&second.on(Event::Drain { deadline: now }, now)).unwrap();
-    assert_eq!((checkpoint, state.cuts.len()), (at(4, 1), 0), "the index of the last user record, for KCL");
+    let commands = second.on(Event::Drain { deadline: now }, now);
+    let [Command::Finish(Finish::HandOver { commit: Some(commit) })] = &commands[..] else {
+        panic!("it commits: {commands:?}");
+    };
+    assert_eq!(
+        (&commit.0, commit.1.cuts.len()),
+        (&at(4, 1), 0),
+        "the index of the last user record, for KCL"
+    );
 }
 
 #[test]
@@ -326,6 +336,17 @@ struct Run {
     acknowledged: Vec<BatchId>,
 }
 
+/// C1, C2 and D5 of one row write.
+fn check_write(row: &Lease, acknowledged: &[BatchId], checkpoint: &Position, state: &LeaseState) {
+    assert!(*checkpoint >= row.checkpoint, "C1");
+    for cut in &row.pending.state().unwrap().cuts {
+        let id = cut.id(&row.key, 0);
+        let committed = !state.cuts.contains(cut);
+        assert!(!committed || acknowledged.contains(&id), "C2: {id:?}");
+    }
+    assert_eq!(state.check_cuts(checkpoint), Ok(()), "D5");
+}
+
 impl World {
     fn take_over(&mut self) {
         self.row = self.row.handed_over(None);
@@ -348,13 +369,7 @@ impl World {
                 Command::Read => run.reading = true,
                 Command::Write { checkpoint, state } => {
                     assert!(run.write.is_none(), "one write at a time");
-                    assert!(checkpoint >= self.row.checkpoint, "C1");
-                    for cut in &self.row.pending.state().unwrap().cuts {
-                        let id = cut.id(&self.row.key, 0);
-                        let committed = !state.cuts.contains(cut);
-                        assert!(!committed || run.acknowledged.contains(&id), "C2: {id:?}");
-                    }
-                    assert_eq!(state.check_cuts(&checkpoint), Ok(()), "D5");
+                    check_write(&self.row, &run.acknowledged, &checkpoint, &state);
                     run.write = Some((checkpoint, *state));
                 }
                 Command::Deliver(batch) => {
@@ -363,7 +378,13 @@ impl World {
                     run.deliveries.push(batch);
                 }
                 Command::Finish(finish) => {
-                    assert_eq!(finish, Finish::HandOver, "nothing else ends a session here");
+                    let Finish::HandOver { commit } = finish else {
+                        panic!("nothing else ends a session here")
+                    };
+                    if let Some(commit) = commit {
+                        check_write(&self.row, &run.acknowledged, &commit.0, &commit.1);
+                        self.row = self.row.committed_and_handed_over(commit.0, commit.1, None);
+                    }
                     self.session = None;
                     return;
                 }

@@ -1,9 +1,10 @@
 use rand::SeedableRng;
 use sluicegate_checkpoint::{PackingParameters, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
+use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, Written};
 use sluicegate_sink::MemorySink;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::consumer::batcher::CutPolicy;
@@ -29,7 +30,7 @@ async fn consumer(right: &Arc<HeartbeatRight>) -> (Consumer, Arc<MemoryLeaseStor
         stream: Arc::clone(&stream),
         store: Arc::clone(&shared),
         start: FixedStart::TrimHorizon,
-        nudged: Arc::new(Notify::new()),
+        nudged: Nudges::default(),
         listed: watch::channel(Arc::default()).0,
     };
     let second = Duration::from_secs(1);
@@ -100,7 +101,7 @@ async fn draining_stores_what_is_open_and_frees_the_lease() {
         requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
     };
     let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), drain);
-    assert!(matches!(ended, Ended::HandedOver { to: None }), "{ended:?}");
+    assert!(matches!(ended, Ended::HandedOver { to: None, .. }), "{ended:?}");
     let left = row(&store).await;
     assert_eq!((left.owner, left.checkpoint.to_string()), (None, "1".to_owned()));
     assert!(left.pending.state().unwrap().cuts.is_empty(), "H2");
