@@ -57,7 +57,7 @@ fn s(value: &str) -> AttributeValue {
     AttributeValue::S(value.to_owned())
 }
 
-fn n(value: impl ToString) -> AttributeValue {
+fn n(value: impl ToString + Copy) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
@@ -156,8 +156,10 @@ const SCHEMA: [(&str, &str); 17] = [
 ];
 
 /// That KCL can read a row and resume from it at this position: its attributes and types, no owner, nothing pending.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enums are open")]
 fn left_for_kcl(row: &Row, checkpoint: &str, sub: usize) -> anyhow::Result<()> {
-    for (name, value) in row {
+    let sorted: BTreeMap<&String, &AttributeValue> = row.iter().collect();
+    for (name, value) in sorted {
         let kind = match value {
             AttributeValue::S(_) => "S",
             AttributeValue::N(_) => "N",

@@ -61,7 +61,7 @@ async fn stored(backend: &Backend, events: usize) -> anyhow::Result<()> {
 }
 
 /// The lines so often each.
-fn times<'l>(parts: &[(usize, &'l [String])]) -> Multiset {
+fn times(parts: &[(usize, &[String])]) -> Multiset {
     let all = parts.iter().flat_map(|(times, lines)| std::iter::repeat_n(*lines, *times).flatten());
     all.cloned().collect()
 }
@@ -374,7 +374,8 @@ async fn a_stopped_fleet_that_is_reset_to_a_time_stores_what_came_since_once_mor
     let starts = humantime::parse_rfc3339(report["after"]["starts_at"].as_str().context("no start")?)?;
     let server = backend.stream(STREAM).shards().await?.server_time.0;
     let starts = i64::try_from(starts.duration_since(std::time::UNIX_EPOCH)?.as_millis())?;
-    assert!((1_000..=LONG.as_millis() as i64).contains(&(server - starts)), "{report} at {server}");
+    let long = i64::try_from(LONG.as_millis())?;
+    assert!((1_000..=long).contains(&(server - starts)), "{report} at {server}");
     assert_eq!(report["after"]["epoch"], 2);
     Ok(())
 }

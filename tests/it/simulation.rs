@@ -87,7 +87,19 @@ fn d5_catches_a_lost_sub_sequence() {
 
 #[test]
 fn d3_catches_an_unknown_outcome_judged_by_the_counter() {
-    caught_in("D3", &plants::unknown_outcome_by_counter, |script| script.rates.late = 250);
+    caught_in("D3", &plants::unknown_outcome_by_counter, cut_anew);
+}
+
+/// Many late requests, and batches that stay open for long: what is cut anew is another batch.
+fn cut_anew(script: &mut Script) {
+    script.rates.late = 200;
+    for build in &mut script.builds {
+        build.max_age = Duration::from_secs(3);
+        build.max_records = 100;
+    }
+    let steadily = (0..60).map(|n| (Duration::from_millis(500 * n), Act::Publish(2)));
+    script.acts.extend(steadily);
+    script.acts.sort_by_key(|(at, _)| *at);
 }
 
 #[test]

@@ -72,8 +72,11 @@ impl LeaseStore for Ports {
 
     async fn replace(&self, expected: &Lease, next: &Lease) -> Result<Written<Lease>, WriteError> {
         let (expected, next, me) = (expected.clone(), next.clone(), self.0.worker.clone());
-        let written =
-            self.0.write(Service::Leases, move |world, now| world.replace(&me, &expected, &next, now));
+        // What the writer saw is what it had seen when it sent the write, not when a late one lands.
+        let sight = self.0.world.with(|world| world.referee.sight(&me));
+        let written = self
+            .0
+            .write(Service::Leases, move |world, now| world.replace((&me, &sight), &expected, &next, now));
         written.await.map_err(unwritten)
     }
 

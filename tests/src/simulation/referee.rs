@@ -37,9 +37,12 @@ pub struct Referee {
     heard: Heard,
     /// When a worker last ended a try at a heartbeat.
     beaten: BTreeMap<WorkerId, Duration>,
-    /// What each worker saw of that, and when.
-    seen: BTreeMap<WorkerId, (Duration, Heard)>,
+    /// What each worker saw of that.
+    seen: BTreeMap<WorkerId, Sight>,
 }
+
+/// When a worker last read the worker table, and when the heartbeats that it then saw had landed.
+pub type Sight = (Duration, Heard);
 
 impl Referee {
     /// Laws broken so far, oldest first.
@@ -98,6 +101,11 @@ impl Referee {
         self.seen.insert(worker.clone(), (now, self.heard.clone()));
     }
 
+    /// What a worker saw of the worker table with its last look.
+    pub fn sight(&self, worker: &WorkerId) -> Sight {
+        self.seen.get(worker).cloned().unwrap_or_default()
+    }
+
     /// A row was created.
     pub fn created(&mut self, row: &Lease, now: Duration) {
         self.written_at.insert(row.key.clone(), now);
@@ -138,10 +146,10 @@ impl Referee {
         }
     }
 
-    /// A row was replaced by `writer`.
+    /// A row was replaced by a writer, which had seen so much when it sent the write.
     pub fn replaced(
         &mut self,
-        writer: &WorkerId,
+        (writer, sight): (&WorkerId, &Sight),
         (before, after): (&Lease, &Lease),
         (stream, rows): (&SimStream, &BTreeMap<LeaseKey, Lease>),
         stored: &BTreeMap<ItemKey, Attributes>,
@@ -154,7 +162,7 @@ impl Referee {
         ];
         self.broken.extend(laws.into_iter().filter_map(Result::err));
         if before.owner != after.owner {
-            self.changed_hands(writer, before, after, still_since, now);
+            self.changed_hands((writer, sight), before, after, still_since, now);
         } else if before.owner.as_ref() != Some(writer) {
             self.broke("L1", format!("{writer} wrote {}, which is {:?}'s", after.key, before.owner));
         }
@@ -167,7 +175,7 @@ impl Referee {
     /// A take, a hand-over or a release (H1, H3, R5 of D5).
     fn changed_hands(
         &mut self,
-        writer: &WorkerId,
+        (writer, (looked, heard)): (&WorkerId, &Sight),
         before: &Lease,
         after: &Lease,
         still_since: Option<Duration>,
@@ -188,7 +196,6 @@ impl Referee {
             return;
         }
         let Some(owner) = &before.owner else { return };
-        let (looked, heard) = self.seen.get(writer).cloned().unwrap_or_default();
         let still = match heard.get(owner) {
             Some(landed) => looked.saturating_sub(*landed),
             None => now.saturating_sub(still_since.unwrap_or_default()),

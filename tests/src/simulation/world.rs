@@ -14,7 +14,7 @@ use sluicegate_sink::item::{Attributes, Item, ItemKey};
 use tokio::time::Instant;
 
 use super::history::History;
-use super::referee::Referee;
+use super::referee::{Referee, Sight};
 use super::script::{BEGIN_MS, Rates, Script};
 use super::stream::SimStream;
 
@@ -135,7 +135,7 @@ impl Inner {
     /// Makes one row into another, if owner and counter are still those of the first.
     pub fn replace(
         &mut self,
-        writer: &WorkerId,
+        (writer, sight): (&WorkerId, &Sight),
         expected: &Lease,
         next: &Lease,
         now: Duration,
@@ -147,7 +147,7 @@ impl Inner {
             return Written::Lost(found.cloned());
         };
         let before = found.clone();
-        self.referee.replaced(writer, (&before, next), (&self.stream, &self.rows), &self.items, now);
+        self.referee.replaced((writer, sight), (&before, next), (&self.stream, &self.rows), &self.items, now);
         self.history.line(now, writer.as_str(), format_args!("{}", Change(&before, next)));
         self.rows.insert(next.key.clone(), next.clone());
         Written::Applied(next.clone())
