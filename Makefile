@@ -27,10 +27,13 @@ deny:
 demo:
 	cargo run --release --locked -p sluicegate-cli -- demo $(ARGS)
 
-# The deterministic simulation: make simulate SEEDS=100000, or SIM_SEED=7 make simulate for the history of one seed.
+# The deterministic simulation: make simulate SEEDS=100000 [WIRE_SEEDS=2000], or for the history of one seed of the first
+# tier SIM_SEED=7 make simulate, of the second WIRE_SEED=7 make simulate.
 SEEDS ?= 1000
+many = $(SEEDS) $(if $(WIRE_SEEDS),--wire-seeds $(WIRE_SEEDS))
 simulate:
-	cargo run --release --locked -p sluicegate-tests --bin simulate -- $(if $(SIM_SEED),--seed $(SIM_SEED),$(SEEDS))
+	cargo run --release --locked -p sluicegate-tests --bin simulate -- \
+		$(if $(SIM_SEED),--seed $(SIM_SEED),$(if $(WIRE_SEED),--wire-seed $(WIRE_SEED),$(many)))
 
 # How long shards stand still, with real processes: make failover KILLS=50, make handoff MOVES=200.
 KILLS ?= 50

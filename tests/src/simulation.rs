@@ -1,5 +1,9 @@
-//! The deterministic simulation: real workers over in-memory ports on one thread and a paused clock, with seeded
-//! faults; first safety under faults, then liveness without, then the oracle.
+//! The deterministic simulation: real workers on one thread and a paused clock, with seeded faults; first safety under
+//! faults, then liveness without, then the oracle.
+//!
+//! Two tiers share the script, the fleet, the links with their faults, the referee and the oracle: [`services`] in
+//! memory for volume ([`run`]), and [`wire`], the real SDK and adapters over the local backend's routers
+//! ([`run_wire`](wire::run_wire)).
 //!
 //! One seed gives one history, byte for byte. Everything random is drawn from it, and everything that waits waits on
 //! the paused clock.
@@ -12,7 +16,9 @@ pub mod plants;
 pub mod ports;
 pub mod referee;
 pub mod script;
+pub mod services;
 pub mod stream;
+pub mod wire;
 pub mod world;
 
 use std::collections::BTreeMap;
@@ -25,6 +31,7 @@ use sluicegate_worker::WorkerError;
 
 use fleet::{Fleet, Parts, Plant};
 use script::{Act, Rates, Script};
+use services::{InMemory, Services};
 use world::World;
 
 /// How long a calm fleet may take to finish everything.
@@ -39,6 +46,8 @@ const RESTART: Duration = Duration::from_secs(1);
 pub struct Outcome {
     /// Its seed.
     pub seed: u64,
+    /// How to run it again.
+    pub replay: String,
     /// Laws that did not hold.
     pub broken: Vec<Broken>,
     /// What happened.
@@ -54,10 +63,7 @@ impl Outcome {
     pub fn report(&self) -> String {
         let laws: String =
             self.broken.iter().map(|broken| format!("  {}: {}\n", broken.law, broken.why)).collect();
-        format!(
-            "{}broken laws of seed {}:\n{laws}replay: SIM_SEED={} make simulate\n",
-            self.history, self.seed, self.seed
-        )
+        format!("{}broken laws of seed {}:\n{laws}replay: {}\n", self.history, self.seed, self.replay)
     }
 }
 
@@ -68,9 +74,19 @@ pub fn run(seed: u64) -> Outcome {
 
 /// Runs a script with workers that are put together with a bug.
 pub fn run_script(script: &Script, plant: &Plant) -> Outcome {
+    let replay = format!("SIM_SEED={} make simulate", script.seed);
+    Outcome { replay, ..run_on(script, plant, |_| Box::new(InMemory)) }
+}
+
+/// Runs a script on the services that are made for its world.
+fn run_on(script: &Script, plant: &Plant, services: impl FnOnce(&World) -> Box<dyn Services>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else { unreachable!("a runtime without I/O can be made") };
-    runtime.block_on(simulate(script, plant))
+    runtime.block_on(async {
+        let world = World::new(script);
+        let services = services(&world);
+        simulate(script, world, &*services, plant).await
+    })
 }
 
 /// What is due at a moment beside the script.
@@ -79,11 +95,11 @@ enum Due {
     Join,
 }
 
-async fn simulate(script: &Script, plant: &Plant) -> Outcome {
-    let world = World::new(script);
+async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, plant: &Plant) -> Outcome {
     let mut stage = Stage {
-        fleet: Fleet::new(script, Arc::clone(&world), plant),
+        fleet: Fleet::new(script, Arc::clone(&world), services, plant),
         world: Arc::clone(&world),
+        services,
         due: BTreeMap::new(),
         dues: 0,
         calm: false,
@@ -94,11 +110,12 @@ async fn simulate(script: &Script, plant: &Plant) -> Outcome {
     }
     stage.until(script.calm_at).await;
     stage.settle().await;
-    let mut broken = oracle::check(&world).await;
+    let mut broken = oracle::check(&world, services.items(&world)).await;
     broken.dedup();
     let took = world.now();
     world.with(|world| Outcome {
         seed: script.seed,
+        replay: String::new(),
         broken,
         history: world.history.text().to_owned(),
         took,
@@ -110,6 +127,7 @@ async fn simulate(script: &Script, plant: &Plant) -> Outcome {
 struct Stage<'a> {
     fleet: Fleet<'a>,
     world: Arc<World>,
+    services: &'a dyn Services,
     due: BTreeMap<(Duration, u32), Due>,
     dues: u32,
     calm: bool,
@@ -166,7 +184,12 @@ impl Stage<'_> {
         match act {
             Act::Publish(records) => {
                 let at = world.stream_time();
-                world.with(|world| world.publish(*records, at));
+                world.with(|world| {
+                    for _ in 0..*records {
+                        let events = world.draw_events();
+                        self.services.put(world, events, at);
+                    }
+                });
             }
             Act::Split(which) | Act::Merge(which) => {
                 let split = matches!(act, Act::Split(_));
@@ -174,9 +197,9 @@ impl Stage<'_> {
                     let open = world.stream.open();
                     let shard = &open[*which as usize % open.len()];
                     if split {
-                        world.stream.split(shard)
+                        self.services.split(world, shard)
                     } else {
-                        world.stream.merge(shard)
+                        self.services.merge(world, shard)
                     }
                     world.fault(if split { "split" } else { "merge" });
                 });

@@ -19,10 +19,14 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER, Script};
+use super::services::{Services, Watched};
 use super::world::World;
 
 #[expect(clippy::disallowed_types, reason = "the simulation owns the workers it kills")]
 type Tasks = tokio::task::JoinSet<(WorkerId, Result<(), WorkerError>)>;
+
+/// The name of every simulated application.
+pub const APPLICATION: &str = "simulation";
 
 /// Wraps a sink in another.
 pub type WrapSink = Box<dyn FnOnce(Arc<dyn Sink>) -> Arc<dyn Sink> + Send>;
@@ -44,19 +48,6 @@ pub struct Parts {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-impl Parts {
-    /// The product's own, over the ports of a link.
-    pub fn of(ports: &Ports) -> Self {
-        Self {
-            stream: Arc::new(ports.clone()),
-            store: Arc::new(ports.clone()),
-            registry: Arc::new(ports.clone()),
-            writer: Arc::new(ports.clone()),
-            sink: Box::new(|sink| sink),
-        }
     }
 }
 
@@ -89,6 +80,7 @@ impl Member {
 pub struct Fleet<'a> {
     script: &'a Script,
     world: Arc<World>,
+    services: &'a dyn Services,
     plant: &'a Plant,
     nudge: Arc<LocalNudge>,
     members: Vec<Member>,
@@ -104,9 +96,9 @@ impl std::fmt::Debug for Fleet<'_> {
 
 impl<'a> Fleet<'a> {
     /// Nobody yet.
-    pub fn new(script: &'a Script, world: Arc<World>, plant: &'a Plant) -> Self {
+    pub fn new(script: &'a Script, world: Arc<World>, services: &'a dyn Services, plant: &'a Plant) -> Self {
         let nudge = Arc::new(LocalNudge::default());
-        Self { script, world, plant, nudge, members: Vec::new(), tasks: Tasks::new(), started: 0 }
+        Self { script, world, services, plant, nudge, members: Vec::new(), tasks: Tasks::new(), started: 0 }
     }
 
     /// How many run, frozen ones included.
@@ -135,8 +127,9 @@ impl<'a> Fleet<'a> {
         let frozen = Arc::new(Freeze::default());
         let clock = Clock::drifting(build.drift_ppm).freezing(Arc::clone(&frozen));
         let link = Link::new(Arc::clone(&self.world), id.clone(), clock.clone());
-        let ports = Ports(Arc::clone(&link));
-        let parts = (self.plant)(Parts::of(&ports), &ports, build);
+        let mut parts = self.services.parts(&link, build);
+        parts.registry = Arc::new(Watched { inner: parts.registry, link: Arc::clone(&link) });
+        let parts = (self.plant)(parts, &Ports(Arc::clone(&link)), build);
         let seed = self.script.seed.wrapping_mul(1_000).wrapping_add(u64::from(self.started));
         let options = PackingSinkOptions {
             packing_versions: build.packing_versions.clone(),
@@ -146,7 +139,7 @@ impl<'a> Fleet<'a> {
         let (world, offset) = (Arc::clone(&self.world), build.wall_offset);
         let elapsed = move || i64::try_from(world.now().as_secs()).unwrap_or(i64::MAX);
         let nudge = LossyNudge { link: Arc::clone(&link), to: Arc::clone(&self.nudge) };
-        let worker = Worker::builder("simulation")
+        let worker = Worker::builder(APPLICATION)
             .worker_id(id.clone())
             .settings(settings(self.script, build))
             .stream(Shared(parts.stream))

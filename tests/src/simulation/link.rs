@@ -26,6 +26,9 @@ pub enum Lost {
     /// Refused for now.
     #[error("simulated: throttled")]
     Throttled,
+    /// The service failed: applied or not.
+    #[error("simulated: the service failed")]
+    Failed,
 }
 
 /// A worker's connection to the world.
@@ -47,6 +50,7 @@ enum Fate {
     AnswerLost { there: Duration },
     Late { there: Duration },
     Throttled { there: Duration },
+    Failed { there: Duration, applied: bool },
 }
 
 impl Link {
@@ -86,6 +90,14 @@ impl Link {
                 drop(self.send(there, act));
                 no_answer().await
             }
+            Fate::Failed { there, applied } => {
+                if applied {
+                    drop(self.send(there, act).await);
+                } else {
+                    tokio::time::sleep(there).await;
+                }
+                Err(Lost::Failed)
+            }
             Fate::Arrives { there, back } => {
                 let answer = self.send(there, act).await;
                 tokio::time::sleep(back).await;
@@ -111,6 +123,10 @@ impl Link {
             Fate::Throttled { there } => {
                 tokio::time::sleep(there).await;
                 Err(Lost::Throttled)
+            }
+            Fate::Failed { there, .. } => {
+                tokio::time::sleep(there).await;
+                Err(Lost::Failed)
             }
             Fate::Arrives { there, back } => {
                 tokio::time::sleep(there).await;
@@ -175,6 +191,9 @@ impl Link {
             } else if hit(rates.throttled) {
                 world.fault("throttled");
                 Fate::Throttled { there }
+            } else if hit(rates.failed) {
+                world.fault("service failure");
+                Fate::Failed { there, applied: world.rng.random_bool(0.5) }
             } else {
                 Fate::Arrives { there, back }
             }

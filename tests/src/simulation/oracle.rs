@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sluicegate_checkpoint::{ArrivalMillis, Position, Record, SequenceNumber, ShardId};
 use sluicegate_lease::WorkerId;
 use sluicegate_lease::invariants::Broken;
-use sluicegate_sink::{MemoryTable, Reader, TimeRange, overlaps};
+use sluicegate_sink::{ItemSource, Reader, TimeRange, overlaps};
 
 use super::world::{Inner, World};
 
@@ -68,13 +68,13 @@ fn committed_to(world: &Inner, shard: &ShardId) -> Option<SequenceNumber> {
 }
 
 /// All laws over the whole of a finished simulation.
-pub async fn check(world: &World) -> Vec<Broken> {
+pub async fn check(world: &World, items: Arc<dyn ItemSource>) -> Vec<Broken> {
     let mut broken = world.with(|world| {
         let mut broken = world.referee.broken().to_vec();
         broken.extend(tiled(world));
         broken
     });
-    broken.extend(read_back(world).await);
+    broken.extend(read_back(world, items).await);
     broken
 }
 
@@ -102,15 +102,9 @@ fn tiled(world: &Inner) -> Vec<Broken> {
 }
 
 /// What a reader finds: every expected event once, under keys of committed cuts alone (D1, D4).
-async fn read_back(world: &World) -> Vec<Broken> {
+async fn read_back(world: &World, items: Arc<dyn ItemSource>) -> Vec<Broken> {
     let mut broken = Vec::new();
-    let table = Arc::new(MemoryTable::default());
-    world.with(|world| {
-        for (key, attributes) in &world.items {
-            table.put(key.clone(), attributes.clone());
-        }
-    });
-    let reader = Reader::new(table, 1);
+    let reader = Reader::new(items, 1);
     let headers = match reader.all_headers().await {
         Ok(headers) => headers,
         Err(error) => return vec![Broken { law: "D1", why: format!("the table cannot be read: {error}") }],

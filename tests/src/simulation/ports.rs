@@ -28,14 +28,14 @@ fn unread(lost: Lost) -> ReadError {
 
 fn unwritten(lost: Lost) -> WriteError {
     match lost {
-        Lost::Unknown => WriteError::OutcomeUnknown { source: Box::new(lost) },
+        Lost::Unknown | Lost::Failed => WriteError::OutcomeUnknown { source: Box::new(lost) },
         Lost::Throttled => WriteError::Throttled { source: Box::new(lost) },
     }
 }
 
 fn unstored(lost: Lost) -> StoreError {
     match lost {
-        Lost::Unknown => StoreError::Unavailable(Box::new(lost)),
+        Lost::Unknown | Lost::Failed => StoreError::Unavailable(Box::new(lost)),
         Lost::Throttled => StoreError::Throttled(Box::new(lost)),
     }
 }
@@ -129,22 +129,16 @@ impl WorkerRegistry for Ports {
         expected: Option<u64>,
         row: &WorkerRow,
     ) -> Result<Written<WorkerRow>, WriteError> {
-        let (row, me) = (row.clone(), self.0.worker.clone());
-        let began = self.0.world.now();
-        self.0.world.with(|world| world.referee.beat_begins(&me, began));
+        let row = row.clone();
         let written = self.0.write(Service::Workers, move |world, now| {
             let found = world.workers.get(&row.worker_id);
             if found.map(|found| found.heartbeat) != expected {
                 return Written::Lost(found.cloned());
             }
-            world.referee.heartbeat(&row, now);
-            world.workers.insert(row.worker_id.clone(), row.clone());
+            world.beaten(&row, now);
             Written::Applied(row)
         });
-        let written = written.await.map_err(unwritten);
-        let ended = self.0.world.now();
-        self.0.world.with(|world| world.referee.beat_ends(&me, ended));
-        written
+        written.await.map_err(unwritten)
     }
 
     async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {
@@ -154,8 +148,7 @@ impl WorkerRegistry for Ports {
             if found.map(|found| found.heartbeat) != Some(row.heartbeat) {
                 return Written::Lost(found.map(|_| ()));
             }
-            world.workers.remove(&row.worker_id);
-            world.referee.retired(&row.worker_id);
+            world.retired(&row.worker_id);
             Written::Applied(())
         });
         written.await.map_err(unwritten)
@@ -253,12 +246,7 @@ impl ItemWriter for Ports {
                 if some_left && world.rng.random_bool(0.5) {
                     unprocessed.push(index);
                 } else {
-                    world.history.line(
-                        now,
-                        me.as_str(),
-                        format_args!("stores {} in {}", item.header.sort, item.header.partition),
-                    );
-                    world.store(item);
+                    world.store(&me, item, now);
                 }
             }
             Ok(ItemsWritten { unprocessed, write_units: 1.0 })

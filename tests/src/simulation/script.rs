@@ -62,6 +62,8 @@ pub struct Rates {
     pub late: u32,
     /// It is refused for now.
     pub throttled: u32,
+    /// The service fails, after or before it was applied. Only the second tier has it.
+    pub failed: u32,
 }
 
 /// How a worker of the simulation is set.
@@ -188,7 +190,7 @@ fn draw_act(rng: &mut SmallRng) -> Act {
 
 fn rates(rng: &mut SmallRng) -> Rates {
     let mut rate = || if rng.random_bool(0.5) { rng.random_range(0..60) } else { 0 };
-    Rates { request_lost: rate(), answer_lost: rate(), late: rate(), throttled: rate() }
+    Rates { request_lost: rate(), answer_lost: rate(), late: rate(), throttled: rate(), failed: 0 }
 }
 
 fn build(rng: &mut SmallRng) -> Build {

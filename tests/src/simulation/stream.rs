@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use sluicegate_checkpoint::{
     ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
 use sluicegate_lease::Shard;
 use sluicegate_worker::ReadFrom;
+
+use super::world::UserEvent;
 
 /// A shard with everything that was ever put into it.
 #[derive(Debug, Clone)]
@@ -45,25 +46,55 @@ impl SimStream {
     }
 
     /// Puts one Kinesis record with these user records (partition key, payload), all under the first key's hash.
-    pub fn put(&mut self, users: Vec<(String, Bytes)>, arrival: ArrivalMillis) {
+    pub fn put(&mut self, users: Vec<UserEvent>, arrival: ArrivalMillis) {
         let Some((key, _)) = users.first() else { return };
         let hash = hash_key(key);
         let number = self.next_number();
-        let open = self.shards.values_mut().find(|shard| {
-            let range = shard.listed.hash_range;
-            !shard.listed.closed && range.start <= hash && hash <= range.end
+        let open = self.shards.values().map(|shard| &shard.listed).find(|shard| {
+            let range = shard.hash_range;
+            !shard.closed && range.start <= hash && hash <= range.end
         });
-        let Some(shard) = open else { return };
-        for (sub, (partition_key, data)) in (0u64..).zip(users) {
+        let Some(id) = open.map(|shard| shard.id.clone()) else { return };
+        self.stored(&id, &number, users.into_iter().map(|user| (None, user)), arrival);
+    }
+
+    /// Notes a Kinesis record that was stored under this number, with the hash key and the event of each user record.
+    pub fn stored(
+        &mut self,
+        shard: &ShardId,
+        number: &SequenceNumber,
+        users: impl Iterator<Item = (Option<u128>, UserEvent)>,
+        arrival: ArrivalMillis,
+    ) {
+        let Some(shard) = self.shards.get_mut(shard) else { return };
+        for (sub, (hash_key, (partition_key, data))) in (0u64..).zip(users) {
             shard.records.push(Record {
                 sequence_number: number.clone(),
                 sub_sequence_number: SubSequenceNumber(sub),
                 arrival,
                 partition_key,
-                hash_key: None,
+                hash_key,
                 data,
             });
         }
+    }
+
+    /// Notes a shard as a listing shows it.
+    pub fn listed(&mut self, shard: Shard) {
+        match self.shards.get_mut(&shard.id) {
+            Some(known) => known.listed = shard,
+            None => {
+                drop(self.shards.insert(shard.id.clone(), SimShard { listed: shard, records: Vec::new() }))
+            }
+        }
+    }
+
+    /// The shard that holds the record of this number.
+    pub fn shard_of(&self, number: &SequenceNumber) -> Option<&SimShard> {
+        let holds = |shard: &&SimShard| {
+            shard.records.binary_search_by(|record| record.sequence_number.cmp(number)).is_ok()
+        };
+        self.shards.values().find(holds)
     }
 
     /// Ids of the open shards, in the order of their hash keys.

@@ -18,6 +18,9 @@ use super::referee::{Referee, Sight};
 use super::script::{BEGIN_MS, Rates, Script};
 use super::stream::SimStream;
 
+/// An event before it is published: partition key and payload.
+pub type UserEvent = (String, Bytes);
+
 /// Everything outside the workers.
 #[derive(Debug)]
 pub struct World {
@@ -115,16 +118,13 @@ impl Inner {
         *self.faults.entry(kind).or_default() += 1;
     }
 
-    /// Puts so many Kinesis records into the stream, some of them with several events.
-    pub fn publish(&mut self, records: u32, at: ArrivalMillis) {
-        for _ in 0..records {
-            let events = if self.rng.random_bool(0.2) { self.rng.random_range(2..5) } else { 1 };
-            let users = (0..events).map(|_| self.next_event()).collect();
-            self.stream.put(users, at);
-        }
+    /// Draws the events of a Kinesis record that is about to be published: sometimes several.
+    pub fn draw_events(&mut self) -> Vec<UserEvent> {
+        let events = if self.rng.random_bool(0.2) { self.rng.random_range(2..5) } else { 1 };
+        (0..events).map(|_| self.next_event()).collect()
     }
 
-    fn next_event(&mut self) -> (String, Bytes) {
+    fn next_event(&mut self) -> UserEvent {
         let (n, key) = (self.next_event, self.rng.random_range(0..5u32));
         self.next_event += 1;
         let filler = "x".repeat(self.rng.random_range(0..200));
@@ -147,10 +147,21 @@ impl Inner {
             return Written::Lost(found.cloned());
         };
         let before = found.clone();
-        self.referee.replaced((writer, sight), (&before, next), (&self.stream, &self.rows), &self.items, now);
-        self.history.line(now, writer.as_str(), format_args!("{}", Change(&before, next)));
-        self.rows.insert(next.key.clone(), next.clone());
+        self.replaced((writer, sight), &before, next, now);
         Written::Applied(next.clone())
+    }
+
+    /// A row was made into another, whatever the condition of the write was.
+    pub fn replaced(
+        &mut self,
+        (writer, sight): (&WorkerId, &Sight),
+        before: &Lease,
+        next: &Lease,
+        now: Duration,
+    ) {
+        self.referee.replaced((writer, sight), (before, next), (&self.stream, &self.rows), &self.items, now);
+        self.history.line(now, writer.as_str(), format_args!("{}", Change(before, next)));
+        self.rows.insert(next.key.clone(), next.clone());
     }
 
     /// Puts a new row, if there is none.
@@ -158,10 +169,15 @@ impl Inner {
         if let Some(found) = self.rows.get(&row.key) {
             return Written::Lost(Some(found.clone()));
         }
+        self.created(writer, row, now);
+        Written::Applied(row.clone())
+    }
+
+    /// A row was put where there was none.
+    pub fn created(&mut self, writer: &WorkerId, row: &Lease, now: Duration) {
         self.referee.created(row, now);
         self.history.line(now, writer.as_str(), format_args!("creates {} at {}", row.key, row.checkpoint));
         self.rows.insert(row.key.clone(), row.clone());
-        Written::Applied(row.clone())
     }
 
     /// Deletes a row, if owner and counter are still those of `expected`.
@@ -170,17 +186,32 @@ impl Inner {
         if !found.is_some_and(|row| row.owner == expected.owner && row.counter == expected.counter) {
             return Written::Lost(found.map(|_| ()));
         }
-        self.history.line(
-            now,
-            writer.as_str(),
-            format_args!("deletes {} at {}", expected.key, expected.checkpoint),
-        );
-        self.rows.remove(&expected.key);
+        self.deleted(writer, expected, now);
         Written::Applied(())
     }
 
+    /// A row was deleted.
+    pub fn deleted(&mut self, writer: &WorkerId, row: &Lease, now: Duration) {
+        self.history.line(now, writer.as_str(), format_args!("deletes {} at {}", row.key, row.checkpoint));
+        self.rows.remove(&row.key);
+    }
+
+    /// A heartbeat landed.
+    pub fn beaten(&mut self, row: &WorkerRow, now: Duration) {
+        self.referee.heartbeat(row, now);
+        self.workers.insert(row.worker_id.clone(), row.clone());
+    }
+
+    /// A worker's row was deleted.
+    pub fn retired(&mut self, worker: &WorkerId) {
+        self.workers.remove(worker);
+        self.referee.retired(worker);
+    }
+
     /// Stores an item.
-    pub fn store(&mut self, item: &Item) {
+    pub fn store(&mut self, writer: &WorkerId, item: &Item, now: Duration) {
+        let (sort, partition) = (&item.header.sort, &item.header.partition);
+        self.history.line(now, writer.as_str(), format_args!("stores {sort} in {partition}"));
         self.referee.item(item);
         self.items.insert(item.header.key(), item.to_attributes());
     }

@@ -3,6 +3,8 @@
 //! The client handed in must not retry by itself: after a lost answer, the SDK's retry would report a failed
 //! condition for our own successful write.
 
+#[cfg(feature = "testing")]
+pub mod decode;
 mod error;
 mod lease_store;
 mod registry;
