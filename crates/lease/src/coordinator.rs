@@ -468,7 +468,7 @@ impl Coordinator {
             for parent in &row.parents {
                 let done = match self.store.lease(parent).await? {
                     Some(parent) => parent.is_finished(),
-                    None => !self.listed.borrow().contains(parent),
+                    None => self.is_forgotten(&row.key, parent),
                 };
                 if !done {
                     tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
@@ -478,6 +478,13 @@ impl Coordinator {
         }
         self.sessions.begin(row.key.clone());
         self.instruct(Instruction::Begin { row: Box::new(row), right, since }).await
+    }
+
+    /// Whether the last listing shows that the stream has forgotten a parent: it must name the child, or it may be
+    /// older than the parent.
+    fn is_forgotten(&self, child: &LeaseKey, parent: &LeaseKey) -> bool {
+        let listed = self.listed.borrow();
+        listed.contains(child) && !listed.contains(parent)
     }
 
     async fn hand_over(
