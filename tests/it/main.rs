@@ -25,5 +25,6 @@ mod read;
 #[cfg(test)]
 mod readme;
 mod simulation;
+mod simulation_wire;
 #[cfg(test)]
 mod stdout_sink;

@@ -1,6 +1,6 @@
 //! The simulated workers: the product's own, started, killed and frozen on one runtime.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER, Script};
-use super::services::{Services, Watched};
+use super::services::{Services, Watched, WatchedStore};
 use super::world::World;
 
 #[expect(clippy::disallowed_types, reason = "the simulation owns the workers it kills")]
@@ -129,7 +129,13 @@ impl<'a> Fleet<'a> {
         let link = Link::new(Arc::clone(&self.world), id.clone(), clock.clone());
         let mut parts = self.services.parts(&link, build);
         parts.registry = Arc::new(Watched { inner: parts.registry, link: Arc::clone(&link) });
-        let parts = (self.plant)(parts, &Ports(Arc::clone(&link)), build);
+        let mut parts = (self.plant)(parts, &Ports(Arc::clone(&link)), build);
+        // The registry is watched as its adapter has it, the store as the worker has it.
+        parts.store = Arc::new(WatchedStore {
+            inner: parts.store,
+            link: Arc::clone(&link),
+            undecided: Mutex::default(),
+        });
         let seed = self.script.seed.wrapping_mul(1_000).wrapping_add(u64::from(self.started));
         let options = PackingSinkOptions {
             packing_versions: build.packing_versions.clone(),

@@ -1,12 +1,15 @@
 //! What stands outside the workers, and how they reach it: ports in memory (the first tier), or the services behind
 //! the SDK ([`wire`](super::wire), the second).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::{ArrivalMillis, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
-use sluicegate_lease::{FixedStart, FleetRows, WorkerId, WorkerRegistry, WorkerRow, Written};
+use sluicegate_lease::{
+    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
+};
 use sluicegate_sink::{ItemSource, MemoryTable};
 
 use super::fleet::Parts;
@@ -70,6 +73,71 @@ impl Services for InMemory {
             }
         });
         table
+    }
+}
+
+/// Tells the referee when a worker hears that it lost a race against itself (R2): an answer that never came must reach it
+/// as an outcome that it does not know.
+pub struct WatchedStore {
+    /// The lease table, as the worker has it.
+    pub inner: Arc<dyn LeaseStore>,
+    /// Whose way to it.
+    pub link: Arc<Link>,
+    /// Writes without an answer, or given up before one came.
+    pub undecided: Mutex<BTreeMap<LeaseKey, Vec<Lease>>>,
+}
+
+impl std::fmt::Debug for WatchedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchedStore").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl WatchedStore {
+    /// Changes the undecided writes of a row.
+    fn undecided<T>(&self, key: &LeaseKey, change: impl FnOnce(&mut Vec<Lease>) -> T) -> T {
+        let mut undecided = self.undecided.lock().unwrap_or_else(PoisonError::into_inner);
+        change(undecided.entry(key.clone()).or_default())
+    }
+}
+
+#[async_trait]
+impl LeaseStore for WatchedStore {
+    async fn leases(&self) -> Result<Vec<Lease>, ReadError> {
+        self.inner.leases().await
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, ReadError> {
+        self.inner.lease(key).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Written<Lease>, WriteError> {
+        self.inner.create(lease).await
+    }
+
+    async fn replace(&self, expected: &Lease, next: &Lease) -> Result<Written<Lease>, WriteError> {
+        let was_undecided = self.undecided(&next.key, |undecided| {
+            let was = undecided.contains(next);
+            undecided.push(next.clone());
+            was
+        });
+        let written = self.inner.replace(expected, next).await;
+        if !matches!(written, Err(WriteError::OutcomeUnknown { .. })) {
+            self.undecided(&next.key, |undecided| undecided.retain(|write| write != next));
+        }
+        if let Ok(Written::Lost(Some(found))) = &written
+            && found == next
+            && !was_undecided
+        {
+            let Link { world, worker, .. } = &*self.link;
+            let why = format!("{worker} is told that its own write of {} lost a race", next.key);
+            world.with(|world| world.referee.broke("R2", why));
+        }
+        written
+    }
+
+    async fn delete(&self, expected: &Lease) -> Result<Written<()>, WriteError> {
+        self.inner.delete(expected).await
     }
 }
 
