@@ -39,6 +39,8 @@ pub struct Referee {
     beaten: BTreeMap<WorkerId, Duration>,
     /// What each worker saw of that.
     seen: BTreeMap<WorkerId, Sight>,
+    /// The same of those that have not read all pages yet.
+    looking: BTreeMap<WorkerId, Sight>,
 }
 
 /// When a worker last read the worker table, and when the heartbeats that it then saw had landed.
@@ -99,6 +101,26 @@ impl Referee {
     /// A worker read the worker table.
     pub fn looked(&mut self, worker: &WorkerId, now: Duration) {
         self.seen.insert(worker.clone(), (now, self.heard.clone()));
+    }
+
+    /// A worker read a page of the worker table. It saw each row when it read that row's page, and none of them before
+    /// it had the last page.
+    pub fn looked_at_page(
+        &mut self,
+        worker: &WorkerId,
+        rows: impl Iterator<Item = WorkerId>,
+        (first, last): (bool, bool),
+        now: Duration,
+    ) {
+        let looking = self.looking.entry(worker.clone()).or_default();
+        if first {
+            looking.1.clear();
+        }
+        looking.0 = now;
+        looking.1.extend(rows.filter_map(|row| Some((row.clone(), *self.heard.get(&row)?))));
+        if last && let Some(sight) = self.looking.remove(worker) {
+            self.seen.insert(worker.clone(), sight);
+        }
     }
 
     /// What a worker saw of the worker table with its last look.

@@ -51,7 +51,7 @@ use client::Clients;
 use registry::TwoClients;
 
 /// How the SDK and the services are set in one simulation: what the first tier has no use for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Wiring {
     /// How long the SDK waits for the answer to a call.
     pub call_timeout: Duration,
@@ -97,7 +97,7 @@ pub fn run_wire(seed: u64) -> Outcome {
 pub fn run_wire_script(script: &Script, wiring: &Wiring, plant: &Plant) -> Outcome {
     fastrand::seed(script.seed);
     let replay = format!("WIRE_SEED={} make simulate", script.seed);
-    Outcome { replay, ..run_on(script, plant, |world| Box::new(Wire::new(world, script, wiring.clone()))) }
+    Outcome { replay, ..run_on(script, plant, |world| Box::new(Wire::new(world, script, *wiring))) }
 }
 
 /// The local backend, and the way to it.
@@ -118,7 +118,7 @@ impl Wire {
         Clients {
             link: Arc::clone(link),
             backend: Arc::clone(&self.backend),
-            wiring: self.wiring.clone(),
+            wiring: self.wiring,
             wall_offset,
         }
     }

@@ -135,7 +135,7 @@ impl Witness<'_> {
             (Service::Leases, "PutItem" | "UpdateItem" | "DeleteItem") => self.lease_written(&key_of(call)),
             (Service::Workers, "PutItem") => self.worker_put(&body["Item"]),
             (Service::Workers, "DeleteItem") => self.worker_deleted(&body["Key"]),
-            (Service::Workers, "Query") => self.world.referee.looked(&self.me.id, self.now),
+            (Service::Workers, "Query") => self.workers_given(body, answer),
             (Service::Items, "BatchWriteItem") => {
                 for put in body["RequestItems"][items_table()].as_array().into_iter().flatten() {
                     self.item_stored(&put["PutRequest"]["Item"]);
@@ -196,6 +196,15 @@ impl Witness<'_> {
             Ok(FleetItem::RequestToLeave(worker)) => drop(self.world.asked_to_leave.remove(&worker)),
             Ok(FleetItem::Start(_) | FleetItem::Other) | Err(_) => {}
         }
+    }
+
+    /// A page of the worker table was given to a worker (H3).
+    fn workers_given(&mut self, request: &Value, answer: &[u8]) {
+        let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let rows = answer["Items"].as_array().into_iter().flatten();
+        let ids = rows.map(|row| WorkerId::new(text(&row["workerId"]["S"])));
+        let ends = (request["ExclusiveStartKey"].is_null(), answer["LastEvaluatedKey"].is_null());
+        self.world.referee.looked_at_page(&self.me.id, ids, ends, self.now);
     }
 
     fn item_stored(&mut self, item: &Value) {
