@@ -63,7 +63,8 @@ impl Outcome {
     pub fn report(&self) -> String {
         let laws: String =
             self.broken.iter().map(|broken| format!("  {}: {}\n", broken.law, broken.why)).collect();
-        format!("{}broken laws of seed {}:\n{laws}replay: {}\n", self.history, self.seed, self.replay)
+        let report = format!("{}broken laws of seed {}:\n{laws}", self.history, self.seed);
+        format!("{}replay: {}\n", history::readable(&report), self.replay)
     }
 }
 
