@@ -42,8 +42,6 @@ pub struct SessionPolicy {
     pub packing_versions: Vec<u32>,
     /// Give up announced records that are gone, counted, instead of stopping.
     pub accept_gap: bool,
-    /// Where the application started, for a row that KCL made at LATEST or AT_TIMESTAMP.
-    pub start: Option<ArrivalMillis>,
 }
 
 /// What happened.
@@ -219,11 +217,9 @@ impl ShardSession {
         match &self.checkpoint {
             // AT, not AFTER: a sub-sequence position lies inside the record. What is finished is passed over.
             Position::At(sequence_number, _) => ReadFrom::At(sequence_number.clone()),
-            Position::TrimHorizon | Position::ShardEnd => ReadFrom::TrimHorizon,
-            Position::AtTimestamp | Position::Latest => {
-                let start = self.state.start.or(self.policy.start);
-                start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp)
-            }
+            Position::AtTimestamp => self.state.start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp),
+            // No session begins at LATEST (`lease::open_start`); nothing is skipped if one does.
+            Position::TrimHorizon | Position::Latest | Position::ShardEnd => ReadFrom::TrimHorizon,
         }
     }
 

@@ -53,7 +53,6 @@ fn policy() -> SessionPolicy {
         parameters: Arc::new(PackingParameters::default()),
         packing_versions: vec![1],
         accept_gap: false,
-        start: None,
     }
 }
 
