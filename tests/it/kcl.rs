@@ -17,6 +17,8 @@ use sluicegate_tests::harness::fleet::APPLICATION;
 use sluicegate_tests::harness::{Backend, Fleet, Multiset};
 use sluicegate_worker::{ReadFrom, StreamReader};
 
+mod live;
+
 type Row = HashMap<String, AttributeValue>;
 
 const PARENT: &str = "shardId-000000000000";
@@ -135,7 +137,7 @@ fn other_kinds() -> [Row; 5] {
 }
 
 /// Every attribute of KCL's lease rows, and the type it has there.
-const SCHEMA: [(&str, &str); 17] = [
+const SCHEMA: [(&str, &str); 18] = [
     ("leaseKey", "S"),
     ("entityType", "S"),
     ("leaseOwner", "S"),
@@ -153,6 +155,7 @@ const SCHEMA: [(&str, &str); 17] = [
     ("throughputKBps", "N"),
     ("checkpointOwner", "S"),
     ("streamName", "S"),
+    ("shardId", "S"),
 ];
 
 /// That KCL can read a row and resume from it at this position: its attributes and types, no owner, nothing pending.
@@ -294,7 +297,7 @@ async fn a_table_that_kcl_left_is_taken_over_at_its_positions_and_left_for_kcl()
     let after = raw_rows(&backend).await?;
     left_for_kcl(&after[LOWER], &last_lower, 0)?;
     left_for_kcl(&after[UPPER], &last_upper, both.events.len() - 1)?;
-    for name in ["parentShardId", "startingHashKey", "endingHashKey", "entityType"] {
+    for name in ["parentShardId", "startingHashKey", "endingHashKey", "entityType", "throughputKBps"] {
         assert_eq!(after[UPPER].get(name), kcl_3.get(name), "{name}");
     }
     for (key, row) in before.iter().filter(|(key, _)| ![LOWER, UPPER].contains(&key.as_str())) {

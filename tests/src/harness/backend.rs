@@ -91,7 +91,15 @@ impl Backend {
     /// # Errors
     /// No port is free.
     pub async fn start() -> anyhow::Result<Self> {
-        let server = LocalServer::start(LocalConfig::default()).await?;
+        Self::start_with(LocalConfig::default()).await
+    }
+
+    /// Starts it in this process with other settings.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn start_with(config: LocalConfig) -> anyhow::Result<Self> {
+        let server = LocalServer::start(config).await?;
         let endpoints = server.endpoints().clone();
         Ok(Self::at(Server::Here { _server: server }, endpoints))
     }
