@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use aws_sdk_kinesis::error::ProvideErrorMetadata;
+use aws_sdk_kinesis::types::ShardIteratorType;
 use sluicegate_lease::WorkerId;
 use sluicegate_local::LocalConfig;
 use sluicegate_tests::harness::backend::STREAM;
@@ -159,6 +161,13 @@ async fn iterators_that_expire_before_every_read_are_renewed_from_the_position()
     config.kinesis.token_lifetime = Duration::from_millis(40);
     let backend = Backend::start_with(config).await?;
     backend.create_stream(2).await?;
+    let iterator =
+        backend.kinesis().get_shard_iterator().stream_name(STREAM).shard_id("shardId-000000000000");
+    let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await?.shard_iterator;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let late = backend.kinesis().get_records().set_shard_iterator(iterator).send().await;
+    let expired = late.is_err_and(|error| error.code() == Some("ExpiredIteratorException"));
+    assert!(expired, "iterators do not expire");
     let lines = flights(84, 1_500);
     let fleet = Fleet::new(&backend, "expired")?;
     // The next read comes later than its iterator lives, so each one but the first is of a renewed iterator.
