@@ -21,7 +21,7 @@ pub fn closed(row: &Lease, start: FixedStart) -> Option<Lease> {
     if !is_open || !state.cuts.is_empty() {
         return None;
     }
-    let caught_up = state.caught_up.or(start.time());
+    let caught_up = state.caught_up.or_else(|| start.time());
     let state = LeaseState { start: start.time(), caught_up, ..state };
     Some(Lease {
         checkpoint: start.position(),

@@ -1,7 +1,5 @@
 //! A KCL application that is still running, or comes back, and rows whose start it left open.
 
-use std::time::Duration;
-
 use sluicegate_checkpoint::{ArrivalMillis, Position};
 use sluicegate_lease::{FixedStart, Lease};
 use sluicegate_tests::harness::fleet::FAILOVER;
@@ -172,7 +170,7 @@ async fn a_start_that_kcl_left_open_becomes_the_start_of_the_application() -> an
     // LATEST is recorded as the time less a second, told in whole seconds.
     wait_for("a later time", LONG, async || {
         let now = backend.stream(STREAM).shards().await?.server_time;
-        Ok((now.0 > published.0 + Duration::from_secs(3).as_millis() as i64).then_some(()))
+        Ok((now.0 > published.0 + 3_000).then_some(()))
     })
     .await?;
     kcl_table(&backend, [begun(PARENT, "LATEST"), begun(OTHER, "AT_TIMESTAMP")]).await?;
