@@ -14,6 +14,7 @@ use sluicegate_tests::harness::{Backend, Fleet, LONG, flights, wait_for};
 use sluicegate_tests::measure::journal::Journal;
 use sluicegate_worker::telemetry::wall_millis;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::end_to_end::stored_exactly_once;
 
@@ -91,23 +92,30 @@ async fn workers_that_start_together_on_empty_tables_share_them_and_none_fails()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_that_loses_all_nudges_converges_at_the_next_scan() -> anyhow::Result<()> {
     let backend = Backend::with_stream(4).await?;
-    let lines = flights(82, 3_000);
+    let lines = flights(82, 40_000);
     let mut fleet = Fleet::new(&backend, "no-nudges")?.set("log_format", "json");
     // Nobody listens on port 1, so no worker ever hears from another.
     let deaf = ["--advertise", "127.0.0.1:1"];
     fleet.start(&deaf)?;
+    let enough = CancellationToken::new();
     let joining = async {
         shared(&backend, &[4], 0).await?;
         fleet.start(&deaf)?;
         let joined = Instant::now();
         shared(&backend, &[2, 2], 0).await?;
-        anyhow::Ok(joined.elapsed())
+        let took = joined.elapsed();
+        wait_for("the new owner to read", LONG, async || {
+            Ok(journal(&fleet)?.began.iter().any(|began| began.worker == 2).then_some(()))
+        })
+        .await?;
+        enough.cancel();
+        anyhow::Ok(took)
     };
-    let (published, joined) = tokio::join!(backend.publish(&lines, Some(1_000)), joining);
-    published?;
+    let (published, joined) = tokio::join!(backend.publish_until(&lines, 800, &enough), joining);
     let joined = joined?;
-    fleet.drained(lines.len()).await?;
-    stored_exactly_once(&backend, &lines).await?;
+    let published = published?;
+    fleet.drained(published).await?;
+    stored_exactly_once(&backend, &lines[..published]).await?;
     let journal = journal(&fleet)?;
     let handed = journal.ended.iter().filter(|end| end.outcome == "handed_over");
     let gaps: Vec<i64> = handed

@@ -11,6 +11,7 @@ use sluicegate_tests::harness::backend::STREAM;
 use sluicegate_tests::harness::{Backend, Fleet, LONG, flights, wait_for};
 use sluicegate_tests::measure::journal::Journal;
 use sluicegate_worker::StreamReader;
+use tokio_util::sync::CancellationToken;
 
 use crate::end_to_end::stored_exactly_once;
 
@@ -87,30 +88,37 @@ fn waits(journal: &Journal, rows: &[Lease]) -> Vec<i64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_scaled_up_and_down_under_load_is_followed_at_once() -> anyhow::Result<()> {
     let backend = Backend::with_stream(2).await?;
-    let lines = flights(71, 5_000);
+    let lines = flights(71, 40_000);
     let mut fleet = Fleet::new(&backend, "scale")?.set("log_format", "json");
     for _ in 0..2 {
         fleet.start(&[])?;
     }
+    let enough = CancellationToken::new();
     let scaling = async {
         followed(&backend, &mut fleet).await?;
         for target in [4, 2, 1] {
             scale(&backend, target).await?;
             followed(&backend, &mut fleet).await?;
         }
+        enough.cancel();
         anyhow::Ok(())
     };
-    let (published, scaled) = tokio::join!(backend.publish(&lines, Some(1_000)), scaling);
-    published?;
+    let (published, scaled) = tokio::join!(backend.publish_until(&lines, 800, &enough), scaling);
     scaled?;
-    fleet.drained(lines.len()).await?;
-    stored_exactly_once(&backend, &lines).await?;
+    let published = published?;
+    fleet.drained(published).await?;
+    stored_exactly_once(&backend, &lines[..published]).await?;
     let rows = fleet.leases().await?;
     rows_match_shards(&backend, &rows).await?;
     assert_eq!(rows.len(), 2 + 4 + 2 + 1);
 
     let mut journal = Journal::default();
     journal.read(&fleet)?;
+    for row in rows.iter().filter(|row| row.is_finished()) {
+        let ends =
+            journal.ended.iter().filter(|end| end.shard == row.key.as_str() && end.outcome == "shard_end");
+        assert_eq!(ends.count(), 1, "{} was read again after its end", row.key);
+    }
     let waits = waits(&journal, &rows);
     println!("from the last read of a parent to the first records of its child, in ms: {waits:?}");
     assert!(!waits.is_empty(), "no child had records");
@@ -122,11 +130,12 @@ async fn a_stream_that_is_scaled_up_and_down_under_load_is_followed_at_once() ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splits_and_merges_under_load_and_kills_lose_nothing_and_store_nothing_twice() -> anyhow::Result<()> {
     let backend = Backend::with_stream(2).await?;
-    let lines = flights(72, 5_000);
+    let lines = flights(72, 40_000);
     let mut fleet = Fleet::new(&backend, "reshard-kill")?;
     for _ in 0..3 {
         fleet.start(&[])?;
     }
+    let enough = CancellationToken::new();
     let resharding = async {
         followed(&backend, &mut fleet).await?;
         split(&backend, &open(&backend).await?[0]).await?;
@@ -138,13 +147,15 @@ async fn splits_and_merges_under_load_and_kills_lose_nothing_and_store_nothing_t
         fleet.kill_announcing().await?;
         fleet.start(&[])?;
         scale(&backend, 4).await?;
-        followed(&backend, &mut fleet).await
+        followed(&backend, &mut fleet).await?;
+        enough.cancel();
+        anyhow::Ok(())
     };
-    let (published, resharded) = tokio::join!(backend.publish(&lines, Some(800)), resharding);
-    published?;
+    let (published, resharded) = tokio::join!(backend.publish_until(&lines, 800, &enough), resharding);
     resharded?;
-    fleet.drained(lines.len()).await?;
-    stored_exactly_once(&backend, &lines).await?;
+    let published = published?;
+    fleet.drained(published).await?;
+    stored_exactly_once(&backend, &lines[..published]).await?;
     rows_match_shards(&backend, &fleet.leases().await?).await?;
     fleet.stop().await
 }

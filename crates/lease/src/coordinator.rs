@@ -396,7 +396,8 @@ impl Coordinator {
             if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
                 let right = self.right.session();
                 let row = self.store.lease(key).await?;
-                if let Some(row) = row.filter(|row| row.owner.as_ref() == Some(me)) {
+                // The view may be older than the end of the session before: then the row is finished by now.
+                if let Some(row) = row.filter(|row| self.may_begin(row)) {
                     let since =
                         handed_over_to(me, key, before).then_some((Interruption::Handoff, last_round));
                     self.begin(row, right, since).await?;

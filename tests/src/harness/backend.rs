@@ -163,6 +163,28 @@ impl Backend {
         }
     }
 
+    /// Publishes as [`Backend::publish`] does, half a second's lines at a time, until `enough` is cancelled, and returns how
+    /// many of the lines were published: for tests that need events to come as long as something else takes.
+    ///
+    /// # Errors
+    /// Not all were stored, or there are no more lines.
+    pub async fn publish_until(
+        &self,
+        lines: &[String],
+        rate: u32,
+        enough: &CancellationToken,
+    ) -> anyhow::Result<usize> {
+        let mut published = 0;
+        for chunk in lines.chunks(usize::try_from(rate / 2)?) {
+            self.publish(chunk, Some(rate)).await?;
+            published += chunk.len();
+            if enough.is_cancelled() {
+                return Ok(published);
+            }
+        }
+        bail!("all {published} lines were published before it was enough")
+    }
+
     /// A reader of a stream, through the product's own adapter.
     pub fn stream(&self, name: &str) -> KinesisStream {
         KinesisStream::new(self.kinesis.clone(), name)
