@@ -207,7 +207,7 @@ fn an_announce_that_would_crowd_the_row_waits_until_older_cuts_are_committed() {
     for (n, letter) in (1..=4).zip(["p", "q", "r", "s"]) {
         let (checkpoint, state) =
             written(&session(&taken, configured(letter)).on(page(1..=3 * n, false), now)).unwrap();
-        assert_eq!((checkpoint.clone(), state.cuts.len()), (Position::TrimHorizon, n as usize));
+        assert_eq!((&checkpoint, state.cuts.len() as u64), (&Position::TrimHorizon, n));
         taken = taken.progressed(checkpoint, state);
         assert!(taken.pending.state().unwrap().encode().is_ok());
     }
