@@ -471,7 +471,11 @@ impl Coordinator {
             for parent in &row.parents {
                 let done = match self.store.lease(parent).await? {
                     Some(parent) => parent.is_finished(),
-                    None => !self.listed.borrow().contains(parent),
+                    // A listing that does not name the child may be older than the parent.
+                    None => {
+                        let listed = self.listed.borrow();
+                        listed.contains(&row.key) && !listed.contains(parent)
+                    }
                 };
                 if !done {
                     tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
