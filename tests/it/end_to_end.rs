@@ -2,13 +2,13 @@
 
 use anyhow::{Context, ensure};
 use sluicegate_checkpoint::Position;
-use sluicegate_tests::harness::fleet::{APPLICATION, cuts};
+use sluicegate_tests::harness::fleet::{APPLICATION, FAILOVER, cuts};
 use sluicegate_tests::harness::process::Signal;
 use sluicegate_tests::harness::table::of_cut;
 use sluicegate_tests::harness::{Backend, Fleet, LONG, Multiset, flights, wait_for};
 
 /// The lines, once each as often as they were published, and no item that holds what another holds.
-async fn stored_exactly_once(backend: &Backend, lines: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn stored_exactly_once(backend: &Backend, lines: &[String]) -> anyhow::Result<()> {
     let table = backend.table(APPLICATION);
     lines.iter().cloned().collect::<Multiset>().equals(&table.everything().await?)?;
     let overlaps = table.overlaps().await?;
@@ -68,11 +68,13 @@ async fn a_worker_that_slept_through_its_leases_changes_nothing_when_it_wakes() 
     }
     let sleeping = async {
         let (sleeper, index) = fleet.freeze_announcing().await?;
+        let frozen = tokio::time::Instant::now();
         wait_for("others with the sleeper's shards", LONG, async || {
             let rows = fleet.leases().await?;
             Ok(rows.iter().all(|row| row.owner.as_ref() != Some(&sleeper)).then_some(()))
         })
         .await?;
+        tokio::time::sleep_until(frozen + FAILOVER * 3).await;
         fleet.worker(index).signal(Signal::CONT)
     };
     let (published, slept) = tokio::join!(backend.publish(&lines, Some(1_000)), sleeping);

@@ -17,6 +17,8 @@ use sluicegate_tests::harness::fleet::APPLICATION;
 use sluicegate_tests::harness::{Backend, Fleet, Multiset};
 use sluicegate_worker::{ReadFrom, StreamReader};
 
+mod live;
+
 type Row = HashMap<String, AttributeValue>;
 
 const PARENT: &str = "shardId-000000000000";
@@ -135,7 +137,7 @@ fn other_kinds() -> [Row; 5] {
 }
 
 /// Every attribute of KCL's lease rows, and the type it has there.
-const SCHEMA: [(&str, &str); 17] = [
+const SCHEMA: [(&str, &str); 18] = [
     ("leaseKey", "S"),
     ("entityType", "S"),
     ("leaseOwner", "S"),
@@ -153,6 +155,7 @@ const SCHEMA: [(&str, &str); 17] = [
     ("throughputKBps", "N"),
     ("checkpointOwner", "S"),
     ("streamName", "S"),
+    ("shardId", "S"),
 ];
 
 /// That KCL can read a row and resume from it at this position: its attributes and types, no owner, nothing pending.
@@ -294,7 +297,7 @@ async fn a_table_that_kcl_left_is_taken_over_at_its_positions_and_left_for_kcl()
     let after = raw_rows(&backend).await?;
     left_for_kcl(&after[LOWER], &last_lower, 0)?;
     left_for_kcl(&after[UPPER], &last_upper, both.events.len() - 1)?;
-    for name in ["parentShardId", "startingHashKey", "endingHashKey", "entityType"] {
+    for name in ["parentShardId", "startingHashKey", "endingHashKey", "entityType", "throughputKBps"] {
         assert_eq!(after[UPPER].get(name), kcl_3.get(name), "{name}");
     }
     for (key, row) in before.iter().filter(|(key, _)| ![LOWER, UPPER].contains(&key.as_str())) {
@@ -349,4 +352,33 @@ async fn kcl_goes_on_behind_what_is_stored_and_the_next_worker_behind_what_kcl_f
     next.stop().await?;
     stored_exactly(&backend, &wanted).await?;
     left_for_kcl(&raw_rows(&backend).await?[PARENT], &tail, 0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_ended_here_is_finished_for_kcl_and_its_children_are_known() -> anyhow::Result<()> {
+    let backend = Backend::with_stream(1).await?;
+    put(&backend, 0, b"of the parent").await?;
+    let split = backend.kinesis().split_shard().stream_name(STREAM).shard_to_split(PARENT);
+    split.new_starting_hash_key(MIDDLE.to_string()).send().await?;
+    let lower = put(&backend, 0, b"lower").await?;
+    let upper = put(&backend, MIDDLE, b"upper").await?;
+    let mut fleet = Fleet::new(&backend, "kcl-split")?;
+    fleet.start(&[])?;
+    fleet.drained(3).await?;
+    fleet.stop().await?;
+    stored_exactly(&backend, &["of the parent", "lower", "upper"].map(|text| text.as_bytes().to_vec()))
+        .await?;
+
+    let rows = raw_rows(&backend).await?;
+    assert_eq!(rows.keys().collect::<Vec<_>>(), [PARENT, LOWER, UPPER]);
+    left_for_kcl(&rows[PARENT], "SHARD_END", 0)?;
+    assert_eq!(rows[PARENT].get("childShardIds"), Some(&ss(&[LOWER, UPPER])));
+    assert_eq!(rows[PARENT].get("parentShardId"), None, "a set is never empty");
+    for (key, last, start, end) in [(LOWER, &lower, 0, MIDDLE - 1), (UPPER, &upper, MIDDLE, u128::MAX)] {
+        left_for_kcl(&rows[key], last, 0)?;
+        assert_eq!(rows[key].get("parentShardId"), Some(&ss(&[PARENT])));
+        let range = (rows[key].get("startingHashKey"), rows[key].get("endingHashKey"));
+        assert_eq!(range, (Some(&s(&start.to_string())), Some(&s(&end.to_string()))));
+    }
+    Ok(())
 }

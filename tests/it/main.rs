@@ -11,6 +11,8 @@ mod end_to_end;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod kcl;
 #[cfg(test)]
 mod local;
@@ -24,6 +26,8 @@ mod produce;
 mod read;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod reshard;
 mod simulation;
 mod simulation_wire;
 #[cfg(test)]

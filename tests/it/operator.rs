@@ -118,7 +118,7 @@ async fn a_list_shows_the_leases_workers_and_totals_of_a_live_fleet() -> anyhow:
         assert!(lease["checkpoint_arrival"].is_string(), "{lease}");
     }
     let text = run(&backend, &["leases", "list"]).await?.successful()?;
-    for part in [rows[1].key.as_str(), owner.as_str(), "2 leases: 2 active", "1 workers"] {
+    for part in [rows[1].key.as_str(), owner.as_str(), "2 leases: 2 active", "1 worker;"] {
         assert!(text.stdout.contains(part), "no `{part}` in {}", text.stdout);
     }
     assert_eq!(text.stderr, "");
@@ -167,6 +167,12 @@ async fn a_watch_sees_a_worker_leave_on_request_and_another_take_its_leases() ->
     let first = owned(&backend).await?[0].owner.clone().context("no owner")?;
     let mut watching = Watching::start(&backend)?;
     watching.until(&[("watching", 1)]).await?;
+
+    let dry =
+        run(&backend, &["drain", first.as_str(), "--dry-run", "--json"]).await?.successful()?.last_json()?;
+    assert_eq!((dry["outcome"].as_str(), dry["leases"].as_u64()), (Some("would_ask"), Some(2)));
+    assert_eq!(dry["shards"], serde_json::json!(["shardId-000000000000", "shardId-000000000001"]));
+    assert!(backend.registry(APPLICATION).fleet().await?.asked_to_leave.is_empty(), "a dry run asks nothing");
 
     // The host's name alone is enough of a name for the only worker.
     let (name, _) = first.as_str().rsplit_once('-').context("no UUID")?;

@@ -1,12 +1,12 @@
 //! The one place that prints: results on standard output, everything else on standard error.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is where printing is allowed")]
+#![expect(clippy::print_stderr, reason = "this module is where printing is allowed")]
 
 use console::style;
 
-/// A result line.
+/// A result line. Nobody may be reading any more (`head` closes it early); what a command does goes on all the same.
 pub(crate) fn line(text: &str) {
-    println!("{text}");
+    drop(line_if_read(text));
 }
 
 /// A result line; false if nobody reads standard output any more (`head` closes it early, and that is no error).
@@ -17,6 +17,11 @@ pub(crate) fn line_if_read(text: &str) -> std::io::Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// A number with its noun: 1 lease, 2 leases.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// Something a person should know, beside the result.

@@ -204,14 +204,13 @@ const LAST_LOOK: Duration = Duration::from_millis(500);
 const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
 
 impl Coordinator {
-    /// Looks, plans and acts until `drain` is cancelled, by its owner or because an operator's request asks this
+    /// Looks, plans and acts, from what `observer` has seen so far, until `drain` is cancelled, by its owner or because an operator's request asks this
     /// worker to leave (then it is cancelled here); then has every session handed over and returns when all have
     /// ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
     ///
     /// # Errors
     /// The tables refuse for good.
-    pub async fn run(self, drain: CancellationToken) -> Result<(), CoordinatorError> {
-        let mut observer = Observer::new(self.config.me.clone(), self.config.failover_time);
+    pub async fn run(self, mut observer: Observer, drain: CancellationToken) -> Result<(), CoordinatorError> {
         let (look_every, round_every) = (self.config.failover_time / 20, self.config.failover_time / 2);
         let mut last_view = None;
         let mut next_round = self.clock.now();
@@ -342,6 +341,9 @@ impl Coordinator {
         for lease_key in observer.newly_foreign() {
             tracing::warn!(%lease_key, "the row holds a pending checkpoint state of another application; it is not read, and gives way to the first announce");
         }
+        for life in observer.newly_alive() {
+            tracing::error!(worker_id = %life.owner, lease_key = %life.lease_key, counter = life.to.0, "a KCL application is at work on the lease table: its leases are left alone while their counters move; stop it, or stop this fleet");
+        }
         let before = self.view.send_replace(Some(Arc::clone(&view)));
         if self.right.holds_now() && !drain.is_cancelled() {
             self.adopt(&view, before.as_deref(), last_round).await?;
@@ -394,7 +396,8 @@ impl Coordinator {
             if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
                 let right = self.right.session();
                 let row = self.store.lease(key).await?;
-                if let Some(row) = row.filter(|row| row.owner.as_ref() == Some(me)) {
+                // The view may be older than the end of the session before: then the row is finished by now.
+                if let Some(row) = row.filter(|row| self.may_begin(row)) {
                     let since =
                         handed_over_to(me, key, before).then_some((Interruption::Handoff, last_round));
                     self.begin(row, right, since).await?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Lease, WorkerId};
+use crate::shard_sync::has_begun;
 use crate::view::{FleetView, Health};
 
 /// A law that does not hold, with what shows it.
@@ -29,13 +30,14 @@ pub fn l3_counter_raised_by_one(before: &Lease, after: &Lease) -> Result<(), Bro
     Ok(())
 }
 
-/// C1 of one applied write: the checkpoint never goes back while the epoch stays.
+/// C1 of one applied write: the checkpoint never goes back while the epoch stays. Between two starts nothing does:
+/// nothing was finished.
 ///
 /// # Errors
 /// The law that does not hold.
 pub fn c1_checkpoint_never_goes_back(before: &Lease, after: &Lease) -> Result<(), Broken> {
     let epoch = |lease: &Lease| lease.pending.state().map(|state| state.epoch);
-    if after.checkpoint < before.checkpoint && epoch(before) == epoch(after) {
+    if has_begun(before) && after.checkpoint < before.checkpoint && epoch(before) == epoch(after) {
         return broken(
             "C1",
             format!("{} went from {} to {}", before.key, before.checkpoint, after.checkpoint),

@@ -1,18 +1,20 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `plan`, `shard_sync` and `operator` decide and are pure; `store`, `registry` and `nudge` are
+//! `model`, `fleet`, `view`, `foreign`, `plan`, `shard_sync`, `open_start` and `operator` decide and are pure; `store`, `registry` and `nudge` are
 //! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
 
 pub mod clock;
 pub mod coordinator;
 pub mod dynamodb;
 pub mod fleet;
+pub mod foreign;
 pub mod heartbeat;
 pub mod held;
 pub mod invariants;
 pub mod memory;
 pub mod model;
 pub mod nudge;
+pub mod open_start;
 pub mod operator;
 pub mod plan;
 pub mod registry;
@@ -29,6 +31,7 @@ pub use coordinator::{
     Coordinator, CoordinatorConfig, CoordinatorError, Instruction, Interruption, Sessions,
 };
 pub use fleet::{WorkerRow, WorkerState};
+pub use foreign::ForeignLife;
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
 pub use held::HeldLease;
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
@@ -38,4 +41,4 @@ pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};
-pub use view::FleetView;
+pub use view::{FleetView, Observer};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fleet::{WorkerRow, WorkerState};
+use crate::foreign::{ForeignLife, ForeignOwners};
 use crate::model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 
 /// How a worker looks from here.
@@ -79,6 +80,13 @@ impl FleetView {
         }
     }
 
+    /// Owners of unfinished leases that have no worker row and are not known to be gone.
+    pub fn undecided_owners(&self) -> BTreeSet<&WorkerId> {
+        let unfinished = self.leases.values().filter(|lease| !lease.row.is_finished() && !lease.owner_gone);
+        let owners = unfinished.filter_map(|lease| lease.row.owner.as_ref());
+        owners.filter(|owner| !self.workers.contains_key(*owner)).collect()
+    }
+
     /// Whether a lease can be worked on now: unfinished, readable, every parent finished or gone from the view.
     /// (Absence is checked again by a strongly consistent read before the first record is read.)
     pub fn is_eligible(&self, lease: &LeaseView) -> bool {
@@ -104,6 +112,8 @@ pub struct Observer {
     /// Leases that were found with a pending state of another application, ever.
     foreign: BTreeSet<LeaseKey>,
     newly_foreign: Vec<LeaseKey>,
+    foreign_owners: ForeignOwners,
+    newly_alive: Vec<ForeignLife>,
 }
 
 #[derive(Debug)]
@@ -133,11 +143,14 @@ impl Observer {
             leases: BTreeMap::new(),
             foreign: BTreeSet::new(),
             newly_foreign: Vec::new(),
+            foreign_owners: ForeignOwners::default(),
+            newly_alive: Vec::new(),
         }
     }
 
     /// Takes in worker rows read just now. Any change calls for a round at once.
     pub fn see_workers(&mut self, rows: Vec<WorkerRow>, now: Instant) -> Vec<HealthChange> {
+        self.foreign_owners.see_workers(&rows);
         let mut seen = BTreeMap::new();
         for row in rows {
             let still = self.workers.get(&row.worker_id).filter(|old| old.row.heartbeat == row.heartbeat);
@@ -162,6 +175,7 @@ impl Observer {
             FleetView { me: self.me.clone(), leases: BTreeMap::new(), workers: self.worker_views() };
         let mut seen = BTreeMap::new();
         self.newly_foreign.clear();
+        self.newly_alive = self.foreign_owners.see_leases(&rows);
         for row in rows {
             if matches!(row.pending, Pending::Foreign { .. }) && self.foreign.insert(row.key.clone()) {
                 self.newly_foreign.push(row.key.clone());
@@ -185,6 +199,11 @@ impl Observer {
     /// Leases that the last look found with a pending state of another application, and no look before it.
     pub fn newly_foreign(&self) -> &[LeaseKey] {
         &self.newly_foreign
+    }
+
+    /// Owners without a worker row that the last look found at work, and no look before it: another application's.
+    pub fn newly_alive(&self) -> &[ForeignLife] {
+        &self.newly_alive
     }
 
     /// When the next worker would fall silent if it stays still: the time of the extra read.
@@ -281,6 +300,24 @@ mod tests {
         assert_eq!(view.free(&view.leases[&ShardId::new("s-0")]), None);
         let view = observer.see_leases(vec![lease(Some("kcl"), 4)], start + FAILOVER * 2);
         assert_eq!(view.free(&view.leases[&ShardId::new("s-0")]), Some(Free::Gone));
+    }
+
+    #[test]
+    fn an_owner_without_a_row_is_undecided_until_it_shows_life_or_stands_still() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let finished =
+            Lease { key: ShardId::new("s-1"), checkpoint: Position::ShardEnd, ..lease(Some("old"), 1) };
+        let kcl = |counter| vec![lease(Some("kcl"), counter), finished.clone()];
+        observer.see_workers(vec![worker("me", 1)], start);
+        let view = observer.see_leases(kcl(3), start);
+        assert_eq!(view.undecided_owners(), [&WorkerId::new("kcl")].into(), "nobody writes a finished lease");
+        observer.see_leases(kcl(5), start + FAILOVER / 3);
+        assert_eq!(observer.newly_alive().len(), 1);
+        observer.see_leases(kcl(6), start + FAILOVER / 2);
+        assert_eq!(observer.newly_alive(), [], "it is told once");
+        let view = observer.see_leases(kcl(6), start + FAILOVER * 2);
+        assert_eq!(view.undecided_owners(), [].into());
     }
 
     #[test]

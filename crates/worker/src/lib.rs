@@ -8,6 +8,7 @@ pub mod budget;
 pub mod config;
 pub mod consumer;
 pub mod deaggregate;
+mod foreign;
 mod handed_over;
 pub mod kinesis;
 pub mod memory;

@@ -19,7 +19,7 @@ use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
     Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
-    Interruption, Lease, LeaseKey, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
+    Interruption, Lease, LeaseKey, Observer, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use crate::admin::Admin;
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, Drain, Ended};
+use crate::foreign::Look;
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
 use crate::shard_sync::{ShardSync, SyncError};
@@ -120,16 +121,17 @@ impl Supervisor {
         // The coordinator cancels it when an operator asks this worker to leave; the caller's may be shared.
         let stop = stop.child_token();
         let (listed, listed_receiver) = watch::channel(Arc::new(BTreeSet::new()));
-        let shard_sync = tokio::select! { biased;
+        let (shard_sync, observer) = tokio::select! { biased;
             () = stop.cancelled() => return Ok(()),
-            prepared = self.prepare(listed) => Arc::new(prepared?),
+            prepared = self.prepare(listed) => prepared?,
         };
+        let shard_sync = Arc::new(shard_sync);
         let everything = CancellationToken::new();
         let heart = CancellationToken::new();
         let mut tasks: Tasks<TaskEnd> = Tasks::new();
         self.start_heartbeat(&mut tasks, heart.clone())?;
         let (instruct, mut instructions) = mpsc::channel(64);
-        self.start_coordinator(&mut tasks, stop.clone(), instruct, listed_receiver);
+        self.start_coordinator(&mut tasks, observer, stop.clone(), instruct, listed_receiver);
         self.start_sync(&mut tasks, &shard_sync, everything.clone());
         self.start_admin(&mut tasks, stop.clone(), everything.clone());
 
@@ -143,13 +145,31 @@ impl Supervisor {
         outcome
     }
 
-    /// What must be done before the first round: the stream is there, the start is fixed, rows match shards.
-    async fn prepare(&self, listed: watch::Sender<Listed>) -> Result<ShardSync, WorkerError> {
+    /// What must be done before the first round: nobody else's application is at work here, the stream is there, the
+    /// start is fixed, rows match shards.
+    async fn prepare(&self, listed: watch::Sender<Listed>) -> Result<(ShardSync, Observer), WorkerError> {
+        let observer = self.retried(|| self.refuse_beside_kcl()).await?;
         let start = self.retried(|| self.fix_start()).await?;
         tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, %start, "worker starts");
         let sync = self.shard_sync(start, listed);
         self.retried(|| async { sync.sync().await.map_err(WorkerError::from) }).await?;
-        Ok(sync)
+        Ok((sync, observer))
+    }
+
+    /// What an observer saw of the tables, if no KCL application is running on them.
+    async fn refuse_beside_kcl(&self) -> Result<Observer, WorkerError> {
+        let failover_time = self.worker.settings.failover_time;
+        let mut observer = Observer::new(self.worker.id.clone(), failover_time);
+        let look = Look {
+            store: &*self.worker.store,
+            registry: &*self.worker.registry,
+            clock: &self.worker.clock,
+            failover_time,
+        };
+        match look.watch(&mut observer).await? {
+            Some(life) => Err(WorkerError::KclRunning(life)),
+            None => Ok(observer),
+        }
     }
 
     /// Tries until it works or cannot work.
@@ -236,6 +256,7 @@ impl Supervisor {
     fn start_coordinator(
         &self,
         tasks: &mut Tasks<TaskEnd>,
+        observer: Observer,
         stop: CancellationToken,
         instructions: mpsc::Sender<Instruction>,
         listed: watch::Receiver<Listed>,
@@ -260,7 +281,9 @@ impl Supervisor {
             view: watch::channel(None).0,
             on_turn: Box::new(move || stamp.stamp()),
         };
-        tasks.spawn(async move { ("coordinator", coordinator.run(stop).await.map_err(WorkerError::from)) });
+        tasks.spawn(async move {
+            ("coordinator", coordinator.run(observer, stop).await.map_err(WorkerError::from))
+        });
     }
 
     fn start_sync(&mut self, tasks: &mut Tasks<TaskEnd>, sync: &Arc<ShardSync>, stop: CancellationToken) {
@@ -361,7 +384,6 @@ impl Supervisor {
             parameters: Arc::new(settings.parameters.clone()),
             packing_versions: self.worker.sink.packing_versions().to_vec(),
             accept_gap: settings.accept_gap,
-            start: sync.start.time(),
         };
         let read = settings.read;
         let (held_rng, rng) = (self.next_rng(), self.next_rng());
@@ -374,6 +396,7 @@ impl Supervisor {
             clock: self.worker.clock.clone(),
             budget: Arc::clone(&self.budget),
             policy,
+            start: sync.start,
             read,
             metrics: metrics.clone(),
             since,
@@ -507,6 +530,7 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::Write(error)) => error.retry(),
         WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
         WorkerError::Missing(_)
+        | WorkerError::KclRunning(_)
         | WorkerError::Coordinator(_)
         | WorkerError::Task { .. }
         | WorkerError::Setup(_)

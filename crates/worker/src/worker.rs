@@ -10,7 +10,8 @@ use sluicegate_lease::heartbeat::EpochSeconds;
 use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    Clock, CoordinatorError, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId, WorkerRegistry,
+    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId,
+    WorkerRegistry,
 };
 use sluicegate_sink::Sink;
 use tokio::net::TcpListener;
@@ -79,6 +80,11 @@ pub enum WorkerError {
     /// The worker table cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A KCL application is running on the lease table.
+    #[error(
+        "a KCL application is running on this lease table: its worker `{owner}` raised the counter of lease `{lease_key}` from {from} to {to} and is no worker of this fleet. Stop that application and start this worker again: it goes on where KCL stopped. Or give this fleet an --application of its own", owner = .0.owner, lease_key = .0.lease_key, from = .0.from.0, to = .0.to.0
+    )]
+    KclRunning(ForeignLife),
     /// The coordinator ended.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorError),
@@ -165,7 +171,7 @@ impl Worker {
     /// *Cancelling it* (dropping the future) is what a crash is: others take over after the failover time.
     ///
     /// # Errors
-    /// The first failure of any of its tasks.
+    /// The first failure of any of its tasks; [`WorkerError::KclRunning`] before it has begun anything.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         Supervisor::new(self)?.run(stop).await
     }

@@ -91,7 +91,15 @@ impl Backend {
     /// # Errors
     /// No port is free.
     pub async fn start() -> anyhow::Result<Self> {
-        let server = LocalServer::start(LocalConfig::default()).await?;
+        Self::start_with(LocalConfig::default()).await
+    }
+
+    /// Starts it in this process with other settings.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub async fn start_with(config: LocalConfig) -> anyhow::Result<Self> {
+        let server = LocalServer::start(config).await?;
         let endpoints = server.endpoints().clone();
         Ok(Self::at(Server::Here { _server: server }, endpoints))
     }
@@ -153,6 +161,28 @@ impl Backend {
             Ok(summary) => bail!("of {} lines this was published: {summary:?}", lines.len()),
             Err(error) => Err(anyhow::Error::new(error.fault).context("the lines were not published")),
         }
+    }
+
+    /// Publishes as [`Backend::publish`] does, half a second's lines at a time, until `enough` is cancelled, and returns how
+    /// many of the lines were published: for tests that need events to come as long as something else takes.
+    ///
+    /// # Errors
+    /// Not all were stored, or there are no more lines.
+    pub async fn publish_until(
+        &self,
+        lines: &[String],
+        rate: u32,
+        enough: &CancellationToken,
+    ) -> anyhow::Result<usize> {
+        let mut published = 0;
+        for chunk in lines.chunks(usize::try_from(rate / 2)?) {
+            self.publish(chunk, Some(rate)).await?;
+            published += chunk.len();
+            if enough.is_cancelled() {
+                return Ok(published);
+            }
+        }
+        bail!("all {published} lines were published before it was enough")
     }
 
     /// A reader of a stream, through the product's own adapter.

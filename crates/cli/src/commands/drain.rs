@@ -10,7 +10,7 @@ use sluicegate_worker::telemetry::wall_clock;
 
 use super::operator::fleet::{FleetArgs, Look, Tables};
 use super::operator::names;
-use crate::output;
+use crate::output::{self, counted};
 
 /// Have a worker hand everything over and leave
 ///
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Ask, and do not wait until it has left
     #[arg(long)]
     no_wait: bool,
+    /// Show what it would hand over, and ask nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Give up waiting after so long; the worker goes on
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -46,10 +49,11 @@ pub(crate) struct Args {
 const AFTER_HELP: &str = "\
 Examples:
   sluicegate leases list --application billing        # the workers and what they hold
+  sluicegate drain --application billing pod-7f9c-abc --dry-run
   sluicegate drain --application billing pod-7f9c-abc
   sluicegate drain --application billing pod-7f9c-abc --no-wait --json
 
-Exit codes: 0 it has left (with --no-wait: it was asked), 1 it has not, 64 bad arguments.";
+Exit codes: 0 it has left (with --no-wait: it was asked; with --dry-run: it could be), 1 it has not, 64 bad arguments.";
 
 /// How long a request lies in the table if the worker never answers.
 const REQUEST_LIVES: Duration = Duration::from_secs(3_600);
@@ -60,10 +64,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, Serialize)]
 struct Drained {
     worker: String,
-    /// `asked` or `left`.
+    /// `would_ask`, `asked` or `left`.
     outcome: &'static str,
-    /// Leases it owned when it was asked.
+    /// Unfinished leases it owned when it was asked.
     leases: usize,
+    /// Their shards.
+    shards: Vec<String>,
     seconds: f64,
 }
 
@@ -76,13 +82,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             "{worker} has no worker row: it is gone, or no Sluicegate worker. Its leases are taken over once it is silent; `leases release --all-of {worker}` does it now"
         );
     }
-    let leases = owned(&worker, &look);
+    let shards: Vec<String> = owned(&worker, &look).map(|row| row.key.to_string()).collect();
+    let leases = shards.len();
     if !look.fleet.workers.iter().any(|row| row.worker_id != worker && row.state == WorkerState::Active) {
         output::note(&format!("no other active worker: what {worker} reads is not read until one starts"));
     }
+    if args.dry_run {
+        if !args.json {
+            output::line(&would_leave(&worker, &shards));
+            return Ok(());
+        }
+        let worker = worker.to_string();
+        return output::json(&Drained { worker, outcome: "would_ask", leases, shards, seconds: 0.0 });
+    }
     let expires = wall_clock() + REQUEST_LIVES;
     tables.ask_to_leave(&worker, i64::try_from(expires.as_secs()).unwrap_or(i64::MAX)).await?;
-    output::note(&format!("asked {worker} to leave; it owns {leases} leases"));
+    output::note(&format!("asked {worker} to leave; it owns {}", counted(leases, "lease")));
     let begun = tables.clock.now();
     let outcome = if args.no_wait {
         "asked"
@@ -91,12 +106,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "left"
     };
     let seconds = tables.clock.now().saturating_duration_since(begun).as_secs_f64();
-    let drained = Drained { worker: worker.to_string(), outcome, leases, seconds };
+    let drained = Drained { worker: worker.to_string(), outcome, leases, shards, seconds };
     if args.json {
         return output::json(&drained);
     }
     if !args.no_wait {
-        output::line(&format!("{worker} has left after {seconds:.1} s; it had {leases} leases"));
+        output::line(&format!("{worker} has left after {seconds:.1} s; it had {}", counted(leases, "lease")));
     }
     Ok(())
 }
@@ -109,13 +124,14 @@ async fn wait(tables: &Tables, worker: &WorkerId, args: &Args) -> anyhow::Result
     loop {
         let look = tables.look().await?;
         let now = tables.clock.now();
-        let left = owned(worker, &look);
+        let left = owned(worker, &look).count();
         if !has_row(worker, &look) {
             // The worker removes it as well; this is for one whose last act failed.
             tables.withdraw_request(worker).await?;
             if left > 0 {
                 bail!(
-                    "{worker} is gone and still owns {left} leases: they are taken over after the failover time"
+                    "{worker} is gone and still owns {}: what is left is taken over after the failover time",
+                    counted(left, "lease")
                 );
             }
             return Ok(());
@@ -128,7 +144,7 @@ async fn wait(tables: &Tables, worker: &WorkerId, args: &Args) -> anyhow::Result
                 humantime::format_duration(args.failover_time)
             );
         }
-        let progress = format!("{worker}: {}, {left} leases", state(worker, &look));
+        let progress = format!("{worker}: {}, {}", state(worker, &look), counted(left, "lease"));
         if progress != told {
             output::note(&progress);
             told = progress;
@@ -149,6 +165,16 @@ fn state(worker: &WorkerId, look: &Look) -> &'static str {
     row.map_or("gone", |row| row.state.as_str())
 }
 
-fn owned(worker: &WorkerId, look: &Look) -> usize {
-    look.leases.values().filter(|row| row.owner.as_ref() == Some(worker)).count()
+/// Its unfinished leases: a finished one needs nobody.
+fn owned<'a>(worker: &'a WorkerId, look: &'a Look) -> impl Iterator<Item = &'a Lease> {
+    look.leases.values().filter(move |row| row.owner.as_ref() == Some(worker) && !row.is_finished())
+}
+
+fn would_leave(worker: &WorkerId, shards: &[String]) -> String {
+    let mut text =
+        format!("{worker} would be asked to leave and to hand over {}", counted(shards.len(), "lease"));
+    for shard in shards {
+        text.push_str(&format!("\n  {shard}"));
+    }
+    text
 }

@@ -42,8 +42,6 @@ pub struct SessionPolicy {
     pub packing_versions: Vec<u32>,
     /// Give up announced records that are gone, counted, instead of stopping.
     pub accept_gap: bool,
-    /// Where the application started, for a row that KCL made at LATEST or AT_TIMESTAMP.
-    pub start: Option<ArrivalMillis>,
 }
 
 /// What happened.
@@ -219,11 +217,9 @@ impl ShardSession {
         match &self.checkpoint {
             // AT, not AFTER: a sub-sequence position lies inside the record. What is finished is passed over.
             Position::At(sequence_number, _) => ReadFrom::At(sequence_number.clone()),
-            Position::TrimHorizon | Position::ShardEnd => ReadFrom::TrimHorizon,
-            Position::AtTimestamp | Position::Latest => {
-                let start = self.state.start.or(self.policy.start);
-                start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp)
-            }
+            Position::AtTimestamp => self.state.start.map_or(ReadFrom::TrimHorizon, ReadFrom::AtTimestamp),
+            // No session begins at LATEST (`lease::open_start`); nothing is skipped if one does.
+            Position::TrimHorizon | Position::Latest | Position::ShardEnd => ReadFrom::TrimHorizon,
         }
     }
 
@@ -444,15 +440,31 @@ impl ShardSession {
         }
         let committed = self.tracker.committable();
         let room = self.policy.max_in_flight.saturating_sub(self.tracker.len() - committed);
-        let announced = if self.drain_deadline_passed(now) { 0 } else { room.min(self.closed.len()) };
+        let wanted = if self.drain_deadline_passed(now) { 0 } else { room.min(self.closed.len()) };
+        let announced = self.fitting(wanted, committed);
         // A session that drains commits with its last write, the hand-over.
         let commit_due = self.commit_due.is_some_and(|due| due <= now) || self.end.is_some();
-        let commit_now = committed > 0 && commit_due && self.draining.is_none();
+        let due_now = commit_due && self.draining.is_none();
+        let commit_now = committed > 0 && (due_now || announced < wanted);
         if announced == 0 && !commit_now && !self.caught_up_is_stale() {
             return None;
         }
         let (checkpoint, state) = self.progress(announced, committed);
         Some(self.write(PendingWrite::Progress { announced, committed }, checkpoint, state))
+    }
+
+    /// How many closed batches can be announced so that the state stays within its bound. Cuts of earlier sessions carry
+    /// their own parameters, and several sets of them fill a row; what does not fit waits until cuts are committed.
+    fn fitting(&self, wanted: usize, committed: usize) -> usize {
+        let left = self.state.cuts.get(committed..).unwrap_or_default();
+        let fits = |announced: &usize| {
+            let new = self.closed.iter().take(*announced).map(|batch| &batch.cut);
+            let cuts = left.iter().chain(new).cloned().collect();
+            LeaseState { cuts, ..self.state.clone() }.encode().is_ok()
+        };
+        // A single cut always fits. Should it not, its write says so.
+        let least = usize::from(left.is_empty()).min(wanted);
+        (least + 1..=wanted).rev().find(fits).unwrap_or(least)
     }
 
     /// What the row says after announcing the first `announced` closed batches and committing `committed`.

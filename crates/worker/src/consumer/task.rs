@@ -14,7 +14,9 @@ use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
     Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right, SequenceNumber,
 };
-use sluicegate_lease::{Clock, HeldLease, Interruption, Lease, SessionRight, WorkerId};
+use sluicegate_lease::{
+    Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, WorkerId, open_start,
+};
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -109,6 +111,8 @@ pub struct Consumer {
     pub budget: Arc<ByteBudget>,
     /// What the session is told of its surroundings.
     pub policy: SessionPolicy,
+    /// Where the application started: what becomes of a row that KCL left at LATEST or AT_TIMESTAMP.
+    pub start: FixedStart,
     /// How it reads.
     pub read: ReadPolicy,
     /// What it counts.
@@ -186,7 +190,19 @@ enum Happened {
 impl Consumer {
     /// Works on the shard until the session ends. *Cancelling it* through `stop` ends it at once; the row keeps
     /// what was announced.
-    pub async fn run(self, stop: CancellationToken) -> Ended {
+    pub async fn run(mut self, stop: CancellationToken) -> Ended {
+        if let Some(next) = open_start::closed(self.held.row(), self.start) {
+            tracing::info!(lease_key = %next.key, from = %self.held.row().checkpoint, start = %self.start, "a start that KCL left open becomes the application's");
+            let written = tokio::select! { biased;
+                () = stop.cancelled() => return Ended::Lost,
+                written = self.held.replace(next) => written,
+            };
+            match written {
+                Ok(Announced::Recorded) => {}
+                Ok(Announced::Lost) => return Ended::Lost,
+                Err(error) => return failed(error),
+            }
+        }
         let row = self.held.row().clone();
         let Some(state) = row.pending.state() else {
             return failed(ConsumerError::Row("its pending state cannot be read by this build".to_owned()));

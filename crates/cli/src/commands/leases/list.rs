@@ -14,7 +14,7 @@ use sluicegate_worker::telemetry::wall_millis;
 use super::super::operator::fleet::{FleetArgs, Look, Tables};
 use super::super::operator::owners;
 use super::super::operator::row::{Shown, ago};
-use crate::output;
+use crate::output::{self, counted};
 
 /// Print all leases and workers once
 ///
@@ -244,20 +244,24 @@ fn totals(look: &Look, leases: &[ListedLease], workers: usize) -> Totals {
 impl Totals {
     fn text(&self) -> String {
         let mut text = format!(
-            "{} leases: {} active, {} free, {} blocked, {} finished; {} workers; {} announced batches",
-            self.leases,
+            "{}: {} active, {} free, {} blocked, {} finished; {}; {}",
+            counted(self.leases, "lease"),
             self.active,
             self.free,
             self.blocked,
             self.finished,
-            self.workers,
-            self.announced_batches
+            counted(self.workers, "worker"),
+            counted_batches(self.announced_batches)
         );
         if self.unreadable > 0 {
             text.push_str(&format!("; {} cannot be read by this build", self.unreadable));
         }
         text
     }
+}
+
+fn counted_batches(count: usize) -> String {
+    if count == 1 { "1 announced batch".to_owned() } else { format!("{count} announced batches") }
 }
 
 fn table(header: &[&str]) -> Table {

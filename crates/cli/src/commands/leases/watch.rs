@@ -14,6 +14,7 @@ use sluicegate_worker::telemetry::wall_millis;
 use super::super::operator::fleet::{FleetArgs, Look, Tables};
 use super::super::operator::row::time;
 use super::list::Listing;
+use crate::output::counted;
 use crate::{output, stop};
 
 /// Print changes of ownership as they happen, until ctrl-c
@@ -187,9 +188,9 @@ impl Seen {
     fn first(look: &Look) -> Self {
         let owned = look.leases.values().filter(|row| row.owner.is_some()).count();
         let text = format!(
-            "watching {} leases, {owned} owned, and {} workers",
-            look.leases.len(),
-            look.fleet.workers.len()
+            "watching {}, {owned} owned, and {}",
+            counted(look.leases.len(), "lease"),
+            counted(look.fleet.workers.len(), "worker")
         );
         Self { text, ..Self::now("watching") }
     }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use sluicegate_checkpoint::{SequenceNumber, SubSequenceNumber};
+use sluicegate_checkpoint::{AggregateKey, KeyTemplate, SequenceNumber, SubSequenceNumber};
 
 use super::*;
 
@@ -53,7 +53,6 @@ fn policy() -> SessionPolicy {
         parameters: Arc::new(PackingParameters::default()),
         packing_versions: vec![1],
         accept_gap: false,
-        start: None,
     }
 }
 
@@ -191,6 +190,39 @@ fn a_takeover_delivers_the_announced_cuts_again_as_they_were() {
     assert_eq!(second.on(Event::Tick, now), vec![Command::Read]);
     let again = deliveries(&second.on(page(1..=5, false), now)).remove(0);
     assert_eq!(again, original, "the same batch, whatever today's configuration (D3)");
+}
+
+#[test]
+fn an_announce_that_would_crowd_the_row_waits_until_older_cuts_are_committed() {
+    let now = Instant::now();
+    // Four configurations in turn, each with a key template that takes nearly all it may.
+    let configured = |letter: &str| {
+        let template = KeyTemplate::parse(&format!("{{/a}}{}", letter.repeat(900))).unwrap();
+        let aggregate_key = AggregateKey::Template(template);
+        let parameters = PackingParameters { aggregate_key, ..PackingParameters::default() };
+        parameters.check().unwrap();
+        SessionPolicy { max_in_flight: 12, parameters: Arc::new(parameters), ..policy() }
+    };
+    let mut taken = row();
+    for (n, letter) in (1..=4).zip(["p", "q", "r", "s"]) {
+        let (checkpoint, state) =
+            written(&session(&taken, configured(letter)).on(page(1..=3 * n, false), now)).unwrap();
+        assert_eq!((&checkpoint, state.cuts.len() as u64), (&Position::TrimHorizon, n));
+        taken = taken.progressed(checkpoint, state);
+        assert!(taken.pending.state().unwrap().encode().is_ok());
+    }
+    let mut fifth = session(&taken, configured("t"));
+    let commands = fifth.on(page(1..=15, false), now);
+    let announced = deliveries(&commands);
+    assert_eq!(announced.len(), 4, "the cuts of earlier sessions");
+    assert!(written(&commands).is_none(), "the fifth set does not fit");
+    let (checkpoint, state) = written(&fifth.on(delivered(&announced[0]), now)).unwrap();
+    assert_eq!(
+        (checkpoint.to_string(), state.cuts.len()),
+        ("3".to_owned(), 4),
+        "it takes the room of the first"
+    );
+    assert!(state.encode().is_ok());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use rand::SeedableRng;
-use sluicegate_checkpoint::{PackingParameters, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, PackingParameters, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, Written};
@@ -16,9 +16,18 @@ const SHARD: &str = "shardId-000000000000";
 
 /// A consumer of a stream with one event, and what it works on.
 async fn consumer(right: &Arc<HeartbeatRight>) -> (Consumer, Arc<MemoryLeaseStore>, mpsc::Sender<Drain>) {
+    consumer_from(right, Position::TrimHorizon, FixedStart::TrimHorizon).await
+}
+
+/// The same, of a row with this checkpoint and an application with this start.
+async fn consumer_from(
+    right: &Arc<HeartbeatRight>,
+    checkpoint: Position,
+    start: FixedStart,
+) -> (Consumer, Arc<MemoryLeaseStore>, mpsc::Sender<Drain>) {
     let (stream, store) = (MemoryStream::new(1), Arc::new(MemoryLeaseStore::default()));
     stream.put("k", "event");
-    let free = Lease::unowned(ShardId::new(SHARD), Position::TrimHorizon, LeaseState::starting(None));
+    let free = Lease::unowned(ShardId::new(SHARD), checkpoint, LeaseState::starting(None));
     store.create(&free).await.unwrap();
     let taken = store.replace(&free, &free.taken_by(&WorkerId::new("me"))).await.unwrap();
     let Written::Applied(row) = taken else { panic!("the row is free") };
@@ -48,8 +57,8 @@ async fn consumer(right: &Arc<HeartbeatRight>) -> (Consumer, Arc<MemoryLeaseStor
             parameters: Arc::new(PackingParameters::default()),
             packing_versions: vec![1],
             accept_gap: false,
-            start: None,
         },
+        start,
         read: ReadPolicy { min_interval: second / 5, idle_interval: second, page_bytes: 1 << 16 },
         metrics: Metrics::new().unwrap().shard(&ShardId::new(SHARD)),
         since: None,
@@ -88,6 +97,31 @@ async fn a_right_that_lapses_ends_the_session_although_the_lease_is_still_its_ow
     let lasted = clock.now() - begun;
     assert!(lasted >= Duration::from_secs(9) && lasted <= Duration::from_secs(10), "{lasted:?}");
     assert_eq!(row(&store).await.checkpoint.to_string(), "1", "what came before the lapse is committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_kcl_left_open_is_closed_by_one_write_before_anything_is_read() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(9)));
+    right.confirm(clock.now());
+    // From a time to come: nothing of the stream is behind it, so nothing but the start is written.
+    let start = FixedStart::AtTimestamp(ArrivalMillis(i64::MAX / 2));
+    let (consumer, store, _requester) = consumer_from(&right, Position::Latest, start).await;
+    let taken = row(&store).await;
+    let run = consumer.run(CancellationToken::new());
+    tokio::time::timeout(Duration::from_secs(3), run).await.unwrap_err();
+    let fixed = row(&store).await;
+    assert_eq!((fixed.checkpoint, fixed.counter), (Position::AtTimestamp, taken.counter.next()));
+    assert_eq!(fixed.pending.state().unwrap().start, start.time());
+    assert_eq!(store.broken_laws(), []);
+
+    // Somebody else's write in between ends the session before it has read anything.
+    let (consumer, store, _requester) = consumer_from(&right, Position::Latest, start).await;
+    let taken = row(&store).await;
+    store.replace_unfaulted(&taken, &taken.taken_by(&WorkerId::new("other")));
+    let ended = consumer.run(CancellationToken::new()).await;
+    assert!(matches!(ended, Ended::Lost), "{ended:?}");
+    assert_eq!(row(&store).await.checkpoint, Position::Latest);
 }
 
 #[tokio::test(start_paused = true)]
