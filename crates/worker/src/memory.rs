@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sluicegate_checkpoint::{HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber};
 use sluicegate_lease::Shard;
 
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
@@ -59,7 +59,8 @@ impl StreamReader for MemoryStream {
             closed: false,
         };
         let shards = self.locked().keys().map(shard).collect();
-        Ok(ShardListing { shards, server_time: crate::telemetry::wall_millis() })
+        let server_time = crate::telemetry::wall_millis();
+        Ok(ShardListing { shards, server_time, created: ArrivalMillis(0), retention: Duration::MAX })
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

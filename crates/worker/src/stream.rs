@@ -50,6 +50,10 @@ pub struct ShardListing {
     pub shards: Vec<Shard>,
     /// The stream's own time when it answered.
     pub server_time: ArrivalMillis,
+    /// When the stream was created, as asked before the listing began: another stream of the same name has another.
+    pub created: ArrivalMillis,
+    /// How long it keeps a record.
+    pub retention: Duration,
 }
 
 /// Why a stream was not read.

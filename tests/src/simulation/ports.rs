@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::Rng;
-use sluicegate_checkpoint::{Record, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, Record, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, Shard, WorkerId, WorkerRegistry, WorkerRow, Written,
@@ -16,7 +16,7 @@ use sluicegate_sink::{ItemWriter, StoreError};
 use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
 use super::link::{Link, Lost};
-use super::script::Service;
+use super::script::{BEGIN_MS, Service};
 
 /// All ports of a worker.
 #[derive(Debug, Clone)]
@@ -162,7 +162,12 @@ impl StreamReader for Ports {
         let shards = self.0.read(Service::Stream, |world, _| {
             world.stream.shards().values().map(|shard| shard.listed.clone()).collect::<Vec<Shard>>()
         });
-        Ok(ShardListing { shards: shards.await.map_err(unanswered)?, server_time })
+        Ok(ShardListing {
+            shards: shards.await.map_err(unanswered)?,
+            server_time,
+            created: ArrivalMillis(BEGIN_MS),
+            retention: Duration::from_secs(24 * 3_600),
+        })
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

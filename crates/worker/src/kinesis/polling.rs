@@ -35,6 +35,19 @@ impl KinesisStream {
         Self { client, stream: stream.into() }
     }
 
+    /// When the stream was created, and how long it keeps records.
+    async fn described(&self) -> Result<(ArrivalMillis, Duration), StreamError> {
+        let (name, arn) = self.name_and_arn();
+        let request =
+            self.client.describe_stream_summary().set_stream_name(name).set_stream_arn(arn).send().await;
+        let answer = request.map_err(|error| stream_error(error, &self.stream))?;
+        let summary = answer.stream_description_summary().ok_or_else(|| StreamError::Unavailable {
+            source: "the answer holds no description of the stream".into(),
+        })?;
+        let hours = u64::try_from(summary.retention_period_hours()).unwrap_or_default();
+        Ok((arrival(summary.stream_creation_timestamp()), Duration::from_secs(hours * 3_600)))
+    }
+
     /// The name, or none if it is an ARN; then the ARN.
     fn name_and_arn(&self) -> (Option<String>, Option<String>) {
         let text = self.stream.to_string();
@@ -80,6 +93,8 @@ impl StreamReader for KinesisStream {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
         let answered = AnsweredAt::default();
         let (name, arn) = self.name_and_arn();
+        // Before the listing: if two listings in a row say the same creation time, the first was of that stream.
+        let (created, retention) = self.described().await?;
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -98,7 +113,7 @@ impl StreamReader for KinesisStream {
             if token.is_none() {
                 let answered = answered.millis();
                 let server_time = if answered.0 > 0 { answered } else { wall_millis() };
-                return Ok(ShardListing { shards, server_time });
+                return Ok(ShardListing { shards, server_time, created, retention });
             }
         }
     }
