@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use sluicegate_tests::harness::backend::STREAM;
 use sluicegate_tests::harness::command::{bare, finish};
 use sluicegate_tests::harness::process::{Signal, signal};
 use sluicegate_tests::harness::{Backend, Finished, LONG, wait_for};
@@ -269,5 +270,18 @@ async fn an_invalid_time_is_shown_with_one_that_is_valid() -> anyhow::Result<()>
     let position = [&RUN[..], &["--initial-position", "AT_TIMESTAMP:noon"]].concat();
     let ended = run(home.path(), &[], &position).await?;
     says(the_only_line(&ended, CONFIGURATION), &["initial_position is `AT_TIMESTAMP:noon`"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_has_not_come_is_refused_and_not_recorded() -> anyhow::Result<()> {
+    let (backend, home) = (Backend::with_stream(1).await?, tempfile::tempdir()?);
+    let arguments =
+        ["run", "--embedded", "--stream", STREAM, "--application", "billing", "--initial-position"];
+    let future = [&arguments[..], &["AT_TIMESTAMP:2126-01-01T00:00:00Z"]].concat();
+    let ended = run(home.path(), &backend.environment(), &future).await?;
+    says(the_error(&ended, OTHER), &["initial_position is a time in the future", "LATEST"]);
+    let again = run(home.path(), &backend.environment(), &future).await?;
+    says(the_error(&again, OTHER), &["initial_position is a time in the future"]);
     Ok(())
 }

@@ -16,6 +16,7 @@ mod fleet;
 mod kcl;
 #[cfg(test)]
 mod local;
+mod lost_row;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]

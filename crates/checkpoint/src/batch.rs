@@ -15,7 +15,7 @@ use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
 pub struct BatchId {
     /// The shard it was cut from.
     pub shard: ShardId,
-    /// How often an operator had moved the row back when it was cut.
+    /// Of the row when it was cut: another after an operator moved it back, or it was deleted and made again.
     pub epoch: u32,
     /// Sequence number of the first record, included.
     pub first: SequenceNumber,

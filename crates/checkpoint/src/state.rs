@@ -27,7 +27,8 @@ pub const MAX_STATE_BYTES: usize = 4_096;
 /// The decoded state of a lease row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseState {
-    /// How often an operator moved the row back; part of every [`BatchId`].
+    /// Tells the batches of this row from those made before an operator moved it back (one more each time), and from
+    /// those of an earlier row of the shard; part of every [`BatchId`].
     pub epoch: u32,
     /// Where an `AT_TIMESTAMP` checkpoint begins: fixed when the row was made.
     pub start: Option<ArrivalMillis>,
@@ -38,7 +39,8 @@ pub struct LeaseState {
     pub cuts: Vec<Cut>,
     /// Arrival of the record that the checkpoint names.
     pub checkpoint_arrival: Option<ArrivalMillis>,
-    /// Time up to which the shard was read to its tip: what loss by retention is judged against.
+    /// Time at which the shard was last open and read to its tip, or, before that, one before which nothing in it is
+    /// wanted: what loss by retention is judged against.
     pub caught_up: Option<ArrivalMillis>,
 }
 
@@ -101,6 +103,12 @@ impl LeaseState {
     /// A row with nothing announced, that begins at `start` if its checkpoint is `AT_TIMESTAMP`.
     pub fn starting(start: Option<ArrivalMillis>) -> Self {
         Self { epoch: 0, start, follows: None, cuts: Vec::new(), checkpoint_arrival: None, caught_up: start }
+    }
+
+    /// What arrived before this time was read and is durable: the later of when the shard was last seen read to its
+    /// tip, and of the arrival of the record that the checkpoint names.
+    pub fn covered_to(&self) -> Option<ArrivalMillis> {
+        self.caught_up.max(self.checkpoint_arrival)
     }
 
     /// The identities of the announced batches.

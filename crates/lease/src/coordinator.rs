@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use sluicegate_checkpoint::ShardId;
+use sluicegate_checkpoint::ArrivalMillis;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
+use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
 use crate::nudge::{Nudged, Nudges};
+use crate::parents::{Standing, standing};
 use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
-use crate::shard_sync::has_begun;
 use crate::store::{LeaseStore, ReadError, Written};
 use crate::view::{FleetView, Free, Health, LeaseView, Observer};
 
@@ -41,6 +42,8 @@ pub enum Instruction {
         right: SessionRight,
         /// Since when nobody has read the shard, if somebody did before: for metrics.
         since: Option<(Interruption, Instant)>,
+        /// For a shard that has not begun: what arrived before this time was its parents', as their rows tell.
+        parents_covered: Option<ArrivalMillis>,
     },
     /// Finish the session and give the lease to this worker, or to nobody.
     HandOver {
@@ -94,8 +97,10 @@ pub struct Coordinator {
     pub status: WorkerStatus,
     /// "Look now".
     pub nudged: Nudges,
-    /// Shards of the last complete listing of the stream.
-    pub listed: watch::Receiver<Arc<BTreeSet<ShardId>>>,
+    /// The last complete listing of the stream.
+    pub listed: watch::Receiver<Arc<Listing>>,
+    /// Asked for another when a parent's row is missing.
+    pub listing_wanted: ListingWanted,
     /// To the supervisor.
     pub instructions: mpsc::Sender<Instruction>,
     /// The sessions of this worker; the supervisor ends them.
@@ -134,7 +139,8 @@ impl Sessions {
         self.locked().insert(key);
     }
 
-    fn contains(&self, key: &LeaseKey) -> bool {
+    /// Whether this lease has one, or rests after one that failed.
+    pub fn contains(&self, key: &LeaseKey) -> bool {
         self.locked().contains(key)
     }
 
@@ -467,27 +473,21 @@ impl Coordinator {
         right: SessionRight,
         since: Option<(Interruption, Instant)>,
     ) -> Result<(), CoordinatorError> {
-        if !has_begun(&row) {
-            for parent in &row.parents {
-                let done = match self.store.lease(parent).await? {
-                    Some(parent) => parent.is_finished(),
-                    None => self.is_forgotten(&row.key, parent),
-                };
-                if !done {
-                    tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
-                    return Ok(());
-                }
+        let listed = Arc::clone(&self.listed.borrow());
+        let parents_covered = match standing(&*self.store, &row, &listed.shards).await? {
+            Standing::Clear { covered_to } => covered_to,
+            Standing::Waits(parent) => {
+                tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
+                return Ok(());
             }
-        }
+            Standing::RowMissing(parent) => {
+                tracing::warn!(lease_key = %row.key, %parent, "the row of a parent shard is missing; the shards are listed again");
+                self.listing_wanted.ask();
+                return Ok(());
+            }
+        };
         self.sessions.begin(row.key.clone());
-        self.instruct(Instruction::Begin { row: Box::new(row), right, since }).await
-    }
-
-    /// Whether the last listing shows that the stream has forgotten a parent: it must name the child, or it may be
-    /// older than the parent.
-    fn is_forgotten(&self, child: &LeaseKey, parent: &LeaseKey) -> bool {
-        let listed = self.listed.borrow();
-        listed.contains(child) && !listed.contains(parent)
+        self.instruct(Instruction::Begin { row: Box::new(row), right, since, parents_covered }).await
     }
 
     async fn hand_over(

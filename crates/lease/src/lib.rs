@@ -1,24 +1,29 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `foreign`, `plan`, `shard_sync`, `open_start` and `operator` decide and are pure; `store`, `registry` and `nudge` are
-//! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
+//! `model`, `fleet`, `view`, `foreign`, `plan`, `shard_graph`, `shard_sync`, `forgotten`, `open_start` and `operator` decide
+//! and are pure; `store`, `registry` and `nudge` are ports; `held`, `heartbeat`, `parents` and `coordinator` carry decisions
+//! out.
 
 pub mod clock;
 pub mod coordinator;
 pub mod dynamodb;
 pub mod fleet;
 pub mod foreign;
+pub mod forgotten;
 pub mod heartbeat;
 pub mod held;
 pub mod invariants;
+pub mod listing;
 pub mod memory;
 pub mod model;
 pub mod nudge;
 pub mod open_start;
 pub mod operator;
+pub mod parents;
 pub mod plan;
 pub mod registry;
 pub mod right;
+pub mod shard_graph;
 pub mod shard_sync;
 pub mod store;
 pub mod view;
@@ -34,11 +39,13 @@ pub use fleet::{WorkerRow, WorkerState};
 pub use foreign::ForeignLife;
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
 pub use held::HeldLease;
+pub use listing::{Listing, ListingWanted};
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
 pub use plan::{LeaseAction, PlanPolicy, plan};
 pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
+pub use shard_graph::ShardGraph;
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};
 pub use view::{FleetView, Observer};

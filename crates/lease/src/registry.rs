@@ -5,6 +5,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::{ArrivalMillis, Position};
+use thiserror::Error;
 
 use crate::fleet::WorkerRow;
 use crate::model::WorkerId;
@@ -33,14 +34,39 @@ pub enum FixedStart {
     AtTimestamp(ArrivalMillis),
 }
 
+/// An application cannot start at a time that has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "initial_position is a time in the future ({}, and the stream's time is {}, in milliseconds since 1970): \
+     give one that has come, or LATEST",
+    time.0,
+    now.0
+)]
+pub struct StartInFuture {
+    /// The time asked for.
+    pub time: ArrivalMillis,
+    /// The stream's own time.
+    pub now: ArrivalMillis,
+}
+
+/// The tip of the stream as a time that has surely come on all of its hosts.
+pub fn tip(now: ArrivalMillis) -> ArrivalMillis {
+    ArrivalMillis(now.0 - 1_000)
+}
+
 impl FixedStart {
     /// Fixes what an operator said; `now` is Kinesis' own time, less a second so that it is not in the future of
     /// any of its hosts.
-    pub fn fix(initial: InitialPosition, now: ArrivalMillis) -> Self {
+    ///
+    /// # Errors
+    /// The time has not come: Kinesis refuses to open a shard there.
+    pub fn fix(initial: InitialPosition, now: ArrivalMillis) -> Result<Self, StartInFuture> {
         match initial {
-            InitialPosition::TrimHorizon => Self::TrimHorizon,
-            InitialPosition::Latest => Self::AtTimestamp(ArrivalMillis(now.0 - 1_000)),
-            InitialPosition::AtTimestamp(time) => Self::AtTimestamp(time),
+            InitialPosition::TrimHorizon => Ok(Self::TrimHorizon),
+            InitialPosition::Latest => Ok(Self::AtTimestamp(tip(now))),
+            // The stream tells its time in whole seconds, cut off.
+            InitialPosition::AtTimestamp(time) if time.0 >= now.0 + 1_000 => Err(StartInFuture { time, now }),
+            InitialPosition::AtTimestamp(time) => Ok(Self::AtTimestamp(time)),
         }
     }
 
@@ -136,4 +162,25 @@ pub trait WorkerRegistry: Send + Sync + 'static {
     /// # Errors
     /// See [`WriteError`].
     async fn withdraw_request(&self, worker: &WorkerId) -> Result<(), WriteError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: ArrivalMillis = ArrivalMillis(1_700_000_000_000);
+
+    #[test]
+    fn latest_becomes_a_time_that_has_come() {
+        let fixed = FixedStart::fix(InitialPosition::Latest, NOW);
+        assert_eq!(fixed, Ok(FixedStart::AtTimestamp(ArrivalMillis(NOW.0 - 1_000))));
+    }
+
+    #[test]
+    fn a_time_that_has_not_come_is_refused() {
+        let at = |time| FixedStart::fix(InitialPosition::AtTimestamp(time), NOW);
+        assert_eq!(at(NOW), Ok(FixedStart::AtTimestamp(NOW)));
+        let later = ArrivalMillis(NOW.0 + 1_000);
+        assert_eq!(at(later), Err(StartInFuture { time: later, now: NOW }));
+    }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::fleet::{WorkerRow, WorkerState};
 use crate::foreign::{ForeignLife, ForeignOwners};
 use crate::model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
+use crate::shard_sync::has_begun;
 
 /// How a worker looks from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +88,9 @@ impl FleetView {
         owners.filter(|owner| !self.workers.contains_key(*owner)).collect()
     }
 
-    /// Whether a lease can be worked on now: unfinished, readable, every parent finished or gone from the view.
-    /// (Absence is checked again by a strongly consistent read before the first record is read.)
+    /// Whether a lease can be worked on now: unfinished, readable, and begun already, or every parent finished or gone
+    /// from the view. (Absence is checked again by a strongly consistent read before the first record is read. Of a
+    /// shard that has begun no parent is asked: a parent's row that was made again by mistake must not block it.)
     pub fn is_eligible(&self, lease: &LeaseView) -> bool {
         let readable = !matches!(lease.row.pending, Pending::Unreadable { .. });
         let parents_done = lease
@@ -96,7 +98,7 @@ impl FleetView {
             .parents
             .iter()
             .all(|parent| self.leases.get(parent).is_none_or(|parent| parent.row.is_finished()));
-        !lease.row.is_finished() && readable && parents_done
+        !lease.row.is_finished() && readable && (parents_done || has_begun(&lease.row))
     }
 }
 

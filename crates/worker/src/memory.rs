@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{
+    ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
+};
 use sluicegate_lease::Shard;
 
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};

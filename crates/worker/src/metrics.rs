@@ -36,6 +36,9 @@ pub struct Metrics {
     batches: IntCounterVec,
     sessions: IntCounterVec,
     records_lost: IntCounter,
+    shards_lost: IntCounter,
+    rows_made_again: IntCounter,
+    holes: IntGauge,
     leases_held: IntGauge,
     heartbeats: IntCounter,
     buffered_bytes: IntGaugeVec,
@@ -126,7 +129,25 @@ impl Metrics {
             fallback_keys: counter("fallback_keys_total", "Events stored under the fallback key.")?,
             batches: by_outcome("batches_total", "Batches by outcome: delivered, redelivered, failed.")?,
             sessions: by_outcome("sessions_total", "Sessions on shards by how they ended.")?,
-            records_lost: counter("records_lost_total", "Announced batches whose records were gone.")?,
+            records_lost: counter(
+                "records_lost_total",
+                "Announced batches whose records were gone, and times that retention had passed the place up to which a shard was read; each attempt counts.",
+            )?,
+            shards_lost: counter(
+                "shards_lost_total",
+                "Shards that the stream had forgotten before they were finished.",
+            )?,
+            rows_made_again: counter(
+                "lease_rows_made_again_total",
+                "Lease rows that were missing and made again: what they had recorded is lost, and records may be stored twice.",
+            )?,
+            holes: added(
+                r,
+                IntGauge::new(
+                    "sluicegate_uncovered_hash_key_ranges",
+                    "Ranges of hash keys that no unfinished lease row covers, as of the last scan.",
+                ),
+            )?,
             leases_held: added(r, IntGauge::new("sluicegate_leases_held", "Leases with a session here."))?,
             heartbeats: counter("heartbeats_total", "Confirmed heartbeats.")?,
             buffered_bytes: gauges("buffered_bytes", "Memory that a shard's records take.")?,
@@ -174,6 +195,21 @@ impl Metrics {
     /// So many sessions run.
     pub fn leases_held(&self, count: usize) {
         self.leases_held.set(signed(count));
+    }
+
+    /// A shard was forgotten by the stream before it was finished.
+    pub fn shard_lost(&self) {
+        self.shards_lost.inc();
+    }
+
+    /// A lease row was missing and made again.
+    pub fn row_made_again(&self) {
+        self.rows_made_again.inc();
+    }
+
+    /// So many ranges of hash keys are covered by no unfinished row.
+    pub fn holes(&self, count: usize) {
+        self.holes.set(signed(count));
     }
 
     /// A heartbeat was confirmed.
@@ -296,7 +332,7 @@ impl ShardMetrics {
         self.0.metrics.batches.with_label_values(&["failed"]).inc();
     }
 
-    /// Announced records were gone.
+    /// Announced records were gone, or retention had passed the place up to which the shard was read.
     pub fn records_lost(&self) {
         self.0.metrics.records_lost.inc();
     }

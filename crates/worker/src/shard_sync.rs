@@ -1,20 +1,34 @@
-//! Keeps the lease rows in step with the shards of the stream: at start, every minute, and at each shard's end.
+//! Keeps the lease rows in step with the shards of the stream: at start, every minute, and at once when a row is
+//! missing or a shard was not found.
+//!
+//! One sync: list -> read the rows -> make the missing ones, parents first -> delete those of forgotten shards. The
+//! list comes before the rows. Each missing row is checked once more by strongly consistent reads just before it is
+//! put, because the rows may have moved on since they were scanned (law S3).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::ShardId;
+use sluicegate_lease::forgotten::{Absences, Deletion, deletions};
 use sluicegate_lease::nudge::Nudges;
-use sluicegate_lease::shard_sync::{child_rows, missing_rows};
+use sluicegate_lease::parents::any_begun;
+use sluicegate_lease::shard_graph::holes;
+use sluicegate_lease::shard_sync::{Making, child_rows, generations, had_a_row, missing_rows};
 use sluicegate_lease::store::{ReadError, WriteError};
-use sluicegate_lease::{Clock, FixedStart, Lease, LeaseStore, Shard};
+use sluicegate_lease::view::LeaseView;
+use sluicegate_lease::{
+    Clock, FixedStart, FleetView, Lease, LeaseKey, LeaseStore, Listing, ListingWanted, Sessions, Shard,
+    ShardGraph, Written,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::stream::{StreamError, StreamReader};
 
 /// Why rows were not brought in step.
@@ -47,7 +61,7 @@ pub trait ChildRows: Send + Sync + 'static {
     async fn create(&self, parent: &Lease, named: Vec<Shard>) -> Result<BTreeSet<ShardId>, SyncError>;
 }
 
-/// Lists shards and creates the rows that are missing.
+/// Lists shards, creates the rows that are missing, and deletes those of forgotten shards.
 pub struct ShardSync {
     /// The stream.
     pub stream: Arc<dyn StreamReader>,
@@ -57,8 +71,28 @@ pub struct ShardSync {
     pub start: FixedStart,
     /// Told when there are new rows to look at.
     pub nudged: Nudges,
-    /// The shards of the last listing.
-    pub listed: watch::Sender<Arc<BTreeSet<ShardId>>>,
+    /// The last listing.
+    pub listed: watch::Sender<Arc<Listing>>,
+    /// Asks for a listing now.
+    pub wanted: ListingWanted,
+    /// What the coordinator last saw of the fleet.
+    pub view: watch::Receiver<Option<Arc<FleetView>>>,
+    /// The sessions of this worker.
+    pub sessions: Sessions,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// What the syncs before this one found.
+    pub found: Mutex<Found>,
+}
+
+/// What a worker remembers from sync to sync.
+#[derive(Debug, Default)]
+pub struct Found {
+    absences: Absences,
+    /// Rows that were there at some time.
+    seen: BTreeSet<LeaseKey>,
+    /// Shards of this worker that a session did not find, so that none works on them.
+    not_there: BTreeSet<LeaseKey>,
 }
 
 impl std::fmt::Debug for ShardSync {
@@ -69,6 +103,13 @@ impl std::fmt::Debug for ShardSync {
 
 /// Time between two listings (KCL: 120 s, three times, for a hole).
 const SYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// The same while an unfinished shard was missing from the last one: the next one tells that it is gone.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
+/// Least time between two listings, however often somebody asks. Kinesis answers 20 DescribeStreamSummary a second
+/// per account (AWS Kinesis API reference, DescribeStreamSummary).
+const SYNCS_APART: Duration = Duration::from_secs(2);
+/// How many rows are made at a time.
+const AT_ONCE: usize = 16;
 
 impl ShardSync {
     /// Brings rows and shards in step once. The list is gathered before the rows.
@@ -77,31 +118,168 @@ impl ShardSync {
     /// See [`SyncError`].
     pub async fn sync(&self) -> Result<(), SyncError> {
         let listing = self.stream.shards().await?;
+        let graph = ShardGraph::new(listing.shards);
+        let gone = self.found().absences.listed(listing.created, &graph);
         let rows = self.store.leases().await?;
-        let missing = missing_rows(&listing.shards, &rows, self.start);
-        for row in &missing {
-            self.store.create(row).await?;
-            tracing::info!(lease_key = %row.key, checkpoint = %row.checkpoint, "created a lease row");
+        let retention = Some(listing.retention);
+        self.listed.send_replace(Arc::new(Listing { shards: graph.clone(), retention }));
+        let missing = missing_rows(&graph, &rows, Making { start: self.start, now: listing.server_time });
+        self.found().absences.rows_read(&rows);
+        let mut made = false;
+        for generation in generations(&missing) {
+            let making = generation.iter().cloned().map(|row| {
+                let again = had_a_row(&row, &rows, &self.found().seen);
+                self.make(row, &graph, again)
+            });
+            let mut making = stream::iter(making).buffer_unordered(AT_ONCE);
+            while let Some(done) = making.next().await {
+                made |= done?;
+            }
         }
-        self.listed.send_replace(Arc::new(listing.shards.into_iter().map(|shard| shard.id).collect()));
-        if !missing.is_empty() {
+        self.found().seen.extend(rows.iter().chain(&missing).map(|row| row.key.clone()));
+        for deletion in deletions(&rows, &gone, &graph, |row| self.is_idle(row)) {
+            self.delete(deletion).await?;
+            made = true;
+        }
+        if made {
             self.nudged.look_now();
         }
         Ok(())
     }
 
-    /// Syncs every minute, with jitter, until stopped. A failed sync is tried again with the next one.
+    /// Makes a row that was missing, unless a descendant has begun meanwhile; returns whether it was made here.
+    async fn make(&self, row: Lease, graph: &ShardGraph, again: bool) -> Result<bool, SyncError> {
+        if any_begun(&*self.store, graph.descendants(&row.key)).await? {
+            tracing::debug!(lease_key = %row.key, "no row is made: a descendant has begun");
+            return Ok(false);
+        }
+        if matches!(self.store.create(&row).await?, Written::Lost(_)) {
+            return Ok(false);
+        }
+        if again {
+            self.metrics.row_made_again();
+            tracing::warn!(lease_key = %row.key, checkpoint = %row.checkpoint, "a lease row was missing and is made again; how far it was read is lost with the old one, so records may be stored twice");
+        } else {
+            tracing::info!(lease_key = %row.key, checkpoint = %row.checkpoint, "created a lease row");
+        }
+        Ok(true)
+    }
+
+    /// Deletes the row of a forgotten shard, if it is still as it was read. An unknown outcome is settled by the
+    /// same deletion.
+    async fn delete(&self, deletion: Deletion) -> Result<(), SyncError> {
+        let row = &deletion.row;
+        let mut unknown = false;
+        let gone = loop {
+            match self.store.delete(row).await {
+                Ok(Written::Applied(())) => break true,
+                Ok(Written::Lost(found)) => break unknown && found.is_none(),
+                Err(WriteError::OutcomeUnknown { .. }) if !unknown => unknown = true,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if !gone {
+            return Ok(());
+        }
+        self.found().not_there.remove(&row.key);
+        if deletion.lost {
+            self.metrics.shard_lost();
+            tracing::error!(lease_key = %row.key, checkpoint = %row.checkpoint, "records lost: the stream has forgotten a shard that was not finished; its lease row is deleted");
+        } else {
+            tracing::info!(lease_key = %row.key, "deleted the lease row of a shard that the stream has forgotten");
+        }
+        Ok(())
+    }
+
+    /// Whether nobody can be working on a row: its owner is not there, or is this worker and has no session on it, or
+    /// one that did not find the shard.
+    fn is_idle(&self, row: &Lease) -> bool {
+        let view = self.view.borrow().clone();
+        let Some(view) = view else { return row.owner.is_none() };
+        let owner_gone = view.leases.get(&row.key).is_some_and(|seen| {
+            seen.owner_gone && (&seen.row.owner, seen.row.counter) == (&row.owner, row.counter)
+        });
+        let mine = row.owner.as_ref() == Some(&view.me);
+        let free = view.free(&LeaseView { row: row.clone(), owner_gone, free_rounds: 0 }).is_some();
+        let at_work = self.sessions.contains(&row.key) && !self.found().not_there.contains(&row.key);
+        free || (mine && !at_work)
+    }
+
+    /// A session of this worker did not find its shard. That is not the end of the shard; a listing tells.
+    pub fn not_found(&self, shard: &ShardId) {
+        self.found().not_there.insert(shard.clone());
+        self.wanted.ask();
+    }
+
+    /// Hash keys that no unfinished row covers, as the last round saw the rows (law S2).
+    fn holes(&self) -> usize {
+        let (view, listed) = (self.view.borrow().clone(), Arc::clone(&self.listed.borrow()));
+        let Some(view) = view else { return 0 };
+        let holes = holes(view.leases.values().map(|lease| &lease.row), &listed.shards);
+        self.metrics.holes(holes.len());
+        if let Some(hole) = holes.first() {
+            tracing::warn!(
+                start = hole.start,
+                end = hole.end,
+                "no lease row covers these hash keys; the shards are listed"
+            );
+        }
+        holes.len()
+    }
+
+    /// Whether a shard whose row is unfinished was missing from the last listing.
+    fn is_unsure(&self) -> bool {
+        let view = self.view.borrow().clone();
+        let Some(view) = view else { return false };
+        let unfinished = view.leases.values().map(|lease| &lease.row).filter(|row| !row.is_finished());
+        self.found().absences.lacks_any_of(unfinished)
+    }
+
+    /// Syncs every minute, with jitter, and soon after somebody asked or a hole was seen, until stopped. A failed
+    /// sync is tried again with the next one.
     pub async fn run(self: Arc<Self>, clock: Clock, mut rng: SmallRng, stop: CancellationToken) {
+        let mut views = self.view.clone();
+        let mut last = clock.now();
         loop {
-            let wait = SYNC_INTERVAL.mul_f64(rng.random_range(0.5..1.0));
+            let period = if self.is_unsure() { CONFIRM_INTERVAL } else { SYNC_INTERVAL };
+            let next = last + period.mul_f64(rng.random_range(0.5..1.0));
+            let wanted = async {
+                tokio::select! { biased;
+                    () = self.wanted.asked() => {}
+                    () = self.hole_seen(&mut views) => {}
+                }
+            };
             tokio::select! { biased;
                 () = stop.cancelled() => return,
-                () = clock.sleep(wait) => {}
+                () = wanted => {
+                    // All workers see the same hole at about the same time: the first one repairs it.
+                    let soon = clock.now() + SYNCS_APART.mul_f64(rng.random_range(0.0..0.5));
+                    tokio::select! { biased;
+                        () = stop.cancelled() => return,
+                        () = clock.sleep_until(soon.max(last + SYNCS_APART)) => {}
+                    }
+                }
+                () = clock.sleep_until(next) => {}
             }
+            last = clock.now();
             if let Err(error) = self.sync().await {
                 tracing::warn!(%error, "shards and lease rows were not compared");
             }
         }
+    }
+
+    /// Returns when a round has seen a hole. *Cancelling it* is safe.
+    async fn hole_seen(&self, views: &mut watch::Receiver<Option<Arc<FleetView>>>) {
+        while views.changed().await.is_ok() {
+            if self.holes() > 0 {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,3 +303,6 @@ impl ChildRows for ShardSync {
         Ok(children.into_iter().map(|child| child.id).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

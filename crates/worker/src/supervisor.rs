@@ -8,18 +8,19 @@
 //! begun again, after a while, as long as its lease is held. Stopping: no more leases, every session handed over,
 //! and the heartbeat last, because the right must live while work drains.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use sluicegate_checkpoint::{Retry, RetryPolicy, SequenceNumber, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, Retry, RetryPolicy, SequenceNumber};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
-    Beat, Coordinator, CoordinatorConfig, FixedStart, Heartbeat, HeartbeatRight, HeldLease, Instruction,
-    Interruption, Lease, LeaseKey, Observer, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
+    Beat, Coordinator, CoordinatorConfig, FixedStart, FleetView, Heartbeat, HeartbeatRight, HeldLease,
+    Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, SessionRight, Sessions,
+    WorkerId, WorkerRow, WorkerStatus,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Admin;
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
-use crate::consumer::task::{Consumer, Drain, Ended};
+use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
 use crate::foreign::Look;
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
@@ -56,6 +57,9 @@ pub struct Supervisor {
     status: WorkerStatus,
     sessions: Sessions,
     nudged: Nudges,
+    listed: watch::Sender<Arc<Listing>>,
+    listing_wanted: ListingWanted,
+    view: watch::Sender<Option<Arc<FleetView>>>,
     budget: Arc<ByteBudget>,
     watches: Arc<Watches>,
     consumers: Tasks<(LeaseKey, Ended)>,
@@ -70,7 +74,9 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
-type Listed = Arc<BTreeSet<ShardId>>;
+/// What a session is told of its beginning: its right, since when nobody has read the shard, and up to when its records
+/// were its parents'.
+type Beginning = (SessionRight, Option<(Interruption, Instant)>, Option<ArrivalMillis>);
 
 /// The handles of one session.
 struct Running {
@@ -103,6 +109,9 @@ impl Supervisor {
             status: WorkerStatus::new(row),
             sessions: Sessions::default(),
             nudged: worker.nudged.clone(),
+            listed: watch::Sender::default(),
+            listing_wanted: ListingWanted::default(),
+            view: watch::Sender::default(),
             budget: ByteBudget::new(settings.buffer_bytes),
             watches: Watches::new(worker.clock.clone()),
             consumers: Tasks::new(),
@@ -120,10 +129,9 @@ impl Supervisor {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         // The coordinator cancels it when an operator asks this worker to leave; the caller's may be shared.
         let stop = stop.child_token();
-        let (listed, listed_receiver) = watch::channel(Arc::new(BTreeSet::new()));
         let (shard_sync, observer) = tokio::select! { biased;
             () = stop.cancelled() => return Ok(()),
-            prepared = self.prepare(listed) => prepared?,
+            prepared = self.prepare() => prepared?,
         };
         let shard_sync = Arc::new(shard_sync);
         let everything = CancellationToken::new();
@@ -131,7 +139,7 @@ impl Supervisor {
         let mut tasks: Tasks<TaskEnd> = Tasks::new();
         self.start_heartbeat(&mut tasks, heart.clone())?;
         let (instruct, mut instructions) = mpsc::channel(64);
-        self.start_coordinator(&mut tasks, observer, stop.clone(), instruct, listed_receiver);
+        self.start_coordinator(&mut tasks, observer, stop.clone(), instruct);
         self.start_sync(&mut tasks, &shard_sync, everything.clone());
         self.start_admin(&mut tasks, stop.clone(), everything.clone());
 
@@ -147,11 +155,11 @@ impl Supervisor {
 
     /// What must be done before the first round: nobody else's application is at work here, the stream is there, the
     /// start is fixed, rows match shards.
-    async fn prepare(&self, listed: watch::Sender<Listed>) -> Result<(ShardSync, Observer), WorkerError> {
+    async fn prepare(&self) -> Result<(ShardSync, Observer), WorkerError> {
         let observer = self.retried(|| self.refuse_beside_kcl()).await?;
         let start = self.retried(|| self.fix_start()).await?;
         tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, %start, "worker starts");
-        let sync = self.shard_sync(start, listed);
+        let sync = self.shard_sync(start);
         self.retried(|| async { sync.sync().await.map_err(WorkerError::from) }).await?;
         Ok((sync, observer))
     }
@@ -191,17 +199,22 @@ impl Supervisor {
 
     async fn fix_start(&self) -> Result<FixedStart, WorkerError> {
         let listing = self.worker.stream.shards().await?;
-        let start = FixedStart::fix(self.worker.settings.initial_position, listing.server_time);
+        let start = FixedStart::fix(self.worker.settings.initial_position, listing.server_time)?;
         Ok(self.worker.registry.fix_start(start).await?)
     }
 
-    fn shard_sync(&self, start: FixedStart, listed: watch::Sender<Listed>) -> ShardSync {
+    fn shard_sync(&self, start: FixedStart) -> ShardSync {
         ShardSync {
             stream: Arc::clone(&self.worker.stream),
             store: Arc::clone(&self.worker.store),
             start,
             nudged: self.nudged.clone(),
-            listed,
+            listed: self.listed.clone(),
+            wanted: self.listing_wanted.clone(),
+            view: self.view.subscribe(),
+            sessions: self.sessions.clone(),
+            metrics: self.worker.metrics.clone(),
+            found: Mutex::default(),
         }
     }
 
@@ -259,7 +272,6 @@ impl Supervisor {
         observer: Observer,
         stop: CancellationToken,
         instructions: mpsc::Sender<Instruction>,
-        listed: watch::Receiver<Listed>,
     ) {
         let failover_time = self.worker.settings.failover_time;
         let stamp = self.watches.watch("coordinator", failover_time.max(LONGEST_CALL));
@@ -275,10 +287,11 @@ impl Supervisor {
             right: Arc::clone(&self.right),
             status: self.status.clone(),
             nudged: self.nudged.clone(),
-            listed,
+            listed: self.listed.subscribe(),
+            listing_wanted: self.listing_wanted.clone(),
             instructions,
             sessions: self.sessions.clone(),
-            view: watch::channel(None).0,
+            view: self.view.clone(),
             on_turn: Box::new(move || stamp.stamp()),
         };
         tasks.spawn(async move {
@@ -325,7 +338,7 @@ impl Supervisor {
         tokio::pin!(drained_too_long);
         loop {
             tokio::select! { biased;
-                Some(ended) = self.consumers.join_next() => self.on_consumer_end(ended)?,
+                Some(ended) = self.consumers.join_next() => self.on_consumer_end(ended, sync)?,
                 Some(cooled) = self.cooling.join_next() => self.on_cooled(cooled),
                 Some(_nudged) = self.nudges.join_next() => {}
                 Some(ended) = tasks.join_next() => match task_end(ended)? {
@@ -341,7 +354,9 @@ impl Supervisor {
 
     fn follow(&mut self, instruction: Instruction, sync: &Arc<ShardSync>) {
         match instruction {
-            Instruction::Begin { row, right, since } => self.begin(*row, right, since, sync),
+            Instruction::Begin { row, right, since, parents_covered } => {
+                self.begin(*row, (right, since, parents_covered), sync);
+            }
             Instruction::HandOver { key, to, address } => {
                 let settings = &self.worker.settings;
                 // With nobody to take over there is nothing to hurry for.
@@ -366,13 +381,7 @@ impl Supervisor {
         }
     }
 
-    fn begin(
-        &mut self,
-        row: Lease,
-        right: SessionRight,
-        since: Option<(Interruption, Instant)>,
-        sync: &Arc<ShardSync>,
-    ) {
+    fn begin(&mut self, row: Lease, (right, since, parents_covered): Beginning, sync: &Arc<ShardSync>) {
         let key = row.key.clone();
         let settings = &self.worker.settings;
         let (requests, receiver) = mpsc::channel(1);
@@ -384,6 +393,8 @@ impl Supervisor {
             parameters: Arc::new(settings.parameters.clone()),
             packing_versions: self.worker.sink.packing_versions().to_vec(),
             accept_gap: settings.accept_gap,
+            retention: self.listed.borrow().retention,
+            parents_covered,
         };
         let read = settings.read;
         let (held_rng, rng) = (self.next_rng(), self.next_rng());
@@ -412,6 +423,7 @@ impl Supervisor {
     fn on_consumer_end(
         &mut self,
         ended: Result<(LeaseKey, Ended), tokio::task::JoinError>,
+        sync: &ShardSync,
     ) -> Result<(), WorkerError> {
         let (key, ended) =
             ended.map_err(|error| WorkerError::Task { task: "consumer", why: error.to_string() })?;
@@ -441,6 +453,9 @@ impl Supervisor {
             }
             Ended::ShardEnd | Ended::Interrupted | Ended::Lost => {}
             Ended::Failed(error) => {
+                if matches!(error, ConsumerError::ShardNotFound(_)) {
+                    sync.not_found(&key);
+                }
                 tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
                 let clock = self.worker.clock.clone();
                 self.cooling.spawn(async move {
@@ -531,6 +546,7 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
         WorkerError::Missing(_)
         | WorkerError::KclRunning(_)
+        | WorkerError::Start(_)
         | WorkerError::Coordinator(_)
         | WorkerError::Task { .. }
         | WorkerError::Setup(_)

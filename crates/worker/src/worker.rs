@@ -8,6 +8,7 @@ use rand::{RngCore, SeedableRng};
 use sluicegate_checkpoint::PackingParameters;
 use sluicegate_lease::heartbeat::EpochSeconds;
 use sluicegate_lease::nudge::{LocalNudge, Nudges};
+use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId,
@@ -52,7 +53,7 @@ pub struct Settings {
     pub parameters: PackingParameters,
     /// Bytes of records held at a time.
     pub buffer_bytes: usize,
-    /// Give up announced records that are gone, counted, instead of stopping the shard.
+    /// Give up records that are gone, counted, instead of stopping the shard.
     pub accept_gap: bool,
 }
 
@@ -74,6 +75,9 @@ pub enum WorkerError {
     /// Shards and lease rows cannot be brought in step.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// The application cannot start where it is told to.
+    #[error(transparent)]
+    Start(#[from] StartInFuture),
     /// The lease or worker table cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

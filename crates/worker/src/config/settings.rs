@@ -121,7 +121,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "accept_gap",
         default: "false",
-        help: "Give up announced records that retention has overtaken, counted, instead of stopping their shard.",
+        help: "Give up records that retention has overtaken, counted, instead of stopping their shard.",
     },
     Setting {
         name: "log",

@@ -3,5 +3,6 @@
 pub mod batcher;
 pub mod pace;
 pub mod replay;
+pub mod retention;
 pub mod state;
 pub mod task;

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::batcher::{Batcher, CutPolicy, is_behind};
 use super::replay::{RecordsLost, Replay, Replayed};
+use super::retention::{Overtaken, RetentionWatch};
 use crate::stream::{ReadFrom, RecordPage};
 
 /// What a session is told of its surroundings.
@@ -40,8 +41,12 @@ pub struct SessionPolicy {
     pub parameters: Arc<PackingParameters>,
     /// Packing versions the sink makes, ascending; the last is for new cuts.
     pub packing_versions: Vec<u32>,
-    /// Give up announced records that are gone, counted, instead of stopping.
+    /// Give up records that are gone, counted, instead of stopping.
     pub accept_gap: bool,
+    /// How long the stream keeps records; without it no loss by retention is judged.
+    pub retention: Option<Duration>,
+    /// What arrived before this time was the parents', which are read: for a shard that has not begun.
+    pub parents_covered: Option<ArrivalMillis>,
 }
 
 /// What happened.
@@ -106,6 +111,8 @@ pub enum Finish {
     Restart,
     /// Announced records are gone.
     RecordsLost(RecordsLost),
+    /// Retention has passed the place up to which the shard was read.
+    Overtaken(Overtaken),
 }
 
 /// A row write that is not decided yet.
@@ -162,13 +169,17 @@ pub struct ShardSession {
     end: Option<Vec<Shard>>,
     draining: Option<Instant>,
     lost: Option<RecordsLost>,
+    retention: RetentionWatch,
+    /// Records that retention took: the end of the session, or a gap to be counted.
+    overtaken: Option<Overtaken>,
+    gaps: Vec<Overtaken>,
     restart: bool,
     finished: bool,
 }
 
 /// How stale the recorded caught-up time may get before it is written by itself: a quarter of the shortest
-/// retention a stream can have (24 h, Kinesis quotas page).
-const CAUGHT_UP_EVERY_MS: i64 = 6 * 3_600 * 1_000;
+/// retention a stream can have (24 h, Kinesis quotas page), because a longer one may be shortened at any time.
+const CAUGHT_UP_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
 impl ShardSession {
     /// Begins from a row, which must be readable and have cuts that tile (checked by the caller).
@@ -177,6 +188,13 @@ impl ShardSession {
         let newest = policy.packing_versions.last().copied().unwrap_or_default();
         let parameters = of_shard(&policy.parameters, row);
         let batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
+        let covered_to = state.covered_to().max(policy.parents_covered);
+        let resumes_at = match (state.cuts.first(), &row.checkpoint) {
+            (Some(cut), _) => Some(cut.first.clone()),
+            (None, Position::At(sequence_number, _)) => Some(sequence_number.clone()),
+            (None, _) => None,
+        };
+        let retention = RetentionWatch::new(policy.retention, covered_to, resumes_at);
         let mut session = Self {
             replay: Replay::new(shard.clone(), state.epoch, []),
             batcher,
@@ -199,6 +217,9 @@ impl ShardSession {
             end: None,
             draining: None,
             lost: None,
+            retention,
+            overtaken: None,
+            gaps: Vec::new(),
             restart: false,
             finished: false,
         };
@@ -262,6 +283,11 @@ impl ShardSession {
         !self.replay.is_done()
     }
 
+    /// Gaps that were accepted since this was last asked: to be counted.
+    pub fn accepted_gaps(&mut self) -> Vec<Overtaken> {
+        std::mem::take(&mut self.gaps)
+    }
+
     /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         // While a row write is outstanding its answer is what moves things on.
@@ -293,6 +319,9 @@ impl ShardSession {
 
     fn on_page(&mut self, page: RecordPage, now: Instant) {
         self.reading = false;
+        if self.is_overtaken(&page) {
+            return;
+        }
         let begun_at = self.checkpoint.clone();
         let last = page.records.last().map(|record| record.sequence_number.clone());
         let before = self.flow.records;
@@ -313,11 +342,28 @@ impl ShardSession {
                 self.lost = Some(lost);
                 return;
             }
-            if self.is_idle() {
+            // Of a closed shard it would not say when its children began.
+            if self.is_idle() && page.end.is_none() {
                 self.caught_up = Some(page.as_of);
             }
         }
         self.end = page.end;
+    }
+
+    /// Whether retention took records in front of this page, and the session must not go on. Announced cuts are
+    /// checked record by record.
+    fn is_overtaken(&mut self, page: &RecordPage) -> bool {
+        let overtaken = self.retention.see(page).filter(|_| self.replay.is_done());
+        let Some(overtaken) = overtaken else { return false };
+        if !self.policy.accept_gap {
+            self.overtaken = Some(overtaken);
+            return true;
+        }
+        // No batch spans a gap: its count would not be that of its range.
+        self.close_open();
+        self.caught_up = self.caught_up.max(Some(overtaken.kept_from));
+        self.gaps.push(overtaken);
+        false
     }
 
     fn on_record(&mut self, record: Record, now: Instant) -> Result<(), RecordsLost> {
@@ -387,6 +433,9 @@ impl ShardSession {
         if let Some(lost) = self.lost.clone() {
             return if self.pending.is_none() { self.on_lost(lost) } else { Vec::new() };
         }
+        if let Some(overtaken) = self.overtaken.clone().filter(|_| self.pending.is_none()) {
+            return self.finish(Finish::Overtaken(overtaken));
+        }
         let mut commands = Vec::new();
         if self.is_closing() {
             self.close_open();
@@ -411,7 +460,7 @@ impl ShardSession {
 
     /// Whether nothing more is read: what is open is closed whatever its size.
     fn is_closing(&self) -> bool {
-        self.draining.is_some() || self.end.is_some()
+        self.draining.is_some() || self.end.is_some() || self.overtaken.is_some()
     }
 
     fn wants_to_read(&self) -> bool {
@@ -480,6 +529,11 @@ impl ShardSession {
             let arrival = self.last_arrivals.remove(&cut.id(&self.shard, state.epoch));
             state.checkpoint_arrival = arrival.or(state.checkpoint_arrival);
         }
+        if !done.is_empty() && self.checkpoint.is_start() && state.checkpoint_arrival.is_some() {
+            // The time that the row was born with may be later than what it holds: its records tell from now on. Of
+            // dropped batches none is known.
+            state.caught_up = None;
+        }
         state.cuts.extend(self.closed.iter().take(announced).map(|batch| batch.cut.clone()));
         state.follows = Some(checkpoint.clone());
         state.caught_up = self.caught_up.or(state.caught_up);
@@ -492,8 +546,10 @@ impl ShardSession {
     }
 
     fn caught_up_is_stale(&self) -> bool {
-        let recorded = self.state.caught_up.map_or(0, |at| at.0);
-        self.caught_up.is_some_and(|now| now.0 - recorded > CAUGHT_UP_EVERY_MS)
+        let recorded = self.state.covered_to().map_or(0, |at| at.0);
+        let every = self.policy.retention.map_or(CAUGHT_UP_EVERY, |length| CAUGHT_UP_EVERY.min(length / 4));
+        let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+        self.caught_up.is_some_and(|now| now.0 - recorded > every)
     }
 
     fn write(&mut self, write: PendingWrite, checkpoint: Position, state: LeaseState) -> Command {

@@ -81,16 +81,22 @@ pub enum ConsumerError {
     /// Announced records are gone.
     #[error(transparent)]
     RecordsLost(#[from] super::replay::RecordsLost),
+    /// Retention took records before they were read.
+    #[error(transparent)]
+    Overtaken(#[from] super::retention::Overtaken),
+    /// The stream does not know the shard. That is not its end.
+    #[error("the shard was not found, which is not its end; the shards are listed again ({0})")]
+    ShardNotFound(StreamError),
     /// The stream refuses.
     #[error(transparent)]
-    Stream(#[from] StreamError),
+    Stream(StreamError),
     /// The sink refuses.
     #[error(transparent)]
     Sink(#[from] DeliverError),
     /// The row refuses.
     #[error("the lease row was not written")]
     Progress(#[from] ProgressError),
-    /// The lease table refuses child rows.
+    /// The rows of child shards were not written.
     #[error("the rows of child shards were not written")]
     Children(#[from] crate::shard_sync::SyncError),
 }
@@ -260,8 +266,18 @@ impl Consumer {
                 Err(ended) => return *ended,
             };
             commands = session.on(event, shell.clock.now());
+            shell.note_gaps(&mut session);
             shell.note_flow(&session);
             shell.account(&mut work, &session);
+        }
+    }
+}
+
+impl From<StreamError> for ConsumerError {
+    fn from(error: StreamError) -> Self {
+        match &error {
+            StreamError::Gone { .. } => Self::ShardNotFound(error),
+            StreamError::Unavailable { .. } | StreamError::Refused { .. } => Self::Stream(error),
         }
     }
 }
@@ -478,6 +494,14 @@ impl Shell {
         self.metrics.buffered(weight);
     }
 
+    /// Counts records that retention took, and that are given up as configured.
+    fn note_gaps(&self, session: &mut ShardSession) {
+        for gap in session.accepted_gaps() {
+            self.metrics.records_lost();
+            tracing::error!(lease_key = session.shard().as_str(), error = %gap, "a gap is accepted");
+        }
+    }
+
     /// Says when the first records of the session have gone to the batcher: the shard flows.
     fn note_flow(&self, session: &ShardSession) {
         let flow = session.flow();
@@ -508,6 +532,10 @@ impl Shell {
             Finish::RecordsLost(lost) => {
                 self.metrics.records_lost();
                 failed(lost)
+            }
+            Finish::Overtaken(overtaken) => {
+                self.metrics.records_lost();
+                failed(overtaken)
             }
             Finish::HandOver { commit } => {
                 let to = work.drain_to.and_then(|drain| drain.to);
@@ -545,7 +573,11 @@ impl Shell {
                 return Ok(Announced::Lost);
             }
         }
-        let state = held.row().pending.state().unwrap_or_else(|| LeaseState::starting(None));
+        let mut state = held.row().pending.state().unwrap_or_else(|| LeaseState::starting(None));
+        if held.row().checkpoint.is_start() {
+            // Nothing was read in it: the time that the row was born with says nothing of when its children began.
+            state.caught_up = None;
+        }
         Ok(held.write(Position::ShardEnd, state).await?)
     }
 }

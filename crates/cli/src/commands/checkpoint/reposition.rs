@@ -7,7 +7,8 @@ use anyhow::bail;
 use console::Term;
 use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber, SubSequenceNumber};
 use sluicegate_lease::operator::{Around, Direction, MoveTo, Refusal, children_first, reposition};
-use sluicegate_lease::{FixedStart, InitialPosition, Lease, LeaseKey};
+use sluicegate_lease::registry::tip;
+use sluicegate_lease::{Lease, LeaseKey};
 use sluicegate_worker::telemetry::wall_millis;
 
 use super::super::operator::change::{ChangeArgs, Changes, Outcome, Planned, Report, conclude};
@@ -105,8 +106,7 @@ pub(crate) async fn reset(args: ResetArgs) -> anyhow::Result<()> {
         (Wanted::Time(time), _) => MoveTo::Time(time),
         (Wanted::Latest, stream) => {
             let now = app::stream_time(&tables.aws, stream.as_deref().unwrap_or_default()).await?;
-            let fixed = FixedStart::fix(InitialPosition::Latest, now);
-            MoveTo::Tip(fixed.time().unwrap_or(now))
+            MoveTo::Tip(tip(now))
         }
     };
     move_rows(&tables, args.shard.as_deref(), &args.common, &to).await

@@ -53,6 +53,8 @@ fn policy() -> SessionPolicy {
         parameters: Arc::new(PackingParameters::default()),
         packing_versions: vec![1],
         accept_gap: false,
+        retention: None,
+        parents_covered: None,
     }
 }
 
@@ -283,9 +285,95 @@ fn an_idle_shard_records_now_and_then_that_it_was_caught_up() {
     let now = Instant::now();
     let mut session = session(&row(), policy());
     let Event::Page(empty) = page([], true) else { unreachable!() };
-    let late = RecordPage { as_of: ArrivalMillis(CAUGHT_UP_EVERY_MS + 1), ..empty };
+    let late = RecordPage { as_of: ArrivalMillis(6 * 3_600_000 + 1), ..empty };
     let (_, state) = written(&session.on(Event::Page(late), now)).unwrap();
-    assert_eq!(state.caught_up, Some(ArrivalMillis(CAUGHT_UP_EVERY_MS + 1)));
+    assert_eq!(state.caught_up, Some(ArrivalMillis(6 * 3_600_000 + 1)));
+}
+
+/// A page of a shard whose records are kept for 2 s.
+fn aged(numbers: impl IntoIterator<Item = u64>, at_tip: bool, as_of: i64) -> Event {
+    let Event::Page(page) = page(numbers, at_tip) else { unreachable!() };
+    Event::Page(RecordPage { as_of: ArrivalMillis(as_of), ..page })
+}
+
+fn keeps_two_seconds() -> SessionPolicy {
+    SessionPolicy { retention: Some(Duration::from_secs(2)), ..policy() }
+}
+
+#[test]
+fn an_idle_shard_records_it_every_quarter_of_a_short_retention() {
+    let now = Instant::now();
+    let born = LeaseState { caught_up: Some(ArrivalMillis(1_000)), ..LeaseState::starting(None) };
+    let row = Lease { pending: sluicegate_lease::Pending::Ours(born), ..row() };
+    let mut session = session(&row, keeps_two_seconds());
+    assert_eq!(written(&session.on(aged([], true, 1_400), now)), None);
+    let (_, state) = written(&session.on(aged([], true, 1_501), now)).unwrap();
+    assert_eq!(state.caught_up, Some(ArrivalMillis(1_501)));
+}
+
+#[test]
+fn a_position_that_retention_has_overtaken_ends_the_session_unless_gaps_are_accepted() {
+    let now = Instant::now();
+    let read = LeaseState { checkpoint_arrival: Some(ArrivalMillis(1_002)), ..LeaseState::starting(None) };
+    let row = Lease { checkpoint: at(2, 0), ..row().progressed(at(2, 0), read) };
+    let commands = session(&row, keeps_two_seconds()).on(aged([2, 3, 4], false, 9_000), now);
+    assert!(written(&commands).is_none() && commands == [Command::Read], "its record is still there");
+    let commands = session(&row, keeps_two_seconds()).on(aged([3, 4, 5], false, 9_000), now);
+    let [Command::Finish(Finish::Overtaken(overtaken))] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!((overtaken.read_to, overtaken.kept_from), (ArrivalMillis(1_002), ArrivalMillis(7_000)));
+    let mut lenient = session(&row, SessionPolicy { accept_gap: true, ..keeps_two_seconds() });
+    let commands = lenient.on(aged([3, 4, 5], false, 9_000), now);
+    assert_eq!(lenient.accepted_gaps().len(), 1);
+    let (_, state) = written(&commands).unwrap();
+    assert_eq!((state.cuts.len(), state.caught_up), (1, Some(ArrivalMillis(7_000))));
+    assert!(lenient.accepted_gaps().is_empty());
+}
+
+#[test]
+fn the_time_that_a_row_was_born_with_counts_only_until_its_first_records() {
+    let now = Instant::now();
+    let born = LeaseState { caught_up: Some(ArrivalMillis(5_000)), ..LeaseState::starting(None) };
+    let row = Lease { pending: sluicegate_lease::Pending::Ours(born), ..row() };
+    let mut session = session(&row, keeps_two_seconds());
+    session.on(aged(2_500..=2_502, false, 5_100), now);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    session.on(delivered(&batch), now);
+    let due = session.next_deadline().unwrap();
+    let (_, state) = written(&session.on(Event::Tick, due)).unwrap();
+    assert_eq!(
+        state.covered_to(),
+        Some(ArrivalMillis(3_502)),
+        "its last record's, not when the row was made"
+    );
+    session.on(recorded(), due);
+    let commands = session.on(aged([2_990], false, 8_000), due);
+    assert!(matches!(commands[..], [Command::Finish(Finish::Overtaken(_))]), "{commands:?}");
+}
+
+#[test]
+fn a_child_is_judged_by_its_parents_and_its_own_time_whichever_is_later() {
+    let now = Instant::now();
+    let born = LeaseState { caught_up: Some(ArrivalMillis(1_000)), ..LeaseState::starting(None) };
+    let row = Lease { pending: sluicegate_lease::Pending::Ours(born), ..row() };
+    let ends = |parents: Option<i64>| {
+        let policy = SessionPolicy { parents_covered: parents.map(ArrivalMillis), ..keeps_two_seconds() };
+        let commands = session(&row, policy).on(aged([7], false, 4_000), now);
+        matches!(commands[..], [Command::Finish(Finish::Overtaken(_))])
+    };
+    assert!(ends(None));
+    assert!(!ends(Some(2_000)));
+    assert!(ends(Some(1_999)));
+}
+
+#[test]
+fn the_end_of_a_shard_does_not_move_the_time_its_children_are_judged_by() {
+    let now = Instant::now();
+    let mut session = session(&row(), keeps_two_seconds());
+    session.on(aged([], true, 1_500), now);
+    session.on(recorded(), now);
+    let Event::Page(last) = aged([], true, 3_000) else { unreachable!() };
+    session.on(Event::Page(RecordPage { end: Some(Vec::new()), ..last }), now);
+    assert_eq!(session.caught_up, Some(ArrivalMillis(1_500)));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use rand::SeedableRng;
 use sluicegate_checkpoint::{ArrivalMillis, PackingParameters, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
 use sluicegate_lease::nudge::Nudges;
-use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, Written};
+use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, ListingWanted, Sessions, Written};
 use sluicegate_sink::MemorySink;
 use tokio::sync::watch;
 
@@ -40,7 +40,12 @@ async fn consumer_from(
         store: Arc::clone(&shared),
         start: FixedStart::TrimHorizon,
         nudged: Nudges::default(),
-        listed: watch::channel(Arc::default()).0,
+        listed: watch::Sender::default(),
+        wanted: ListingWanted::default(),
+        view: watch::channel(None).1,
+        sessions: Sessions::default(),
+        metrics: Metrics::new().unwrap(),
+        found: std::sync::Mutex::default(),
     };
     let second = Duration::from_secs(1);
     let consumer = Consumer {
@@ -57,6 +62,8 @@ async fn consumer_from(
             parameters: Arc::new(PackingParameters::default()),
             packing_versions: vec![1],
             accept_gap: false,
+            retention: None,
+            parents_covered: None,
         },
         start,
         read: ReadPolicy { min_interval: second / 5, idle_interval: second, page_bytes: 1 << 16 },
