@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluicegate_tests::simulation::fleet::Plant;
-use sluicegate_tests::simulation::script::{Act, Script};
+use sluicegate_tests::simulation::script::{Act, Rates, Script};
 use sluicegate_tests::simulation::{as_it_is, plants, run, run_script};
 
 /// Seeds that the gate runs.
@@ -142,4 +142,44 @@ fn s1_catches_a_parent_judged_gone_by_a_scan() {
 #[test]
 fn d3_catches_redelivery_with_todays_parameters() {
     caught("D3", &plants::todays_parameters);
+}
+
+#[test]
+fn s3_catches_a_deleted_row_made_again() {
+    // Shards come and go, and rows of the old ones are deleted.
+    caught_in("S3", &plants::deleted_row_made_again, |script| {
+        let every = |ms: u64, act: fn(u32) -> Act| {
+            (0..45u32).map(move |n| (Duration::from_millis(ms * u64::from(n)), act(n)))
+        };
+        script.acts.extend(every(3_000, Act::Split).chain(every(1_100, Act::DeleteRow)));
+        script.acts.sort_by_key(|(at, _)| *at);
+    });
+}
+
+/// A fleet that nothing is done to, on a stream that keeps records for a few seconds.
+fn quiet(seed: u64) -> Script {
+    let mut script = Script::of(seed);
+    script.retention = Some(Duration::from_secs(10));
+    script.accept_gap = false;
+    script.rates = Rates::default();
+    script.calm_at = Duration::from_secs(60);
+    script.acts = vec![
+        (Duration::ZERO, Act::Publish(6)),
+        (Duration::from_secs(1), Act::Join),
+        (Duration::from_secs(1), Act::Join),
+        (Duration::from_secs(5), Act::Publish(9)),
+        (Duration::from_secs(20), Act::Split(0)),
+        (Duration::from_secs(40), Act::Merge(0)),
+    ];
+    script
+}
+
+#[test]
+fn a_quiet_shard_is_no_loss_and_forgotten_shards_leave_no_rows() {
+    for seed in 0..10 {
+        let outcome = run_script(&quiet(seed), &as_it_is);
+        assert!(outcome.broken.is_empty(), "{}", outcome.report());
+        assert!(!outcome.history.contains("records lost"), "{}", outcome.history);
+        assert_eq!(outcome.losses, 0, "{}", outcome.history);
+    }
 }

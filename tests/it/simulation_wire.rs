@@ -1,6 +1,8 @@
 //! The simulation's second tier, with the real SDK and adapters: seeds pass, one seed gives one history, and bugs that
 //! only this tier can show are caught by the law that they break.
 
+use std::time::Duration;
+
 use sluicegate_tests::simulation::as_it_is;
 use sluicegate_tests::simulation::fleet::Plant;
 use sluicegate_tests::simulation::wire::{Bend, Wiring, plants, run_wire, run_wire_script, script};
@@ -78,7 +80,12 @@ fn l3_catches_lease_writes_without_their_condition() {
 
 #[test]
 fn d5_catches_an_iterator_that_goes_on_at_the_tip() {
-    caught("D5", |wiring| bent(wiring, plants::goes_on_at_the_tip), &as_it_is);
+    /// Iterators expire between two reads of an idle shard, so that many are taken anew.
+    fn expiring(wiring: Wiring) -> Wiring {
+        let wiring = Wiring { iterator_lifetime: Duration::from_millis(500), ..wiring };
+        bent(wiring, plants::goes_on_at_the_tip)
+    }
+    caught("D5", expiring, &as_it_is);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 pub mod fleet;
 pub mod history;
+pub mod lifecycle;
 pub mod link;
 pub mod oracle;
 pub mod plants;
@@ -56,6 +57,8 @@ pub struct Outcome {
     pub took: Duration,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Losses that the workers counted.
+    pub losses: u64,
 }
 
 impl Outcome {
@@ -121,6 +124,7 @@ async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, p
         history: world.history.text().to_owned(),
         took,
         faults: world.faults.clone(),
+        losses: world.referee.lifecycle.losses(),
     })
 }
 
@@ -215,6 +219,7 @@ impl Stage<'_> {
                 }
             }
             Act::Partition(who, services, length) => self.fleet.cut_off(*who, services, now + *length),
+            Act::DeleteRow(which) => world.with(|world| world.delete_by_hand(*which, now)),
             Act::SinkOutage(length) => {
                 world.with(|world| {
                     world.fault("sink outage");

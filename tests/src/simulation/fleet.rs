@@ -11,6 +11,7 @@ use sluicegate_lease::nudge::{Heard, Hint, LocalNudge};
 use sluicegate_lease::{Clock, LeaseStore, Nudge, WorkerId, WorkerRegistry};
 use sluicegate_sink::offload::Inline;
 use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, Sink};
+use sluicegate_worker::metrics::Metrics;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{StreamReader, Worker, WorkerError};
 use tokio::task::AbortHandle;
@@ -145,12 +146,15 @@ impl<'a> Fleet<'a> {
         let (world, offset) = (Arc::clone(&self.world), build.wall_offset);
         let elapsed = move || i64::try_from(world.now().as_secs()).unwrap_or(i64::MAX);
         let nudge = LossyNudge { link: Arc::clone(&link), to: Arc::clone(&self.nudge) };
+        let metrics = Metrics::new().map_err(|error| WorkerError::Setup(error.to_string()))?;
+        self.world.with(|world| world.referee.lifecycle.counts(&id, metrics.clone()));
         let worker = Worker::builder(APPLICATION)
             .worker_id(id.clone())
             .settings(settings(self.script, build))
             .stream(Shared(parts.stream))
             .tables(parts.store, parts.registry)
             .sink(sink)
+            .metrics(metrics)
             .nudge(Arc::new(nudge))
             .nudged_by(self.nudge.register(id.clone()))
             .clock(clock)
@@ -272,6 +276,7 @@ fn settings(script: &Script, build: &Build) -> Settings {
         commit_delay: build.commit_delay,
         buffer_bytes: build.buffer_bytes,
         parameters: parameters(build),
+        accept_gap: script.accept_gap,
         ..Settings::default()
     };
     settings.read.min_interval = Duration::from_millis(200);

@@ -654,3 +654,42 @@ impl StreamReader for OpensLatest {
         self.inner.open(shard, from)
     }
 }
+
+/// Shards are listed once and kept, and the rows' own lineage is not looked at: whoever started before a shard had
+/// children makes its row again after somebody has deleted it. Every other worker lists as it should.
+pub fn deleted_row_made_again(parts: Parts, ports: &Ports, _: &Build) -> Parts {
+    if !ports.0.worker.as_str().ends_with(['1', '3', '5', '7', '9']) {
+        return parts;
+    }
+    let stream = KeptListing { inner: Arc::clone(&parts.stream), kept: tokio::sync::OnceCell::new() };
+    let parts = Parts { stream: Arc::new(stream), ..parts };
+    weaken(parts, NoParents)
+}
+
+struct KeptListing {
+    inner: Arc<dyn StreamReader>,
+    kept: tokio::sync::OnceCell<ShardListing>,
+}
+
+#[async_trait]
+impl StreamReader for KeptListing {
+    async fn shards(&self) -> Result<ShardListing, StreamError> {
+        let now = self.inner.shards().await?;
+        let kept = self.kept.get_or_init(|| async { now.clone() }).await;
+        Ok(ShardListing { server_time: now.server_time, ..kept.clone() })
+    }
+
+    fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
+        self.inner.open(shard, from)
+    }
+}
+
+struct NoParents;
+
+#[async_trait]
+impl Weak for NoParents {
+    async fn leases(&self, inner: &Inner) -> Result<Vec<Lease>, ReadError> {
+        let rows = inner.leases().await?;
+        Ok(rows.into_iter().map(|row| Lease { parents: BTreeSet::new(), ..row }).collect())
+    }
+}

@@ -8,7 +8,7 @@ use rand::Rng;
 use sluicegate_checkpoint::{ArrivalMillis, Record, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, Shard, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
 use sluicegate_sink::item::Item;
 use sluicegate_sink::store::Written as ItemsWritten;
@@ -61,7 +61,12 @@ impl LeaseStore for Ports {
     }
 
     async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, ReadError> {
-        self.0.read(Service::Leases, |world, _| world.rows.get(key).cloned()).await.map_err(unread)
+        let me = &self.0.worker;
+        let row = self.0.read(Service::Leases, |world, now| {
+            world.referee.lifecycle.read(me, key, now);
+            world.rows.get(key).cloned()
+        });
+        row.await.map_err(unread)
     }
 
     async fn create(&self, lease: &Lease) -> Result<Written<Lease>, WriteError> {
@@ -158,22 +163,26 @@ impl WorkerRegistry for Ports {
 #[async_trait]
 impl StreamReader for Ports {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
-        let server_time = self.0.world.stream_time();
-        let shards = self.0.read(Service::Stream, |world, _| {
-            world.stream.shards().values().map(|shard| shard.listed.clone()).collect::<Vec<Shard>>()
+        let me = &self.0.worker;
+        let listing = self.0.read(Service::Stream, |world, now| {
+            world.referee.lifecycle.listed(me, now);
+            ShardListing {
+                shards: world.stream.listing(),
+                server_time: world.stream.now,
+                created: ArrivalMillis(BEGIN_MS),
+                retention: world.stream.retention.unwrap_or(LONG),
+            }
         });
-        Ok(ShardListing {
-            shards: shards.await.map_err(unanswered)?,
-            server_time,
-            created: ArrivalMillis(BEGIN_MS),
-            retention: Duration::from_secs(24 * 3_600),
-        })
+        listing.await.map_err(unanswered)
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
         Box::new(Cursor { link: Arc::clone(&self.0), shard: shard.clone(), from, place: None })
     }
 }
+
+/// A retention that no simulation outlasts.
+const LONG: Duration = Duration::from_secs(24 * 3_600);
 
 fn unanswered(lost: Lost) -> StreamError {
     StreamError::Unavailable { source: Box::new(lost) }
@@ -192,12 +201,14 @@ struct Cursor {
 #[async_trait]
 impl ShardCursor for Cursor {
     async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
-        let as_of = self.link.world.stream_time();
         let (shard, from, place) = (&self.shard, &self.from, self.place);
         let me = self.link.worker.clone();
         let read = self.link.read(Service::Stream, |world, now| {
-            let place = place.unwrap_or_else(|| world.stream.place(shard, from));
-            let found = world.stream.shards().get(shard)?;
+            let place =
+                place.unwrap_or_else(|| world.stream.place(shard, from)).max(world.stream.trimmed(shard));
+            let known = |shard: &ShardId| !world.stream.is_gone(shard);
+            let found = world.stream.shards().get(shard).filter(|_| known(shard))?;
+            let as_of = world.stream.now;
             let most = world.rng.random_range(1..=limit.clamp(1, 20));
             let (records, next) = page(&found.records, place, most);
             let closed = found.listed.closed;

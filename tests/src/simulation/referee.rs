@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluicegate_checkpoint::{Batch, Cut, Position, Record, SequenceNumber, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, Batch, Cut, Position, Record, SequenceNumber, ShardId};
 use sluicegate_lease::invariants::{self, Broken};
 use sluicegate_lease::{Lease, LeaseCounter, LeaseKey, WorkerId, WorkerRow, WorkerState};
 use sluicegate_sink::item::{Attributes, Item, ItemKey};
 use sluicegate_sink::packing::pack;
 
+use super::lifecycle::Lifecycle;
 use super::script::FAILOVER;
 use super::stream::SimStream;
 
@@ -41,12 +42,21 @@ pub struct Referee {
     seen: BTreeMap<WorkerId, Sight>,
     /// The same of those that have not read all pages yet.
     looking: BTreeMap<WorkerId, Sight>,
+    /// What it knows of shards that come and go.
+    pub lifecycle: Lifecycle,
 }
 
 /// When a worker last read the worker table, and when the heartbeats that it then saw had landed.
 pub type Sight = (Duration, Heard);
 
 impl Referee {
+    /// Has seen nothing yet.
+    pub fn of(accept_gap: bool) -> Self {
+        let mut referee = Self::default();
+        referee.lifecycle.accept_gap = accept_gap;
+        referee
+    }
+
     /// Laws broken so far, oldest first.
     pub fn broken(&self) -> &[Broken] {
         &self.broken
@@ -128,9 +138,33 @@ impl Referee {
         self.seen.get(worker).cloned().unwrap_or_default()
     }
 
-    /// A row was created.
-    pub fn created(&mut self, row: &Lease, now: Duration) {
+    /// A row was created (S3).
+    pub fn created(
+        &mut self,
+        writer: &WorkerId,
+        row: &Lease,
+        around: (&SimStream, &BTreeMap<LeaseKey, Lease>),
+        now: Duration,
+    ) {
         self.written_at.insert(row.key.clone(), now);
+        let why = self.lifecycle.created(writer, row, around, now);
+        self.broken.extend(why.map(|why| Broken { law: "S3", why }));
+    }
+
+    /// The fleet deleted a row (S4).
+    pub fn deleted(&mut self, row: &Lease, stream: &SimStream) {
+        self.given.remove(&row.key);
+        let why = self.lifecycle.deleted(row, stream);
+        self.broken.extend(why.map(|why| Broken { law: "S4", why }));
+    }
+
+    /// Somebody deletes a row by hand; returns whether it is done.
+    pub fn deleted_by_hand(&mut self, key: &LeaseKey, now: Duration) -> bool {
+        let deleted = self.lifecycle.deletes_by_hand(key, now);
+        if deleted {
+            self.given.remove(key);
+        }
+        deleted
     }
 
     /// Records of a shard are given to a worker (S1).
@@ -188,10 +222,11 @@ impl Referee {
         } else if before.owner.as_ref() != Some(writer) {
             self.broke("L1", format!("{writer} wrote {}, which is {:?}'s", after.key, before.owner));
         }
-        self.progressed(before, after, stream, rows, stored);
+        self.progressed(writer, (before, after), stream, rows, stored);
         if after.is_finished() && !before.is_finished() {
-            self.ended(after, stream, rows);
+            self.ended(writer, (before, after), stream, rows);
         }
+        self.lifecycle.replaced(after, now);
     }
 
     /// A take, a hand-over or a release (H1, H3, R5 of D5).
@@ -248,8 +283,8 @@ impl Referee {
     /// What an announce, a commit or an amendment did to the cuts (C2, D5, S1).
     fn progressed(
         &mut self,
-        before: &Lease,
-        after: &Lease,
+        writer: &WorkerId,
+        (before, after): (&Lease, &Lease),
         stream: &SimStream,
         rows: &BTreeMap<LeaseKey, Lease>,
         stored: &BTreeMap<ItemKey, Attributes>,
@@ -270,7 +305,7 @@ impl Referee {
         }
         let kept = &old.cuts[gone..];
         for (kept, found) in kept.iter().zip(&new.cuts) {
-            self.amended(shard, kept, found);
+            self.amended(shard, kept, found, stream);
             if kept.revision != found.revision {
                 self.announce(shard, epoch, found, stream);
             }
@@ -280,7 +315,8 @@ impl Referee {
         }
         let mut behind = kept.last().map_or(end, Cut::end);
         for cut in new.cuts.iter().skip(kept.len()) {
-            self.follows(shard, &behind, cut, new.start.map(|start| start.0), stream);
+            let wanted_from = wanted_from(before);
+            self.follows(writer, (shard, cut), &behind, wanted_from, stream);
             self.parents_ended(shard, stream, rows, "is announced");
             self.announce(shard, epoch, cut, stream);
             behind = cut.end();
@@ -288,11 +324,15 @@ impl Referee {
     }
 
     /// Whether an announced cut is still the same, or a later revision of it (D3, D5).
-    fn amended(&mut self, shard: &ShardId, kept: &Cut, found: &Cut) {
+    fn amended(&mut self, shard: &ShardId, kept: &Cut, found: &Cut, stream: &SimStream) {
         let range =
             |cut: &Cut| (cut.first.clone(), cut.last.clone(), cut.behind_sub, cut.last_sub, cut.records);
         if range(kept) != range(found) {
             self.broke("D5", format!("announced cut {} of {shard} became another", kept.first));
+        }
+        let taken = || records_of(shard, kept, stream).0.iter().any(|record| stream.is_trimmed(record));
+        if found.dropped && !kept.dropped && !(self.lifecycle.accept_gap && taken()) {
+            self.broke("S4", format!("cut {} of {shard} is dropped, and its records are there", kept.first));
         }
         let grown = kept.exclusions.iter().all(|exclusion| found.exclusions.contains(exclusion));
         if kept.parameters != found.parameters || !grown || (kept != found && kept.revision >= found.revision)
@@ -301,28 +341,36 @@ impl Referee {
         }
     }
 
-    /// Whether a new cut begins at the record behind a position and holds what it says (D5).
+    /// Whether a new cut begins at the record behind a position and holds what it says (D5). Only what retention took
+    /// may be passed over, and is counted (S4).
     fn follows(
         &mut self,
-        shard: &ShardId,
+        writer: &WorkerId,
+        (shard, cut): (&ShardId, &Cut),
         behind: &Position,
-        cut: &Cut,
-        start: Option<i64>,
+        wanted_from: Wanted,
         stream: &SimStream,
     ) {
         let Some(records) = stream.shards().get(shard).map(|shard| &shard.records) else { return };
-        let next = records.iter().find(|record| match behind {
-            Position::At(number, _) => record.sequence_number > *number,
-            Position::AtTimestamp | Position::Latest => start.is_none_or(|start| record.arrival.0 >= start),
-            Position::TrimHorizon => true,
-            Position::ShardEnd => false,
-        });
-        if next.map(|record| &record.sequence_number) != Some(&cut.first) {
-            let next = next.map(|record| record.sequence_number.as_str().to_owned());
+        let mut rest = records.iter().filter(|record| is_behind(record, behind, wanted_from));
+        let passed: Vec<&Record> =
+            rest.by_ref().take_while(|record| record.sequence_number < cut.first).collect();
+        let there = records.iter().any(|record| record.sequence_number == cut.first);
+        let passes_over =
+            passed.iter().filter(|record| !behind.is_start() || wanted_from.counts(record)).count();
+        if !there || !is_behind_first(records, cut, behind, wanted_from) {
             self.broke(
                 "D5",
-                format!("a cut of {shard} begins at {}, behind {behind} comes {next:?}", cut.first),
+                format!("a cut of {shard} begins at {}, which is not behind {behind}", cut.first),
             );
+        } else if let Some(kept) = passed.iter().find(|record| !stream.is_trimmed(record)) {
+            let next = &kept.sequence_number;
+            self.broke(
+                "D5",
+                format!("a cut of {shard} begins at {}, behind {behind} comes {next}", cut.first),
+            );
+        } else if let Some(why) = self.lifecycle.passes_over(writer, shard, passes_over) {
+            self.broke("S4", why);
         }
         let count = records_of(shard, cut, stream).1;
         if count != cut.records || cut.last < cut.first {
@@ -388,34 +436,90 @@ impl Referee {
     ) {
         let Some(listed) = stream.shards().get(shard) else { return };
         for parent in &listed.listed.parents {
-            if stream.shards().contains_key(parent) && !rows.get(parent).is_none_or(Lease::is_finished) {
+            let finished = rows.get(parent).is_some_and(Lease::is_finished)
+                || self.lifecycle.has_ended(parent)
+                || stream.is_gone(parent);
+            if stream.shards().contains_key(parent) && !finished {
                 self.broke("S1", format!("{shard} {what} before the end of {parent}"));
             }
         }
     }
 
     /// A shard ends when all of it is committed and its children have rows (D1, S1).
-    fn ended(&mut self, row: &Lease, stream: &SimStream, rows: &BTreeMap<LeaseKey, Lease>) {
+    fn ended(
+        &mut self,
+        writer: &WorkerId,
+        (before, row): (&Lease, &Lease),
+        stream: &SimStream,
+        rows: &BTreeMap<LeaseKey, Lease>,
+    ) {
         let Some(shard) = stream.shards().get(&row.key) else { return };
         if !shard.listed.closed {
             self.broke("D1", format!("{} is finished and takes records", row.key));
         }
         for child in stream.children(&row.key) {
-            if !rows.contains_key(&child.id) {
+            if !rows.contains_key(&child.id) && !self.lifecycle.is_redone(&child.id) {
                 self.broke("S2", format!("{} is finished and its child {} has no row", row.key, child.id));
             }
         }
         let last = self.committed.get(&row.key).and_then(|cuts| cuts.last()).map(|(_, cut)| cut.last.clone());
-        let start = row.pending.state().and_then(|state| state.start);
+        let wanted_from = wanted_from(before);
         let left = shard.records.iter().filter(|record| {
-            start.is_none_or(|start| record.arrival >= start)
+            is_behind(record, &Position::AtTimestamp, wanted_from)
                 && last.as_ref().is_none_or(|last| record.sequence_number > *last)
         });
-        let left = left.count();
+        let (taken, left): (Vec<&Record>, Vec<&Record>) = left.partition(|record| stream.is_trimmed(record));
+        let taken = match last {
+            Some(_) => taken.len(),
+            None => taken.into_iter().filter(|record| wanted_from.counts(record)).count(),
+        };
+        if let Some(why) = self.lifecycle.passes_over(writer, &row.key, taken) {
+            self.broke("S4", why);
+        }
+        let left = left.len();
         if left > 0 {
             self.broke("D1", format!("{} is finished and {left} of its records are not committed", row.key));
         }
     }
+}
+
+/// Which records of a shard that has not begun are wanted.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// Where the application starts.
+    start: Option<ArrivalMillis>,
+    /// What arrived before this is no loss if retention took it before it could be read.
+    covered_to: Option<ArrivalMillis>,
+}
+
+impl Wanted {
+    fn counts(self, record: &Record) -> bool {
+        self.covered_to.is_none_or(|covered| record.arrival >= covered)
+    }
+}
+
+fn wanted_from(row: &Lease) -> Wanted {
+    let state = row.pending.state();
+    let sentinel = row.checkpoint.is_start();
+    Wanted {
+        start: state.as_ref().and_then(|state| state.start),
+        covered_to: state.and_then(|state| state.covered_to()).filter(|_| sentinel),
+    }
+}
+
+fn is_behind(record: &Record, position: &Position, wanted: Wanted) -> bool {
+    match position {
+        Position::At(number, _) => record.sequence_number > *number,
+        Position::AtTimestamp | Position::Latest => wanted.start.is_none_or(|start| record.arrival >= start),
+        Position::TrimHorizon => true,
+        Position::ShardEnd => false,
+    }
+}
+
+/// Whether the first record of a cut lies behind a position.
+fn is_behind_first(records: &[Record], cut: &Cut, position: &Position, wanted: Wanted) -> bool {
+    let first = records.iter().find(|record| record.sequence_number == cut.first);
+    first.is_some_and(|first| is_behind(first, position, wanted))
 }
 
 /// The records of a cut, and how many Kinesis records they are.

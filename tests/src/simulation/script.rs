@@ -33,6 +33,8 @@ pub enum Act {
     Partition(u32, Vec<Service>, Duration),
     /// The table of items takes nothing for so long.
     SinkOutage(Duration),
+    /// Somebody deletes a lease row by hand.
+    DeleteRow(u32),
 }
 
 /// What a worker talks to.
@@ -110,6 +112,10 @@ pub struct Script {
     pub acts: Vec<(Duration, Act)>,
     /// When all faults end.
     pub calm_at: Duration,
+    /// How long the stream keeps records, if shorter than the simulation.
+    pub retention: Option<Duration>,
+    /// Whether workers go on behind records that retention took.
+    pub accept_gap: bool,
 }
 
 impl Script {
@@ -127,10 +133,37 @@ impl Script {
             latency: Duration::from_millis(rng.random_range(2..60)),
             acts: Vec::new(),
             calm_at,
+            retention: None,
+            accept_gap: false,
         };
         script.draw_acts(&mut rng);
         script.initial = script.draw_initial(&mut rng);
+        script.draw_lifecycle();
         script
+    }
+
+    /// In a few histories records and shards expire, or rows are deleted by hand: what may then be lost or stored twice
+    /// weakens the other laws, so most have neither.
+    fn draw_lifecycle(&mut self) {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ 0x11fe);
+        if rng.random_bool(0.125) {
+            self.retention = Some(Duration::from_millis(rng.random_range(6_000..25_000)));
+            self.accept_gap = rng.random_bool(0.5);
+        }
+        if rng.random_bool(0.125) {
+            let calm_ms = u64::try_from(self.calm_at.as_millis()).unwrap_or(u64::MAX);
+            for _ in 0..rng.random_range(1..5) {
+                let at = Duration::from_millis(rng.random_range(3_000..calm_ms));
+                self.acts.push((at, Act::DeleteRow(rng.random())));
+            }
+            self.acts.sort_by_key(|(at, _)| *at);
+        }
+    }
+
+    /// The same without what only a stream and a table in memory can do: a retention of seconds, rows deleted by hand.
+    pub fn without_lifecycle(mut self) -> Self {
+        self.acts.retain(|(_, act)| !matches!(act, Act::DeleteRow(_)));
+        Self { retention: None, accept_gap: false, ..self }
     }
 
     /// A time must have come when the first worker starts: Kinesis refuses one in the future.

@@ -1,6 +1,7 @@
 //! The stream of a simulation as a value: shards, their lineage, their records. No port, no time of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sluicegate_checkpoint::{
     ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
@@ -15,8 +16,10 @@ use super::world::UserEvent;
 pub struct SimShard {
     /// As a listing shows it.
     pub listed: Shard,
-    /// User records in order; those of one Kinesis record follow each other.
+    /// User records in order; those of one Kinesis record follow each other. Those that retention took are still here.
     pub records: Vec<Record>,
+    /// When it took its last record.
+    pub closed_at: Option<ArrivalMillis>,
 }
 
 /// All shards of the stream.
@@ -25,12 +28,16 @@ pub struct SimStream {
     shards: BTreeMap<ShardId, SimShard>,
     next_shard: u32,
     next_number: u64,
+    /// The stream's own time.
+    pub now: ArrivalMillis,
+    /// How long it keeps records, if shorter than a simulation.
+    pub retention: Option<Duration>,
 }
 
 impl SimStream {
-    /// So many open shards that divide the hash keys evenly.
-    pub fn new(shards: u32) -> Self {
-        let mut stream = Self::default();
+    /// So many open shards that divide the hash keys evenly, and how long records are kept.
+    pub fn new(shards: u32, retention: Option<Duration>) -> Self {
+        let mut stream = Self { retention, ..Self::default() };
         let width = u128::MAX / u128::from(shards.max(1));
         for n in 0..shards {
             let start = width * u128::from(n);
@@ -40,7 +47,43 @@ impl SimStream {
         stream
     }
 
-    /// All shards, in the order of their ids.
+    /// Whether retention has taken a record.
+    pub fn is_trimmed(&self, record: &Record) -> bool {
+        self.has_passed(record.arrival)
+    }
+
+    /// Whether the stream has forgotten a shard: everything in it is older than retention.
+    pub fn is_gone(&self, id: &ShardId) -> bool {
+        self.shards.get(id).and_then(|shard| shard.closed_at).is_some_and(|at| self.has_passed(at))
+    }
+
+    fn has_passed(&self, time: ArrivalMillis) -> bool {
+        let length = self.retention.map(|length| i64::try_from(length.as_millis()).unwrap_or(i64::MAX));
+        length.is_some_and(|length| time.0.saturating_add(length) < self.now.0)
+    }
+
+    /// What a listing shows.
+    pub fn listing(&self) -> Vec<Shard> {
+        let known = self.shards.values().map(|shard| &shard.listed);
+        known.filter(|shard| !self.is_gone(&shard.id)).cloned().collect()
+    }
+
+    /// Children, their children, and so on, forgotten ones included.
+    pub fn descendants(&self, id: &ShardId) -> BTreeSet<ShardId> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![id.clone()];
+        while let Some(id) = open.pop() {
+            let children = self.shards.values().filter(|shard| shard.listed.parents.contains(&id));
+            for child in children {
+                if found.insert(child.listed.id.clone()) {
+                    open.push(child.listed.id.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// All shards that there ever were, in the order of their ids.
     pub fn shards(&self) -> &BTreeMap<ShardId, SimShard> {
         &self.shards
     }
@@ -84,7 +127,10 @@ impl SimStream {
         match self.shards.get_mut(&shard.id) {
             Some(known) => known.listed = shard,
             None => {
-                drop(self.shards.insert(shard.id.clone(), SimShard { listed: shard, records: Vec::new() }))
+                drop(self.shards.insert(
+                    shard.id.clone(),
+                    SimShard { listed: shard, records: Vec::new(), closed_at: None },
+                ))
             }
         }
     }
@@ -113,6 +159,7 @@ impl SimStream {
             return;
         }
         shard.listed.closed = true;
+        shard.closed_at = Some(self.now);
         let middle = range.start + (range.end - range.start) / 2;
         let parents = BTreeSet::from([id.clone()]);
         self.add(HashKeyRange { start: range.start, end: middle }, parents.clone());
@@ -133,11 +180,16 @@ impl SimStream {
 
     /// The children of a shard, as its last page names them.
     pub fn children(&self, id: &ShardId) -> Vec<Shard> {
-        let shards = self.shards.values().map(|shard| &shard.listed);
-        shards.filter(|shard| shard.parents.contains(id)).cloned().collect()
+        self.listing().into_iter().filter(|shard| shard.parents.contains(id)).collect()
     }
 
-    /// Index of the first user record that a read from this place gives.
+    /// How many user records of a shard retention has taken.
+    pub fn trimmed(&self, id: &ShardId) -> usize {
+        let Some(shard) = self.shards.get(id) else { return 0 };
+        shard.records.iter().take_while(|record| self.is_trimmed(record)).count()
+    }
+
+    /// Index of the first user record at or behind a place.
     pub fn place(&self, id: &ShardId, from: &ReadFrom) -> usize {
         let Some(shard) = self.shards.get(id) else { return 0 };
         let before = |record: &Record| match from {
@@ -152,6 +204,7 @@ impl SimStream {
     fn close(&mut self, id: &ShardId) -> Option<HashKeyRange> {
         let shard = self.shards.get_mut(id)?;
         shard.listed.closed = true;
+        shard.closed_at = Some(self.now);
         Some(shard.listed.hash_range)
     }
 
@@ -159,7 +212,7 @@ impl SimStream {
         let id = ShardId::new(format!("shardId-{:012}", self.next_shard));
         self.next_shard += 1;
         let listed = Shard { id: id.clone(), parents, hash_range, closed: false };
-        self.shards.insert(id, SimShard { listed, records: Vec::new() });
+        self.shards.insert(id, SimShard { listed, records: Vec::new(), closed_at: None });
     }
 
     fn next_number(&mut self) -> SequenceNumber {

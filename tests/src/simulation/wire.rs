@@ -80,9 +80,9 @@ impl Wiring {
     }
 }
 
-/// The script of a seed for this tier: the first tier's, and services that fail.
+/// The script of a seed for this tier: the first tier's, and services that fail. Kinesis keeps records for a day.
 pub fn script(seed: u64) -> Script {
-    let mut script = Script::of(seed);
+    let mut script = Script::of(seed).without_lifecycle();
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x0005_0050);
     script.rates.failed = if rng.random_bool(0.5) { rng.random_range(0..60) } else { 0 };
     script

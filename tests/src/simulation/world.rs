@@ -67,7 +67,7 @@ impl World {
     /// The world at the beginning of a script.
     pub fn new(script: &Script) -> Arc<Self> {
         let inner = Inner {
-            stream: SimStream::new(script.shards),
+            stream: SimStream::new(script.shards, script.retention),
             rows: BTreeMap::new(),
             workers: BTreeMap::new(),
             asked_to_leave: BTreeSet::new(),
@@ -75,7 +75,7 @@ impl World {
             items: BTreeMap::new(),
             spread: 1,
             sink_out_until: Duration::ZERO,
-            referee: Referee::default(),
+            referee: Referee::of(script.accept_gap),
             history: History::default(),
             rng: SmallRng::seed_from_u64(script.seed ^ 0x5eed),
             rates: script.rates,
@@ -98,7 +98,10 @@ impl World {
 
     /// Looks at the world or changes it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
-        act(&mut self.lock())
+        let now = self.stream_time();
+        let mut inner = self.lock();
+        inner.stream.now = now;
+        act(&mut inner)
     }
 
     /// Adds a line to the history.
@@ -175,7 +178,7 @@ impl Inner {
 
     /// A row was put where there was none.
     pub fn created(&mut self, writer: &WorkerId, row: &Lease, now: Duration) {
-        self.referee.created(row, now);
+        self.referee.created(writer, row, (&self.stream, &self.rows), now);
         self.history.line(now, writer.as_str(), format_args!("creates {} at {}", row.key, row.checkpoint));
         self.rows.insert(row.key.clone(), row.clone());
     }
@@ -193,6 +196,7 @@ impl Inner {
     /// A row was deleted.
     pub fn deleted(&mut self, writer: &WorkerId, row: &Lease, now: Duration) {
         self.history.line(now, writer.as_str(), format_args!("deletes {} at {}", row.key, row.checkpoint));
+        self.referee.deleted(row, &self.stream);
         self.rows.remove(&row.key);
     }
 
@@ -206,6 +210,17 @@ impl Inner {
     pub fn retired(&mut self, worker: &WorkerId) {
         self.workers.remove(worker);
         self.referee.retired(worker);
+    }
+
+    /// Somebody deletes a row by hand, if it has been there for a while.
+    pub fn delete_by_hand(&mut self, which: u32, now: Duration) {
+        let keys: Vec<LeaseKey> = self.rows.keys().cloned().collect();
+        let Some(key) = keys.get(which as usize % keys.len().max(1)) else { return };
+        if self.referee.deleted_by_hand(key, now) {
+            self.fault("row deleted by hand");
+            self.history.line(now, "world", format_args!("somebody deletes the row of {key}"));
+            self.rows.remove(key);
+        }
     }
 
     /// Stores an item.
