@@ -27,6 +27,13 @@ fn a_parent_that_an_old_listing_does_not_name_is_not_gone() {
     assert!(outcome.broken.is_empty(), "{}", outcome.report());
 }
 
+/// Rows that were on their way while the reader stood still say nothing of the time since they were asked for.
+#[test]
+fn a_worker_that_wakes_judges_silence_by_when_it_asked() {
+    let outcome = run_wire(51);
+    assert!(outcome.broken.is_empty(), "{}", outcome.report());
+}
+
 #[test]
 fn one_seed_gives_one_history_over_the_wire_on_any_thread() {
     let first = run_wire(3);

@@ -29,7 +29,7 @@ use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::store::{LeaseStore, ReadError, Written};
-use crate::view::{FleetView, Free, Health, LeaseView, Observer};
+use crate::view::{FleetView, Free, Health, LeaseView, Look, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -314,10 +314,12 @@ impl Coordinator {
 
     /// Looks at the worker rows; returns whether anything calls for a round.
     async fn look(&self, observer: &mut Observer, drain: &CancellationToken) -> bool {
+        let asked = self.clock.now();
         match self.registry.fleet().await {
             Ok(rows) => {
                 self.heed_request(&rows, drain);
-                let changes = observer.see_workers(rows.workers, self.clock.now());
+                let look = Look { asked, answered: self.clock.now() };
+                let changes = observer.see_workers(rows.workers, look);
                 for (worker_id, before, after) in &changes {
                     tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
                 }
@@ -338,12 +340,14 @@ impl Coordinator {
         last_round: Instant,
         drain: &CancellationToken,
     ) -> Result<Arc<FleetView>, CoordinatorError> {
+        let leases_asked = self.clock.now();
         let leases = self.store.leases().await?;
+        let asked = self.clock.now();
         let rows = self.registry.fleet().await?;
         self.heed_request(&rows, drain);
-        let now = self.clock.now();
-        observer.see_workers(rows.workers, now);
-        let view = Arc::new(observer.see_leases(leases, now));
+        let answered = self.clock.now();
+        observer.see_workers(rows.workers, Look { asked, answered });
+        let view = Arc::new(observer.see_leases(leases, Look { asked: leases_asked, answered }));
         for lease_key in observer.newly_foreign() {
             tracing::warn!(%lease_key, "the row holds a pending checkpoint state of another application; it is not read, and gives way to the first announce");
         }
@@ -533,10 +537,11 @@ impl Coordinator {
     /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
     /// or was handed to us while we drained. It goes to whoever is there now.
     async fn release_the_rest(&self, observer: &mut Observer) -> Result<(), CoordinatorError> {
+        let asked = self.clock.now();
         let (rows, workers) = (self.store.leases().await?, self.registry.workers().await?);
-        let now = self.clock.now();
-        observer.see_workers(workers, now);
-        let view = self.without_me(&observer.see_leases(rows, now), observer);
+        let look = Look { asked, answered: self.clock.now() };
+        observer.see_workers(workers, look);
+        let view = self.without_me(&observer.see_leases(rows, look), observer);
         let targets = assign(&view, &self.config.policy);
         let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
         for LeaseView { row, .. } in view.leases.values().filter(mine) {

@@ -134,6 +134,23 @@ struct SeenLease {
 /// A worker that joined (no health before), left (none after) or changed its health between two looks.
 pub type HealthChange = (WorkerId, Option<Health>, Option<Health>);
 
+/// When rows were asked for, and when they were there. They were read at some moment in between, which may be long ago if
+/// the process stood still meanwhile: a counter is known to have stood still from the first answer to the last asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Before the first request for them was sent.
+    pub asked: Instant,
+    /// After the last answer came.
+    pub answered: Instant,
+}
+
+impl From<Instant> for Look {
+    /// A look that takes no time.
+    fn from(now: Instant) -> Self {
+        Self { asked: now, answered: now }
+    }
+}
+
 impl Observer {
     /// Has seen nothing yet.
     pub fn new(me: WorkerId, failover_time: Duration) -> Self {
@@ -150,18 +167,19 @@ impl Observer {
         }
     }
 
-    /// Takes in worker rows read just now. Any change calls for a round at once.
-    pub fn see_workers(&mut self, rows: Vec<WorkerRow>, now: Instant) -> Vec<HealthChange> {
+    /// Takes in worker rows that a look found. Any change calls for a round at once.
+    pub fn see_workers(&mut self, rows: Vec<WorkerRow>, look: impl Into<Look>) -> Vec<HealthChange> {
+        let look = look.into();
         self.foreign_owners.see_workers(&rows);
         let mut seen = BTreeMap::new();
         for row in rows {
             let still = self.workers.get(&row.worker_id).filter(|old| old.row.heartbeat == row.heartbeat);
-            let since = still.map_or(now, |old| old.since);
+            let since = still.map_or(look.answered, |old| old.since);
             seen.insert(row.worker_id.clone(), SeenWorker { row, since });
         }
         self.workers = seen;
         let healths: BTreeMap<WorkerId, Health> =
-            self.workers.iter().map(|(id, worker)| (id.clone(), self.health(worker, now))).collect();
+            self.workers.iter().map(|(id, worker)| (id.clone(), self.health(worker, look.asked))).collect();
         let before = std::mem::replace(&mut self.healths, healths);
         let ids: BTreeSet<&WorkerId> = before.keys().chain(self.healths.keys()).collect();
         ids.into_iter()
@@ -170,9 +188,10 @@ impl Observer {
             .collect()
     }
 
-    /// Takes in lease rows read just now, after the worker rows that explain their owners were read, and gives the
+    /// Takes in lease rows that a look found, after the worker rows that explain their owners were read, and gives the
     /// view that a round works on.
-    pub fn see_leases(&mut self, rows: Vec<Lease>, now: Instant) -> FleetView {
+    pub fn see_leases(&mut self, rows: Vec<Lease>, look: impl Into<Look>) -> FleetView {
+        let look = look.into();
         let mut view =
             FleetView { me: self.me.clone(), leases: BTreeMap::new(), workers: self.worker_views() };
         let mut seen = BTreeMap::new();
@@ -184,8 +203,8 @@ impl Observer {
             }
             let old = self.leases.get(&row.key).copied();
             let still = old.filter(|old| old.counter == row.counter);
-            let since = still.map_or(now, |old| old.since);
-            let owner_gone = now.saturating_duration_since(since) >= self.failover_time;
+            let since = still.map_or(look.answered, |old| old.since);
+            let owner_gone = look.asked.saturating_duration_since(since) >= self.failover_time;
             let mut lease = LeaseView { row, owner_gone, free_rounds: 0 };
             if view.free(&lease).is_some() {
                 lease.free_rounds = old.map_or(0, |old| old.free_rounds) + 1;
@@ -228,8 +247,8 @@ impl Observer {
     }
 
     /// Health as of the last look. One's own worker is never silent to itself: the right decides that.
-    fn health(&self, worker: &SeenWorker, now: Instant) -> Health {
-        let still = now.saturating_duration_since(worker.since);
+    fn health(&self, worker: &SeenWorker, asked: Instant) -> Health {
+        let still = asked.saturating_duration_since(worker.since);
         if worker.row.worker_id != self.me && still >= self.failover_time {
             return Health::Silent;
         }
@@ -290,6 +309,23 @@ mod tests {
         assert_eq!(heard, vec![(WorkerId::new("a"), Some(Health::Silent), Some(Health::Active))]);
         let left = observer.see_workers(vec![worker("me", 1)], start + FAILOVER * 2);
         assert_eq!(left, vec![(WorkerId::new("a"), Some(Health::Active), None)]);
+    }
+
+    /// A process may stand still while an answer is on its way to it: others beat meanwhile.
+    #[test]
+    fn silence_lasts_until_the_rows_were_asked_for_and_not_until_they_came() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        observer.see_workers(vec![worker("a", 5)], Look { asked: ms(0), answered: ms(100) });
+        observer.see_leases(vec![lease(Some("kcl"), 3)], Look { asked: ms(0), answered: ms(100) });
+        for (asked, silent) in [(10_099, false), (10_100, true)] {
+            let look = Look { asked: ms(asked), answered: ms(60_000) };
+            let changes = observer.see_workers(vec![worker("a", 5)], look);
+            assert_eq!(!changes.is_empty(), silent, "asked after {asked} ms");
+            let view = observer.see_leases(vec![lease(Some("kcl"), 3)], look);
+            assert_eq!(view.leases[&ShardId::new("s-0")].owner_gone, silent, "asked after {asked} ms");
+        }
     }
 
     #[test]

@@ -122,9 +122,17 @@ impl LeaseStore for WatchedStore {
             was
         });
         let written = self.inner.replace(expected, next).await;
-        if !matches!(written, Err(WriteError::OutcomeUnknown { .. })) {
-            self.undecided(&next.key, |undecided| undecided.retain(|write| write != next));
-        }
+        self.undecided(&next.key, |undecided| match written {
+            Ok(_) => undecided.retain(|write| write != next),
+            // Refused: this try, and not those before it.
+            Err(WriteError::Throttled { .. } | WriteError::Refused { .. }) => {
+                let this = undecided.iter().rposition(|write| write == next);
+                if let Some(this) = this {
+                    undecided.remove(this);
+                }
+            }
+            Err(WriteError::OutcomeUnknown { .. }) => {}
+        });
         if let Ok(Written::Lost(Some(found))) = &written
             && found == next
             && !was_undecided
