@@ -1,7 +1,7 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `foreign`, `plan`, `shard_sync`, `open_start` and `operator` decide and are pure; `store`, `registry` and `nudge` are
-//! ports; `held`, `heartbeat` and `coordinator` carry decisions out.
+//! `model`, `fleet`, `view`, `foreign`, `plan`, `pace`, `throughput`, `shard_sync`, `open_start` and `operator` decide and
+//! are pure; `store`, `registry` and `nudge` are ports; `held`, `heartbeat` and `coordinator` carry decisions out.
 
 pub mod clock;
 pub mod coordinator;
@@ -16,11 +16,13 @@ pub mod model;
 pub mod nudge;
 pub mod open_start;
 pub mod operator;
+pub mod pace;
 pub mod plan;
 pub mod registry;
 pub mod right;
 pub mod shard_sync;
 pub mod store;
+pub mod throughput;
 pub mod view;
 
 #[cfg(any(test, feature = "testing"))]
@@ -36,9 +38,11 @@ pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
 pub use held::HeldLease;
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
+pub use pace::ScanBudget;
 pub use plan::{LeaseAction, PlanPolicy, plan};
 pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};
+pub use throughput::{Throughput, ThroughputMeter};
 pub use view::{FleetView, Observer};

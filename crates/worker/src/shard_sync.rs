@@ -90,10 +90,11 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Syncs every minute, with jitter, until stopped. A failed sync is tried again with the next one.
+    /// Syncs every minute, seldomer where there are more than a thousand shards, with jitter, until stopped. A failed sync is tried again with the next one.
     pub async fn run(self: Arc<Self>, clock: Clock, mut rng: SmallRng, stop: CancellationToken) {
         loop {
-            let wait = SYNC_INTERVAL.mul_f64(rng.random_range(0.5..1.0));
+            let wait =
+                SYNC_INTERVAL.mul_f64(rng.random_range(0.5..1.0)) * stretch(self.listed.borrow().len());
             tokio::select! { biased;
                 () = stop.cancelled() => return,
                 () = clock.sleep(wait) => {}
@@ -103,6 +104,11 @@ impl ShardSync {
             }
         }
     }
+}
+
+/// How much less often a large stream is compared with its rows: each time is a scan of the lease table by each worker.
+fn stretch(shards: usize) -> u32 {
+    u32::try_from(shards / 1_000).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 #[async_trait]
