@@ -122,7 +122,9 @@ impl LeaseStore for WatchedStore {
             was
         });
         let written = self.inner.replace(expected, next).await;
-        if !matches!(written, Err(WriteError::OutcomeUnknown { .. })) {
+        // A refusal decides nothing about the same write sent before.
+        let decided = written.is_ok() || !was_undecided;
+        if decided && !matches!(written, Err(WriteError::OutcomeUnknown { .. })) {
             self.undecided(&next.key, |undecided| undecided.retain(|write| write != next));
         }
         if let Ok(Written::Lost(Some(found))) = &written
