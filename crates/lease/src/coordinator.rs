@@ -5,8 +5,12 @@
 //! does is a conditional write, or an instruction to a session that makes one.
 //!
 //! Rounds come every `failover_time / 2`, and at once when a worker joins, drains, leaves or falls silent, or when
-//! somebody nudges; soon again while a free lease is left to another worker. Worker rows are looked at every `failover_time / 20`, and once more exactly when the next
-//! heartbeat would have stood still for long enough.
+//! somebody nudges; soon again while a free lease is left to another worker. Where scans cost much ([`crate::pace`]) they
+//! come less often, a worker that joins or falls silent makes each plan from the rows it knows, and who scans tells
+//! those to whom it leaves a free lease. Worker rows are looked at every `failover_time / 20`, and once more exactly
+//! when the next heartbeat would have stood still for long enough.
+
+mod taking;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,18 +22,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::taking::Taken;
 use crate::clock::Clock;
 use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
-use crate::nudge::{Nudged, Nudges};
+use crate::nudge::{Nudge, Nudged, Nudges};
+use crate::pace::{Pace, ScanBudget};
 use crate::parents::{Standing, standing};
-use crate::plan::{LeaseAction, PlanPolicy, assign, leaves_free, plan};
+use crate::plan::{LeaseAction, PlanPolicy, assign, left_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
-use crate::store::{LeaseStore, ReadError, Written};
-use crate::view::{FleetView, Free, Health, LeaseView, Look, Observer};
+use crate::store::{LeaseStore, ReadError};
+use crate::view::{FleetView, Health, LeaseView, Look, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -79,6 +85,9 @@ pub struct CoordinatorConfig {
     pub failover_time: Duration,
     /// Bounds for the plan.
     pub policy: PlanPolicy,
+    /// What the fleet's scans may cost. None: this worker cannot be nudged, so it must find everything by itself, and
+    /// scans as in a small fleet.
+    pub scan_budget: Option<ScanBudget>,
 }
 
 /// What a coordinator works with.
@@ -97,6 +106,8 @@ pub struct Coordinator {
     pub status: WorkerStatus,
     /// "Look now".
     pub nudged: Nudges,
+    /// Tells other workers.
+    pub nudge: Arc<dyn Nudge>,
     /// The last complete listing of the stream.
     pub listed: watch::Receiver<Arc<Listing>>,
     /// Asked for another when a parent's row is missing.
@@ -191,6 +202,14 @@ fn handed_over_to(me: &WorkerId, key: &LeaseKey, before: Option<&FleetView>) -> 
     owner.is_some_and(|owner| owner != me)
 }
 
+/// What a look at the worker rows told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Changed,
+    Unchanged,
+    NotRead,
+}
+
 /// What ended a wait.
 enum Woken {
     Time,
@@ -206,8 +225,8 @@ const SOONER: u32 = 8;
 /// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
-/// Shortest time between two rounds, however often somebody nudges: a round is a scan of the lease table.
-const NUDGED_ROUNDS_APART: Duration = Duration::from_millis(20);
+/// How often a plan is made anew at once because the fleet changed meanwhile.
+const MOST_REPLANS: u32 = 3;
 
 impl Coordinator {
     /// Looks, plans and acts, from what `observer` has seen so far, until `drain` is cancelled, by its owner or because an operator's request asks this
@@ -218,7 +237,8 @@ impl Coordinator {
     /// The tables refuse for good.
     pub async fn run(self, mut observer: Observer, drain: CancellationToken) -> Result<(), CoordinatorError> {
         let (look_every, round_every) = (self.config.failover_time / 20, self.config.failover_time / 2);
-        let mut last_view = None;
+        let mut pace = Pace::new(self.config.failover_time, self.config.scan_budget);
+        let mut last_view: Option<Arc<FleetView>> = None;
         let mut next_round = self.clock.now();
         let mut last_round = next_round;
         let mut looked_at = next_round;
@@ -227,13 +247,19 @@ impl Coordinator {
             (self.on_turn)();
             if self.clock.now() >= next_round {
                 let mut rest = round_every;
-                match self.round(&mut observer, last_round, &drain).await {
+                match self.round(&mut observer, &mut pace, last_round, &drain).await {
                     Ok(view) => {
-                        if leaves_free(&view, &self.config.policy) {
+                        let left = left_free(&view, &self.config.policy);
+                        if self.right.holds_now() {
+                            rest = pace.rest(&self.config.me);
+                        }
+                        if left.is_empty() {
+                            again_after = look_every / SOONER;
+                        } else if pace.scans_at_events() {
                             rest = again_after;
                             again_after = (again_after * 2).min(look_every);
                         } else {
-                            again_after = look_every / SOONER;
+                            self.tell(left, &view).await;
                         }
                         last_view = Some(view);
                     }
@@ -251,17 +277,22 @@ impl Coordinator {
             let look_round = match self.wait(&drain, until).await {
                 Woken::Time => false,
                 Woken::Nudged => true,
-                Woken::Hinted => !self.adopt_hinted().await?,
+                Woken::Hinted => !self.adopt_hinted(&mut observer, &pace, &drain).await?,
             };
             if look_round {
-                next_round = next_round.min(last_round + NUDGED_ROUNDS_APART).max(self.clock.now());
+                next_round = next_round.min(last_round + pace.nudged_apart()).max(self.clock.now());
                 continue;
             }
             let now = self.clock.now();
             if now < next_round && now >= until {
                 looked_at = now;
-                if self.look(&mut observer, &drain).await {
-                    next_round = self.clock.now();
+                if self.look(&mut observer, &drain).await == Looked::Changed {
+                    match last_view.take().filter(|_| !pace.scans_at_events()) {
+                        None => next_round = self.clock.now(),
+                        Some(view) => {
+                            last_view = Some(self.replan(view, &mut observer, last_round, &drain).await?);
+                        }
+                    }
                 }
             }
         }
@@ -281,8 +312,14 @@ impl Coordinator {
     }
 
     /// Begins sessions on leases that were handed to this worker, as nudges said. The rows decide: a hint only says
-    /// which to read. Returns whether every one of them was ours; otherwise a round must tell.
-    async fn adopt_hinted(&self) -> Result<bool, CoordinatorError> {
+    /// which to read. Returns whether every one of them was ours; otherwise a round must tell, or, where rounds cost
+    /// much, a lease that is free is taken: that is what another worker's round has told.
+    async fn adopt_hinted(
+        &self,
+        observer: &mut Observer,
+        pace: &Pace,
+        drain: &CancellationToken,
+    ) -> Result<bool, CoordinatorError> {
         let (hinted, now) = (self.nudged.take_hints(), self.clock.now());
         if !self.right.holds_now() {
             return Ok(false);
@@ -293,17 +330,21 @@ impl Coordinator {
             (self.store.lease(&key).await, right, unread.and_then(|unread| now.checked_sub(unread)))
         };
         let mut rows = stream::iter(unknown.map(read)).buffer_unordered(AT_ONCE);
-        let mut all_ours = true;
+        let (mut all_ours, mut others) = (true, Vec::new());
         while let Some((row, right, last_read)) = rows.next().await {
             match row {
                 Ok(Some(row)) if self.may_begin(&row) => {
+                    observer.learn(row.clone());
                     self.begin(row, right, last_read.map(|at| (Interruption::Handoff, at))).await?;
                 }
+                Ok(Some(row)) if !pace.scans_at_events() => others.push(row),
                 Ok(_) | Err(ReadError::Unavailable { .. }) => all_ours = false,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(all_ours)
+        drop(rows);
+        let fleet_changed = self.take_found(others, observer, drain).await?;
+        Ok(all_ours && !fleet_changed)
     }
 
     /// Whether a row just read is ours, unfinished, and can be read.
@@ -312,8 +353,8 @@ impl Coordinator {
         row.owner.as_ref() == Some(&self.config.me) && readable && !row.is_finished()
     }
 
-    /// Looks at the worker rows; returns whether anything calls for a round.
-    async fn look(&self, observer: &mut Observer, drain: &CancellationToken) -> bool {
+    /// Looks at the worker rows.
+    async fn look(&self, observer: &mut Observer, drain: &CancellationToken) -> Looked {
         let asked = self.clock.now();
         match self.registry.fleet().await {
             Ok(rows) => {
@@ -323,11 +364,11 @@ impl Coordinator {
                 for (worker_id, before, after) in &changes {
                     tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
                 }
-                !changes.is_empty()
+                if changes.is_empty() { Looked::Unchanged } else { Looked::Changed }
             }
             Err(error) => {
                 tracing::warn!(%error, "worker rows were not read");
-                false
+                Looked::NotRead
             }
         }
     }
@@ -337,6 +378,7 @@ impl Coordinator {
     async fn round(
         &self,
         observer: &mut Observer,
+        pace: &mut Pace,
         last_round: Instant,
         drain: &CancellationToken,
     ) -> Result<Arc<FleetView>, CoordinatorError> {
@@ -354,20 +396,55 @@ impl Coordinator {
         for life in observer.newly_alive() {
             tracing::error!(worker_id = %life.owner, lease_key = %life.lease_key, counter = life.to.0, "a KCL application is at work on the lease table: its leases are left alone while their counters move; stop it, or stop this fleet");
         }
-        let before = self.view.send_replace(Some(Arc::clone(&view)));
+        pace.scanned(&view);
+        let missed = self.act_on(&view, observer, last_round, drain).await?;
+        if !pace.scans_at_events() && self.take_found(missed, observer, drain).await? {
+            return self.replan(view, observer, last_round, drain).await;
+        }
+        Ok(view)
+    }
+
+    /// Plans and acts on the rows that this worker knows and the workers as it has just seen them, and again if that
+    /// changes meanwhile.
+    async fn replan(
+        &self,
+        mut view: Arc<FleetView>,
+        observer: &mut Observer,
+        last_round: Instant,
+        drain: &CancellationToken,
+    ) -> Result<Arc<FleetView>, CoordinatorError> {
+        for _ in 0..MOST_REPLANS {
+            view = Arc::new(observer.with_workers_now(&view));
+            let missed = self.act_on(&view, observer, last_round, drain).await?;
+            if !self.take_found(missed, observer, drain).await? {
+                break;
+            }
+        }
+        Ok(view)
+    }
+
+    /// Plans and acts on a view. Returns rows that it could not take because they had been written to: what they say now.
+    async fn act_on(
+        &self,
+        view: &Arc<FleetView>,
+        observer: &mut Observer,
+        last_round: Instant,
+        drain: &CancellationToken,
+    ) -> Result<Vec<Lease>, CoordinatorError> {
+        let mut missed = Vec::new();
+        let before = self.view.send_replace(Some(Arc::clone(view)));
         if self.right.holds_now() && !drain.is_cancelled() {
-            self.adopt(&view, before.as_deref(), last_round).await?;
-            let observer = &*observer;
-            let actions = plan(&view, &self.config.policy).into_iter();
-            let mut acting = stream::iter(actions.map(|action| self.act(action, &view, observer)))
-                .buffer_unordered(AT_ONCE);
-            while let Some(done) = acting.next().await {
-                done?;
+            self.adopt(view, before.as_deref(), last_round).await?;
+            let actions = plan(view, &self.config.policy).into_iter();
+            let acts = actions.map(|action| self.act(action, view, observer));
+            let done: Vec<_> = stream::iter(acts).buffer_unordered(AT_ONCE).collect().await;
+            for done in done {
+                missed.extend(done?.into_iter().flat_map(|taken| taken.learned_by(observer)));
             }
         }
         let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
         self.status.update(|row| row.leases = held);
-        Ok(view)
+        Ok(missed)
     }
 
     /// Stops this worker as its owner would, if an operator asked it to leave.
@@ -442,23 +519,13 @@ impl Coordinator {
         action: LeaseAction,
         view: &FleetView,
         observer: &Observer,
-    ) -> Result<(), CoordinatorError> {
+    ) -> Result<Option<Taken>, CoordinatorError> {
         match action {
             // The session before the one that would begin is still being abandoned; its end brings the next round.
             LeaseAction::Take { key, .. } if self.sessions.contains(&key) => {}
             LeaseAction::Take { key, why } => {
-                let Some(lease) = view.leases.get(&key) else { return Ok(()) };
-                let right = self.right.session();
-                match self.store.replace(&lease.row, &lease.row.taken_by(&self.config.me)).await {
-                    Ok(Written::Applied(row)) => {
-                        tracing::info!(lease_key = %key, ?why, from = ?lease.row.owner, "took a lease");
-                        let silent = lease.row.owner.as_ref().filter(|_| why == Free::Silent);
-                        let since = silent.and_then(|owner| observer.still_since(owner));
-                        self.begin(row, right, since.map(|since| (Interruption::Failover, since))).await?;
-                    }
-                    Ok(Written::Lost(_)) => tracing::debug!(lease_key = %key, "somebody else took the lease"),
-                    // If it was applied, the next round finds the row to be ours and adopts it.
-                    Err(error) => tracing::warn!(lease_key = %key, %error, "a take is undecided"),
+                if let Some(lease) = view.leases.get(&key) {
+                    return self.take(lease.row.clone(), why, observer).await.map(Some);
                 }
             }
             LeaseAction::HandOver { key, to } if self.sessions.contains(&key) => {
@@ -466,7 +533,7 @@ impl Coordinator {
             }
             LeaseAction::HandOver { .. } => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Begins a session, unless a parent is not finished: no child is read before its parents' end (law S1). A

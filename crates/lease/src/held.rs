@@ -24,6 +24,7 @@ use sluicegate_checkpoint::{Announced, LeaseState, Position, Progress, ProgressE
 use crate::clock::Clock;
 use crate::model::{Lease, WorkerId};
 use crate::store::{LeaseStore, WriteError, Written};
+use crate::throughput::Throughput;
 
 /// What one attempt at a write came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct HeldLease {
     store: Arc<dyn LeaseStore>,
     clock: Clock,
     row: Lease,
+    /// Written along with the next progress.
+    measured: Option<Throughput>,
     rng: SmallRng,
 }
 
@@ -59,7 +62,12 @@ impl std::fmt::Debug for HeldLease {
 impl HeldLease {
     /// Begins a tenure from the row that a take returned or a strongly consistent read gave (rule R3).
     pub fn new(store: Arc<dyn LeaseStore>, clock: Clock, row: Lease, rng: SmallRng) -> Self {
-        Self { store, clock, row, rng }
+        Self { store, clock, row, measured: None, rng }
+    }
+
+    /// What was measured of the shard's throughput: it goes with the writes that are made anyway.
+    pub fn measured(&mut self, throughput: Option<Throughput>) {
+        self.measured = throughput;
     }
 
     /// The row as this session last wrote or read it.
@@ -112,7 +120,7 @@ impl HeldLease {
         state: LeaseState,
         to: Option<WorkerId>,
     ) -> Result<Announced, ProgressError> {
-        let next = self.row.committed_and_handed_over(checkpoint, state, to);
+        let next = self.row.committed_and_handed_over(checkpoint, state, to).measured(self.measured);
         self.replace(next).await
     }
 
@@ -129,7 +137,7 @@ impl HeldLease {
 #[async_trait]
 impl Progress for HeldLease {
     async fn write(&mut self, checkpoint: Position, state: LeaseState) -> Result<Announced, ProgressError> {
-        let next = self.row.progressed(checkpoint, state);
+        let next = self.row.progressed(checkpoint, state).measured(self.measured);
         self.replace(next).await
     }
 }
@@ -169,6 +177,25 @@ mod tests {
         let before = held.row().counter;
         assert_eq!(held.hand_over(None).await.unwrap(), Announced::Recorded);
         assert_eq!(held.row().counter, before.next());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_measured_goes_with_writes_that_are_made_anyway() {
+        let store = Arc::new(MemoryLeaseStore::default());
+        let mut held = held(&store).await;
+        let (key, state, kb) = (ShardId::new("s-0"), LeaseState::starting(None), Throughput::from_kilobytes);
+        held.measured(None);
+        held.write(Position::TrimHorizon, state.clone()).await.unwrap();
+        assert_eq!(held.row().throughput, None);
+        for (measured, recorded) in [(40, 40), (45, 40), (80, 80)] {
+            held.measured(Some(kb(measured)));
+            held.write(Position::TrimHorizon, state.clone()).await.unwrap();
+            assert_eq!(store.lease(&key).await.unwrap().unwrap().throughput, Some(kb(recorded)));
+        }
+        held.measured(Some(kb(10)));
+        held.commit_and_hand_over(Position::TrimHorizon, state, None).await.unwrap();
+        assert_eq!(store.lease(&key).await.unwrap().unwrap().throughput, Some(kb(10)));
+        assert_eq!(store.broken_laws(), vec![]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{Lease, WorkerId};
+use crate::plan::weights;
 use crate::shard_sync::has_begun;
 use crate::view::{FleetView, Health};
 
@@ -81,6 +82,34 @@ pub fn b1_balanced(view: &FleetView) -> Result<(), Broken> {
     match (least, most) {
         (Some(least), Some(most)) if most - least > 1 => broken("B1", format!("{counts:?}")),
         (Some(_) | None, Some(_) | None) => Ok(()),
+    }
+}
+
+/// B1w: every eligible lease has an active owner, and what each of them holds weighs as much as the mean, give or take
+/// the largest single lease.
+///
+/// # Errors
+/// The law that does not hold.
+pub fn b1w_balanced_by_weight(view: &FleetView) -> Result<(), Broken> {
+    let weights = weights(view);
+    let active = view.workers.iter().filter(|(_, worker)| worker.health == Health::Active);
+    let mut loads: BTreeMap<&WorkerId, u128> = active.map(|(id, _)| (id, 0)).collect();
+    if loads.is_empty() {
+        return Ok(());
+    }
+    for (key, weight) in &weights {
+        let owner = view.leases.get(key).and_then(|lease| lease.row.owner.as_ref());
+        match owner.and_then(|owner| loads.get_mut(owner)) {
+            Some(load) => *load += u128::from(*weight),
+            None => return broken("B1w", format!("{key} belongs to {owner:?}")),
+        }
+    }
+    let workers = u128::try_from(loads.len()).unwrap_or(u128::MAX);
+    let total: u128 = loads.values().sum();
+    let largest = weights.values().copied().max().map_or(0, u128::from);
+    match loads.iter().find(|(_, load)| (**load * workers).abs_diff(total) > largest * workers) {
+        Some((id, load)) => broken("B1w", format!("{id} has {load} of {total}, the largest is {largest}")),
+        None => Ok(()),
     }
 }
 

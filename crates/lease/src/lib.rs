@@ -1,8 +1,8 @@
 //! Lease rows, worker rows, the plan and the coordinator: who reads which shard, without a leader.
 //!
-//! `model`, `fleet`, `view`, `foreign`, `plan`, `shard_graph`, `shard_sync`, `forgotten`, `open_start` and `operator` decide
-//! and are pure; `store`, `registry` and `nudge` are ports; `held`, `heartbeat`, `parents` and `coordinator` carry decisions
-//! out.
+//! `model`, `fleet`, `view`, `foreign`, `plan`, `pace`, `throughput`, `shard_graph`, `shard_sync`, `forgotten`,
+//! `open_start` and `operator` decide and are pure; `store`, `registry` and `nudge` are ports; `held`, `heartbeat`,
+//! `parents` and `coordinator` carry decisions out.
 
 pub mod clock;
 pub mod coordinator;
@@ -19,6 +19,7 @@ pub mod model;
 pub mod nudge;
 pub mod open_start;
 pub mod operator;
+pub mod pace;
 pub mod parents;
 pub mod plan;
 pub mod registry;
@@ -26,6 +27,7 @@ pub mod right;
 pub mod shard_graph;
 pub mod shard_sync;
 pub mod store;
+pub mod throughput;
 pub mod view;
 
 #[cfg(any(test, feature = "testing"))]
@@ -42,10 +44,12 @@ pub use held::HeldLease;
 pub use listing::{Listing, ListingWanted};
 pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
+pub use pace::ScanBudget;
 pub use plan::{LeaseAction, PlanPolicy, plan};
 pub use registry::{FixedStart, FleetRows, InitialPosition, WorkerRegistry};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_graph::ShardGraph;
 pub use shard_sync::Shard;
 pub use store::{LeaseStore, Written};
+pub use throughput::{Throughput, ThroughputMeter};
 pub use view::{FleetView, Observer};

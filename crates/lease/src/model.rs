@@ -10,6 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluicegate_checkpoint::{DecodeStateError, HashKeyRange, LeaseState, Position, ShardId};
 
+use crate::throughput::Throughput;
+
 /// The key of a lease row. Single-stream applications use the shard id, as KCL does.
 pub type LeaseKey = ShardId;
 
@@ -110,6 +112,8 @@ pub struct Lease {
     pub hash_range: Option<HashKeyRange>,
     /// KCL's mark of a hand-off in progress: read, and removed by a take.
     pub checkpoint_owner: Option<WorkerId>,
+    /// How much the shard carries, once measured: for plans that weigh.
+    pub throughput: Option<Throughput>,
 }
 
 impl Lease {
@@ -126,6 +130,7 @@ impl Lease {
             children: BTreeSet::new(),
             hash_range: None,
             checkpoint_owner: None,
+            throughput: None,
         }
     }
 
@@ -144,6 +149,13 @@ impl Lease {
             counter: self.counter.next(),
             ..self.clone()
         }
+    }
+
+    /// The same row with what was measured of its throughput since, to be written along with another change.
+    #[must_use]
+    pub fn measured(self, measured: Option<Throughput>) -> Self {
+        let recorded = measured.map(|measured| Throughput::recorded(self.throughput, measured));
+        Self { throughput: recorded.or(self.throughput), ..self }
     }
 
     /// The row after an announce, an amendment or a commit.

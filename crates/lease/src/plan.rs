@@ -1,10 +1,17 @@
 //! The plan: who should hold which lease. Every worker computes it from the same rows and acts on its own part.
 //!
-//! Pure and deterministic: order comes from `BTreeMap`s, ties from a hash of (worker, lease). It starts from
-//! current ownership, so moves are minimal (law B2), brings counts within one of each other (B1), takes the whole
-//! deficit at once, and gives nothing to the silent or the draining (H1).
+//! Pure and deterministic: order comes from `BTreeMap`s, ties from a hash of worker and lease. It starts from current
+//! ownership, so moves are few (law B2), brings counts within one of each other (B1) or, if asked, weights within the
+//! largest single lease of their mean (B1w), takes the whole deficit at once, and gives nothing to the silent or the
+//! draining (H1). Its cost grows with the number of leases and workers, not with their product.
+
+mod by_count;
+mod by_weight;
+mod ring;
 
 use std::collections::BTreeMap;
+
+pub use by_weight::{IDLE_LEASE, weights};
 
 use crate::model::{LeaseKey, WorkerId};
 use crate::view::{FleetView, Free, Health, LeaseView};
@@ -14,6 +21,8 @@ use crate::view::{FleetView, Free, Health, LeaseView};
 pub struct PlanPolicy {
     /// Most leases one worker holds; none sets no bound.
     pub max_leases_per_worker: Option<usize>,
+    /// Balance what leases weigh, by the throughput in their rows, instead of counting them.
+    pub weigh_by_throughput: bool,
 }
 
 /// Something this worker should do now, with its reason.
@@ -41,19 +50,17 @@ const ROUNDS_BEFORE_ANYBODY_TAKES: u32 = 2;
 
 /// What this worker should do, given what it sees.
 pub fn plan(view: &FleetView, policy: &PlanPolicy) -> Vec<LeaseAction> {
-    let assignment = assign(view, policy);
+    let board = Board::assigned(view, policy);
+    let me = board.workers.binary_search(&&view.me).ok();
     let mut actions = Vec::new();
-    for (key, lease) in &view.leases {
-        let Some(target) = assignment.get(key) else { continue };
-        match view.free(lease) {
-            Some(why)
-                if *target == view.me
-                    || lease.free_rounds > ROUNDS_BEFORE_ANYBODY_TAKES && may_take(view) =>
-            {
-                actions.push(LeaseAction::Take { key: key.clone(), why });
-            }
-            None if lease.row.owner.as_ref() == Some(&view.me) && *target != view.me => {
-                actions.push(LeaseAction::HandOver { key: key.clone(), to: target.clone() });
+    for seat in &board.seats {
+        let Some(target) = seat.target else { continue };
+        let (key, mine) = (seat.key, Some(target) == me);
+        let anybodys = seat.lease.free_rounds > ROUNDS_BEFORE_ANYBODY_TAKES && me.is_some();
+        match seat.free {
+            Some(why) if mine || anybodys => actions.push(LeaseAction::Take { key: key.clone(), why }),
+            None if !mine && seat.lease.row.owner.as_ref() == Some(&view.me) => {
+                actions.push(LeaseAction::HandOver { key: key.clone(), to: board.workers[target].clone() });
             }
             Some(_) | None => {}
         }
@@ -63,113 +70,123 @@ pub fn plan(view: &FleetView, policy: &PlanPolicy) -> Vec<LeaseAction> {
 
 /// Who should hold each eligible lease. Leases that no worker can be given are not in it.
 pub fn assign(view: &FleetView, policy: &PlanPolicy) -> BTreeMap<LeaseKey, WorkerId> {
-    let workers: Vec<&WorkerId> =
-        view.workers.iter().filter(|(_, worker)| worker.health == Health::Active).map(|(id, _)| id).collect();
-    let mut held: BTreeMap<&WorkerId, Vec<&LeaseKey>> = workers.iter().map(|id| (*id, Vec::new())).collect();
-    let mut homeless: Vec<&LeaseKey> = Vec::new();
-    for (key, lease) in view.leases.iter().filter(|(_, lease)| view.is_eligible(lease)) {
-        match live_owner(view, lease).and_then(|owner| held.get_mut(owner)) {
-            Some(leases) => leases.push(key),
-            None if is_movable(view, lease) => homeless.push(key),
-            None => {}
-        }
-    }
-    let quotas = quotas(&held, homeless.len(), policy);
-    give_up_surplus(&mut held, &quotas, &mut homeless);
-    place(&mut held, &quotas, homeless);
-    held.into_iter()
-        .flat_map(|(id, leases)| leases.into_iter().map(|key| (key.clone(), id.clone())))
-        .collect()
+    let board = Board::assigned(view, policy);
+    let assigned = |seat: &Seat<'_>| Some((seat.key.clone(), board.workers[seat.target?].clone()));
+    board.seats.iter().filter_map(assigned).collect()
 }
 
-/// Whether the plan leaves a free lease to another worker. That one may have planned from an older view, in which the
-/// lease was somebody else's, so this worker should look again soon.
-pub fn leaves_free(view: &FleetView, policy: &PlanPolicy) -> bool {
-    let assignment = assign(view, policy);
-    let left = |(key, lease): (&LeaseKey, &LeaseView)| {
-        view.free(lease).is_some() && assignment.get(key).is_some_and(|target| *target != view.me)
+/// Free leases that the plan gives to other workers, with whom. Such a worker may have planned from an older view, in
+/// which the lease was somebody else's, so this one should look again soon, or tell it.
+pub fn left_free(view: &FleetView, policy: &PlanPolicy) -> Vec<(LeaseKey, WorkerId)> {
+    if !view.leases.values().any(|lease| view.is_eligible(lease) && view.free(lease).is_some()) {
+        return Vec::new();
+    }
+    let board = Board::assigned(view, policy);
+    let left = |seat: &Seat<'_>| {
+        let target = board.workers[seat.free.and(seat.target)?];
+        (*target != view.me).then(|| (seat.key.clone(), target.clone()))
     };
-    view.leases.iter().any(left)
+    board.seats.iter().filter_map(left).collect()
 }
 
-fn may_take(view: &FleetView) -> bool {
-    view.workers.get(&view.me).is_some_and(|me| me.health == Health::Active)
+/// The eligible leases and the workers that may hold them: what an assignment works on, by index.
+#[derive(Debug)]
+struct Board<'a> {
+    /// Active workers, in the order of their ids.
+    workers: Vec<&'a WorkerId>,
+    /// Leases that can be assigned, in the order of their keys.
+    seats: Vec<Seat<'a>>,
 }
 
-/// The owner, if it is active.
-fn live_owner<'a>(view: &FleetView, lease: &'a LeaseView) -> Option<&'a WorkerId> {
-    let owner = lease.row.owner.as_ref()?;
-    view.workers.get(owner).filter(|worker| worker.health == Health::Active).map(|_| owner)
+/// One lease of a [`Board`].
+#[derive(Debug)]
+struct Seat<'a> {
+    key: &'a LeaseKey,
+    lease: &'a LeaseView,
+    /// Why nobody live holds it, if nobody does.
+    free: Option<Free>,
+    /// The active worker that holds it, and in the end the one that should; nobody, if there is no room.
+    target: Option<usize>,
 }
 
-/// Free, or held by a worker that is draining and will hand it over. A lease whose owner has no row but is not
-/// known to be gone stays where it is.
-fn is_movable(view: &FleetView, lease: &LeaseView) -> bool {
-    let draining =
-        |owner: &WorkerId| view.workers.get(owner).is_some_and(|worker| worker.health == Health::Draining);
-    view.free(lease).is_some() || lease.row.owner.as_ref().is_some_and(draining)
-}
-
-/// How many leases each worker should hold: within one of each other, the larger shares to those who hold most
-/// now, so that as little as possible moves.
-fn quotas<'a>(
-    held: &BTreeMap<&'a WorkerId, Vec<&LeaseKey>>,
-    homeless: usize,
-    policy: &PlanPolicy,
-) -> BTreeMap<&'a WorkerId, usize> {
-    let leases = homeless + held.values().map(Vec::len).sum::<usize>();
-    let mut by_holdings: Vec<&WorkerId> = held.keys().copied().collect();
-    by_holdings.sort_by_key(|id| (std::cmp::Reverse(held[*id].len()), tie(id.as_str(), "")));
-    let workers = by_holdings.len().max(1);
-    let bound = policy.max_leases_per_worker.unwrap_or(usize::MAX);
-    let share = |rank: usize| (leases / workers + usize::from(rank < leases % workers)).min(bound);
-    by_holdings.into_iter().enumerate().map(|(rank, id)| (id, share(rank))).collect()
-}
-
-fn give_up_surplus<'a>(
-    held: &mut BTreeMap<&'a WorkerId, Vec<&'a LeaseKey>>,
-    quotas: &BTreeMap<&WorkerId, usize>,
-    homeless: &mut Vec<&'a LeaseKey>,
-) {
-    for (id, leases) in held {
-        if leases.len() > quotas[*id] {
-            leases.sort_by_key(|key| tie(id.as_str(), key.as_str()));
-            homeless.extend(leases.drain(quotas[*id]..));
+impl<'a> Board<'a> {
+    fn assigned(view: &'a FleetView, policy: &PlanPolicy) -> Self {
+        let mut board = Self::new(view);
+        if board.workers.is_empty() {
+            return board;
         }
+        let most = policy.max_leases_per_worker.unwrap_or(usize::MAX);
+        if policy.weigh_by_throughput {
+            by_weight::assign(&mut board, most);
+        } else {
+            by_count::assign(&mut board, most);
+        }
+        board
     }
-}
 
-/// Gives each homeless lease to a worker below its quota: the one with the lowest tie for that lease.
-fn place<'a>(
-    held: &mut BTreeMap<&'a WorkerId, Vec<&'a LeaseKey>>,
-    quotas: &BTreeMap<&'a WorkerId, usize>,
-    mut homeless: Vec<&'a LeaseKey>,
-) {
-    homeless.sort();
-    let mut open: Vec<&WorkerId> =
-        quotas.iter().filter(|(id, quota)| held[*id].len() < **quota).map(|(id, _)| *id).collect();
-    for key in homeless {
-        let Some(nearest) = (0..open.len()).min_by_key(|at| tie(open[*at].as_str(), key.as_str())) else {
-            return;
-        };
-        let id = open[nearest];
-        if let Some(leases) = held.get_mut(id) {
-            leases.push(key);
-            if leases.len() >= quotas[id] {
-                open.swap_remove(nearest);
-                open.sort();
+    /// Current ownership. Free leases, and those of a worker that is draining and will hand them over, are nobody's. A
+    /// lease whose owner has no row but is not known to be gone stays where it is, so it is left out.
+    fn new(view: &'a FleetView) -> Self {
+        let active = |(id, worker): (&'a WorkerId, _)| is_active(worker).then_some(id);
+        let workers: Vec<&WorkerId> = view.workers.iter().filter_map(active).collect();
+        let mut seats = Vec::with_capacity(view.leases.len());
+        for (key, lease) in view.leases.iter().filter(|(_, lease)| view.is_eligible(lease)) {
+            let holder = lease.row.owner.as_ref().and_then(|owner| workers.binary_search(&owner).ok());
+            let free = if holder.is_some() { None } else { view.free(lease) };
+            let draining = || lease.row.owner.as_ref().is_some_and(|owner| view.workers.contains_key(owner));
+            if holder.is_some() || free.is_some() || draining() {
+                seats.push(Seat { key, lease, free, target: holder });
+            }
+        }
+        Self { workers, seats }
+    }
+
+    /// Which seats each worker holds.
+    fn held(&self) -> Vec<Vec<usize>> {
+        let mut held = vec![Vec::new(); self.workers.len()];
+        for (at, seat) in self.seats.iter().enumerate() {
+            if let Some(holder) = seat.target {
+                held[holder].push(at);
+            }
+        }
+        held
+    }
+
+    /// Takes away what each worker holds beyond its bound, the same leases whoever computes it.
+    fn give_up_surplus(&mut self, held: &mut [Vec<usize>], most: impl Fn(usize) -> usize) {
+        for (worker, seats) in held.iter_mut().enumerate() {
+            let most = most(worker);
+            if seats.len() > most {
+                let id = self.workers[worker].as_str();
+                seats.sort_by_cached_key(|at| tie(id, self.seats[*at].key.as_str()));
+                for at in seats.drain(most..) {
+                    self.seats[at].target = None;
+                }
             }
         }
     }
+
+    /// Seats that nobody holds.
+    fn homeless(&self) -> Vec<usize> {
+        (0..self.seats.len()).filter(|at| self.seats[*at].target.is_none()).collect()
+    }
+}
+
+fn is_active(worker: &crate::view::WorkerView) -> bool {
+    worker.health == Health::Active
 }
 
 /// A hash of (worker, lease) that is the same in every build and process: FNV-1a, then a final mix so that names
 /// that differ in one digit do not stay neighbours.
-fn tie(worker: &str, lease: &str) -> u64 {
+pub(crate) fn tie(worker: &str, lease: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in worker.bytes().chain([0]).chain(lease.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
+    mixed(hash)
+}
+
+fn mixed(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^ (hash >> 33)

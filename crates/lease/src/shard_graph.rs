@@ -28,6 +28,16 @@ impl ShardGraph {
         Self { shards, children }
     }
 
+    /// How many it names.
+    pub fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether it names none.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
     /// Whether the listing names it.
     pub fn contains(&self, id: &ShardId) -> bool {
         self.shards.contains_key(id)

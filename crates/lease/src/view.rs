@@ -44,7 +44,7 @@ pub struct LeaseView {
     pub row: Lease,
     /// Its owner has no worker row and its counter has stood still for the failover time.
     pub owner_gone: bool,
-    /// In how many rounds in a row it was seen free.
+    /// In how many rounds in a row it was seen free; rounds that follow each other faster than others look count once.
     pub free_rounds: u32,
 }
 
@@ -111,6 +111,8 @@ pub struct Observer {
     /// Health of each worker as of the last look.
     healths: BTreeMap<WorkerId, Health>,
     leases: BTreeMap<LeaseKey, SeenLease>,
+    /// Rows that were read or written by themselves since the leases were.
+    learned: BTreeMap<LeaseKey, Lease>,
     /// Leases that were found with a pending state of another application, ever.
     foreign: BTreeSet<LeaseKey>,
     newly_foreign: Vec<LeaseKey>,
@@ -129,6 +131,8 @@ struct SeenLease {
     counter: LeaseCounter,
     since: Instant,
     free_rounds: u32,
+    /// When the last of these rounds was.
+    free_at: Instant,
 }
 
 /// A worker that joined (no health before), left (none after) or changed its health between two looks.
@@ -160,6 +164,7 @@ impl Observer {
             workers: BTreeMap::new(),
             healths: BTreeMap::new(),
             leases: BTreeMap::new(),
+            learned: BTreeMap::new(),
             foreign: BTreeSet::new(),
             newly_foreign: Vec::new(),
             foreign_owners: ForeignOwners::default(),
@@ -192,24 +197,31 @@ impl Observer {
     /// view that a round works on.
     pub fn see_leases(&mut self, rows: Vec<Lease>, look: impl Into<Look>) -> FleetView {
         let look = look.into();
+        let now = look.answered;
         let mut view =
             FleetView { me: self.me.clone(), leases: BTreeMap::new(), workers: self.worker_views() };
         let mut seen = BTreeMap::new();
         self.newly_foreign.clear();
         self.newly_alive = self.foreign_owners.see_leases(&rows);
+        self.learned.clear();
         for row in rows {
             if matches!(row.pending, Pending::Foreign { .. }) && self.foreign.insert(row.key.clone()) {
                 self.newly_foreign.push(row.key.clone());
             }
             let old = self.leases.get(&row.key).copied();
             let still = old.filter(|old| old.counter == row.counter);
-            let since = still.map_or(look.answered, |old| old.since);
+            let since = still.map_or(now, |old| old.since);
             let owner_gone = look.asked.saturating_duration_since(since) >= self.failover_time;
             let mut lease = LeaseView { row, owner_gone, free_rounds: 0 };
+            let mut free_at = now;
             if view.free(&lease).is_some() {
-                lease.free_rounds = old.map_or(0, |old| old.free_rounds) + 1;
+                let before = old.filter(|old| old.free_rounds > 0);
+                let too_soon = before.filter(|old| now < old.free_at + self.failover_time / 20);
+                lease.free_rounds = before.map_or(0, |old| old.free_rounds) + u32::from(too_soon.is_none());
+                free_at = too_soon.map_or(now, |old| old.free_at);
             }
-            let now_seen = SeenLease { counter: lease.row.counter, since, free_rounds: lease.free_rounds };
+            let (counter, free_rounds) = (lease.row.counter, lease.free_rounds);
+            let now_seen = SeenLease { counter, since, free_rounds, free_at };
             seen.insert(lease.row.key.clone(), now_seen);
             view.leases.insert(lease.row.key.clone(), lease);
         }
@@ -236,9 +248,26 @@ impl Observer {
         alive.map(|worker| worker.since + self.failover_time).min()
     }
 
-    /// A view of the same leases with the workers as they were seen last.
+    /// Takes in a row that was read or written by itself, after the leases of the last view were read.
+    pub fn learn(&mut self, row: Lease) {
+        self.learned.insert(row.key.clone(), row);
+    }
+
+    /// A view of the same leases with the workers as they were seen last, and with the rows learned since.
     pub fn with_workers_now(&self, view: &FleetView) -> FleetView {
-        FleetView { workers: self.worker_views(), ..view.clone() }
+        let mut view = FleetView { workers: self.worker_views(), ..view.clone() };
+        for (key, row) in &self.learned {
+            let lease = LeaseView { row: row.clone(), owner_gone: false, free_rounds: 0 };
+            view.leases.insert(key.clone(), lease);
+        }
+        view
+    }
+
+    /// Why a row that was read by itself is free to take, if nobody live holds it. An owner without a row is not judged:
+    /// that takes more than one look.
+    pub fn free(&self, row: &Lease) -> Option<Free> {
+        let Some(owner) = &row.owner else { return Some(Free::Unowned) };
+        (self.healths.get(owner) == Some(&Health::Silent)).then_some(Free::Silent)
     }
 
     /// Since when a worker's heartbeat has stood still, as this worker saw it.
@@ -359,12 +388,38 @@ mod tests {
     }
 
     #[test]
-    fn free_rounds_count_rounds_in_a_row() {
+    fn rows_learned_by_themselves_count_until_all_are_read_again() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let (key, now) = (ShardId::new("s-0"), Instant::now());
+        observer.see_workers(vec![worker("a", 1)], now);
+        let view = observer.see_leases(vec![lease(Some("a"), 1)], now);
+        observer.learn(lease(Some("me"), 2));
+        assert_eq!(observer.with_workers_now(&view).leases[&key].row.owner, Some(WorkerId::new("me")));
+        let view = observer.see_leases(vec![lease(Some("b"), 3)], now);
+        assert_eq!(observer.with_workers_now(&view), view);
+    }
+
+    #[test]
+    fn a_row_read_by_itself_is_free_if_nobody_or_a_silent_worker_owns_it() {
         let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
         let now = Instant::now();
+        observer.see_workers(vec![worker("a", 1), worker("b", 1)], now);
+        observer.see_workers(vec![worker("a", 1), worker("b", 2)], now + FAILOVER);
+        let free = |owner| observer.free(&lease(owner, 1));
+        assert_eq!((free(None), free(Some("a"))), (Some(Free::Unowned), Some(Free::Silent)));
+        assert_eq!((free(Some("b")), free(Some("kcl"))), (None, None));
+    }
+
+    #[test]
+    fn free_rounds_count_rounds_in_a_row() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let mut now = Instant::now();
+        let mut seen =
+            |now| observer.see_leases(vec![lease(None, 0)], now).leases[&ShardId::new("s-0")].free_rounds;
         for round in 1..4 {
-            let view = observer.see_leases(vec![lease(None, 0)], now);
-            assert_eq!(view.leases[&ShardId::new("s-0")].free_rounds, round);
+            assert_eq!(seen(now), round);
+            assert_eq!(seen(now + FAILOVER / 40), round, "nobody else may have looked since");
+            now += FAILOVER / 20;
         }
         observer.see_workers(vec![worker("a", 1)], now);
         let view = observer.see_leases(vec![lease(Some("a"), 1)], now);

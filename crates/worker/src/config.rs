@@ -13,7 +13,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use sluicegate_checkpoint::parameters::ParametersError;
 use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters};
-use sluicegate_lease::InitialPosition;
+use sluicegate_lease::{InitialPosition, ScanBudget};
 use thiserror::Error;
 
 use crate::consumer::batcher::CutPolicy;
@@ -37,6 +37,7 @@ struct RawConfig {
     #[serde(with = "humantime_serde")]
     safety_margin: Duration,
     max_leases_per_worker: usize,
+    weigh_by_throughput: bool,
     #[serde(with = "humantime_serde")]
     handoff_deadline: Duration,
     #[serde(with = "humantime_serde")]
@@ -75,6 +76,7 @@ impl Default for RawConfig {
             failover_time: Duration::from_secs(10),
             safety_margin: Duration::from_millis(500),
             max_leases_per_worker: 0,
+            weigh_by_throughput: false,
             handoff_deadline: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(25),
             min_read_interval: Duration::from_millis(200),
@@ -196,6 +198,8 @@ impl Config {
             failover_time: raw.failover_time,
             safety_margin: raw.safety_margin,
             max_leases_per_worker: (raw.max_leases_per_worker > 0).then_some(raw.max_leases_per_worker),
+            weigh_by_throughput: raw.weigh_by_throughput,
+            scan_budget: ScanBudget::default(),
             handoff_deadline: raw.handoff_deadline,
             drain_timeout: raw.drain_timeout,
             read: ReadPolicy {

@@ -235,13 +235,14 @@ impl ShardSync {
         self.found().absences.lacks_any_of(unfinished)
     }
 
-    /// Syncs every minute, with jitter, and soon after somebody asked or a hole was seen, until stopped. A failed
-    /// sync is tried again with the next one.
+    /// Syncs every minute, seldomer where there are more than a thousand shards, with jitter, and soon after somebody
+    /// asked or a hole was seen, until stopped. A failed sync is tried again with the next one.
     pub async fn run(self: Arc<Self>, clock: Clock, mut rng: SmallRng, stop: CancellationToken) {
         let mut views = self.view.clone();
         let mut last = clock.now();
         loop {
-            let period = if self.is_unsure() { CONFIRM_INTERVAL } else { SYNC_INTERVAL };
+            let regular = SYNC_INTERVAL * stretch(self.listed.borrow().shards.len());
+            let period = if self.is_unsure() { CONFIRM_INTERVAL } else { regular };
             let next = last + period.mul_f64(rng.random_range(0.5..1.0));
             let wanted = async {
                 tokio::select! { biased;
@@ -281,6 +282,11 @@ impl ShardSync {
     fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much less often a large stream is compared with its rows: each time is a scan of the lease table by each worker.
+fn stretch(shards: usize) -> u32 {
+    u32::try_from(shards / 1_000).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 #[async_trait]

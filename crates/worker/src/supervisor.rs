@@ -280,6 +280,7 @@ impl Supervisor {
                 me: self.worker.id.clone(),
                 failover_time,
                 policy: self.worker.settings.plan_policy(),
+                scan_budget: self.can_be_nudged().then_some(self.worker.settings.scan_budget),
             },
             store: Arc::clone(&self.worker.store),
             registry: Arc::clone(&self.worker.registry),
@@ -287,6 +288,7 @@ impl Supervisor {
             right: Arc::clone(&self.right),
             status: self.status.clone(),
             nudged: self.nudged.clone(),
+            nudge: Arc::clone(&self.worker.nudge),
             listed: self.listed.subscribe(),
             listing_wanted: self.listing_wanted.clone(),
             instructions,
@@ -297,6 +299,11 @@ impl Supervisor {
         tasks.spawn(async move {
             ("coordinator", coordinator.run(observer, stop).await.map_err(WorkerError::from))
         });
+    }
+
+    /// Whether others can tell this worker to look now. One whom nobody can tell must look often by itself.
+    fn can_be_nudged(&self) -> bool {
+        self.worker.nudged_in_process || self.status.row().address.is_some()
     }
 
     fn start_sync(&mut self, tasks: &mut Tasks<TaskEnd>, sync: &Arc<ShardSync>, stop: CancellationToken) {

@@ -11,8 +11,8 @@ use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, WorkerId,
-    WorkerRegistry,
+    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, ScanBudget,
+    WorkerId, WorkerRegistry,
 };
 use sluicegate_sink::Sink;
 use tokio::net::TcpListener;
@@ -37,6 +37,10 @@ pub struct Settings {
     pub safety_margin: Duration,
     /// Most leases held; none sets no bound.
     pub max_leases_per_worker: Option<usize>,
+    /// Balance leases by what their shards carry, not by count.
+    pub weigh_by_throughput: bool,
+    /// What the fleet's scans of the lease table may cost before they are made less often.
+    pub scan_budget: ScanBudget,
     /// Longest a planned hand-over waits for deliveries.
     pub handoff_deadline: Duration,
     /// Longest a stop takes.
@@ -125,6 +129,8 @@ pub struct Worker {
     pub(crate) clock: Clock,
     pub(crate) epoch_seconds: EpochSeconds,
     pub(crate) nudged: Nudges,
+    /// Whether workers of the same process can nudge this one.
+    pub(crate) nudged_in_process: bool,
     pub(crate) rng: SmallRng,
 }
 
@@ -165,7 +171,7 @@ impl Worker {
             advertise: None,
             clock: Clock::new(),
             epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
-            nudged: Nudges::default(),
+            nudged: None,
             seed: None,
         }
     }
@@ -197,7 +203,7 @@ pub struct WorkerBuilder {
     advertise: Option<String>,
     clock: Clock,
     epoch_seconds: EpochSeconds,
-    nudged: Nudges,
+    nudged: Option<Nudges>,
     seed: Option<u64>,
 }
 
@@ -284,7 +290,7 @@ impl WorkerBuilder {
     /// Another way to be nudged, beside `POST /nudge`: what [`LocalNudge::register`] returns, for workers of one
     /// process.
     pub fn nudged_by(mut self, nudged: Nudges) -> Self {
-        self.nudged = nudged;
+        self.nudged = Some(nudged);
         self
     }
 
@@ -321,7 +327,8 @@ impl WorkerBuilder {
             advertise: self.advertise,
             clock: self.clock,
             epoch_seconds: self.epoch_seconds,
-            nudged: self.nudged,
+            nudged_in_process: self.nudged.is_some(),
+            nudged: self.nudged.unwrap_or_default(),
             rng: SmallRng::seed_from_u64(seed),
         })
     }
@@ -335,6 +342,9 @@ pub fn unique_id(name: &str) -> WorkerId {
 impl Settings {
     /// Bounds for the plan.
     pub(crate) fn plan_policy(&self) -> PlanPolicy {
-        PlanPolicy { max_leases_per_worker: self.max_leases_per_worker }
+        PlanPolicy {
+            max_leases_per_worker: self.max_leases_per_worker,
+            weigh_by_throughput: self.weigh_by_throughput,
+        }
     }
 }

@@ -9,8 +9,10 @@ mod error;
 mod lease_store;
 mod registry;
 mod rows;
+mod size;
 mod tables;
 
 pub use lease_store::DynamoLeaseStore;
 pub use registry::DynamoRegistry;
+pub use size::{lease_bytes, worker_bytes};
 pub use tables::{TableError, ensure_tables, worker_table_name};

@@ -14,6 +14,7 @@ use crate::fleet::{WorkerRow, WorkerState};
 use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
 use crate::registry::FixedStart;
 use crate::store::ReadError;
+use crate::throughput::Throughput;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 /// Attributes in a fixed order, so that the same change gives the same request.
@@ -34,6 +35,7 @@ const CHILDREN: &str = "childShardIds";
 const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
+const THROUGHPUT: &str = "throughputKBps";
 
 /// Attributes that a write of our state must remove when the next row lacks them, whatever the read row said: KCL may
 /// have left a pending checkpoint of its own. A write that records no state of ours (a take) leaves it as it is.
@@ -71,6 +73,9 @@ pub(super) fn lease_attributes(
     }
     if let Some(owner) = &lease.checkpoint_owner {
         item.insert(CHECKPOINT_OWNER, text(owner.as_str()));
+    }
+    if let Some(throughput) = lease.throughput {
+        item.insert(THROUGHPUT, AttributeValue::N(throughput.to_string()));
     }
     match &lease.pending {
         Pending::None => {}
@@ -111,6 +116,7 @@ pub(super) fn lease_from(item: &Item) -> Result<Lease, ReadError> {
         children: set(item, CHILDREN, &key)?,
         hash_range: hash_range(item, &key)?,
         checkpoint_owner: string(item, CHECKPOINT_OWNER, &key)?.map(WorkerId::new),
+        throughput: throughput(item),
         key: ShardId::new(key),
     })
 }
@@ -123,6 +129,12 @@ fn pending_from(item: &Item) -> Pending {
         Err(DecodeStateError::Foreign) => Pending::Foreign { bytes: Bytes::copy_from_slice(blob.as_ref()) },
         Err(why) => Pending::Unreadable { bytes: Bytes::copy_from_slice(blob.as_ref()), why },
     }
+}
+
+/// It only weighs: one that makes no sense is no reason to pass the row over.
+fn throughput(item: &Item) -> Option<Throughput> {
+    let Some(AttributeValue::N(number)) = item.get(THROUGHPUT) else { return None };
+    number.parse().ok()
 }
 
 fn hash_range(item: &Item, key: &str) -> Result<Option<HashKeyRange>, ReadError> {
@@ -349,6 +361,7 @@ mod tests {
         lease.parents = [ShardId::new("a"), ShardId::new("b")].into();
         lease.hash_range = Some(HashKeyRange { start: 0, end: u128::MAX });
         lease.checkpoint_owner = Some(WorkerId::new("old"));
+        lease.throughput = Some("12.000345".parse().unwrap());
         assert_eq!(lease_from(&item(lease_attributes(&lease).unwrap())).unwrap(), lease);
     }
 

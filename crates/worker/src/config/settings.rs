@@ -34,6 +34,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "Most shards of one worker; 0 sets no bound. (KCL: maxLeasesForWorker)",
     },
     Setting {
+        name: "weigh_by_throughput",
+        default: "false",
+        help: "Balance leases by the bytes a second that their shards carry (throughputKBps in their rows) and 16 KB beside them, not by count; nothing moves while every worker is within the heaviest lease, or a quarter, of the mean. Set it for the whole fleet at once: workers that balance differently hand leases back and forth. (KCL: leaseAssignmentStrategy)",
+    },
+    Setting {
         name: "handoff_deadline",
         default: "500ms",
         help: "Longest a planned hand-over waits for deliveries; what is announced then goes along and is delivered again. (KCL: gracefulLeaseHandoffTimeoutMillis, 30 s)",

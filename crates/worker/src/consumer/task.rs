@@ -15,7 +15,7 @@ use sluicegate_checkpoint::{
     Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right, SequenceNumber,
 };
 use sluicegate_lease::{
-    Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, WorkerId, open_start,
+    Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, ThroughputMeter, WorkerId, open_start,
 };
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use tokio::sync::mpsc;
@@ -292,6 +292,7 @@ struct Shell {
     right: SessionRight,
     clock: Clock,
     metrics: ShardMetrics,
+    throughput: ThroughputMeter,
     since: Option<(Interruption, Instant)>,
     children: Arc<dyn crate::shard_sync::ChildRows>,
     rng: SmallRng,
@@ -308,6 +309,7 @@ impl Shell {
         Self {
             sink: consumer.sink,
             right: consumer.right,
+            throughput: ThroughputMeter::new(consumer.clock.now()),
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
@@ -327,7 +329,7 @@ impl Shell {
                     work.replaying = session.is_replaying();
                     work.starved = !self.start_read(work, Duration::ZERO);
                 }
-                Command::Write { checkpoint, state } => start_write(work, checkpoint, *state),
+                Command::Write { checkpoint, state } => self.start_write(work, checkpoint, *state),
                 Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
             }
         }
@@ -360,6 +362,16 @@ impl Shell {
         };
         work.reading = Some(read.boxed());
         granted
+    }
+
+    fn start_write(&mut self, work: &mut Work, checkpoint: Position, state: LeaseState) {
+        let Some(mut held) = work.held.take() else { return };
+        held.measured(self.throughput.throughput(self.clock.now()));
+        let write = async move {
+            let outcome = held.write(checkpoint, state).await;
+            (Box::new(held), outcome)
+        };
+        work.writing = Some(write.boxed());
     }
 
     fn start_delivery(&self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
@@ -466,6 +478,7 @@ impl Shell {
                 self.read_delays.reset();
                 work.pace.seen(&page, self.clock.now());
                 self.metrics.read(&page);
+                self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
                 Ok(Some(Event::Page(page)))
             }
             Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
@@ -521,8 +534,9 @@ impl Shell {
     }
 
     /// Carries the end of a session out.
-    async fn finish(self, finish: Finish, work: Work) -> Ended {
+    async fn finish(mut self, finish: Finish, work: Work) -> Ended {
         let Some(mut held) = work.held else { return Ended::Interrupted };
+        held.measured(self.throughput.throughput(self.clock.now()));
         match finish {
             Finish::Lost => Ended::Lost,
             Finish::Restart => {
@@ -580,17 +594,6 @@ impl Shell {
         }
         Ok(held.write(Position::ShardEnd, state).await?)
     }
-}
-
-fn start_write(work: &mut Work, checkpoint: Position, state: LeaseState) {
-    let Some(mut held) = work.held.take() else { return };
-    work.writing = Some(
-        async move {
-            let outcome = held.write(checkpoint, state).await;
-            (Box::new(held), outcome)
-        }
-        .boxed(),
-    );
 }
 
 /// Waits for the work in a slot and empties it; an empty slot never comes.

@@ -147,3 +147,26 @@ async fn draining_stores_what_is_open_and_frees_the_lease() {
     assert_eq!((left.owner, left.checkpoint.to_string()), (None, "1".to_owned()));
     assert!(left.pending.state().unwrap().cuts.is_empty(), "H2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shard_carries_is_measured_and_recorded_with_its_commits() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(200)));
+    right.confirm(clock.now());
+    let (mut consumer, store, requester) = consumer(&right).await;
+    let stream = MemoryStream::new(1);
+    consumer.stream = Arc::new(stream.clone());
+    let publish = async {
+        for second in 0..60 {
+            assert!(second > 25 || row(&store).await.throughput.is_none(), "too soon to tell");
+            stream.put("k", vec![0; 10 * 1_024]);
+            clock.sleep(Duration::from_secs(1)).await;
+        }
+        requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), publish);
+    assert!(matches!(ended, Ended::HandedOver { to: None, .. }), "{ended:?}");
+    let recorded = row(&store).await.throughput.unwrap().micros() / 1_000;
+    assert!((9_500..=10_500).contains(&recorded), "{recorded} thousandths of a kilobyte a second");
+    assert_eq!(store.broken_laws(), vec![]);
+}
