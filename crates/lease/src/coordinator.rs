@@ -10,32 +10,33 @@
 //! those to whom it leaves a free lease. Worker rows are looked at every `failover_time / 20`, and once more exactly
 //! when the next heartbeat would have stood still for long enough.
 
+mod draining;
+mod sessions;
 mod taking;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use sluicegate_checkpoint::ArrivalMillis;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::sessions::Sessions;
 use self::taking::Taken;
 use crate::clock::Clock;
-use crate::fleet::WorkerState;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
 use crate::nudge::{Nudge, Nudged, Nudges};
 use crate::pace::{Pace, ScanBudget};
 use crate::parents::{Standing, standing};
-use crate::plan::{LeaseAction, PlanPolicy, assign, left_free, plan};
-use crate::registry::{FleetRows, WorkerRegistry};
+use crate::plan::{LeaseAction, PlanPolicy, left_free, plan};
+use crate::registry::WorkerRegistry;
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::store::{LeaseStore, ReadError};
-use crate::view::{FleetView, Health, LeaseView, Look, Observer};
+use crate::view::{FleetView, Look, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -122,55 +123,6 @@ pub struct Coordinator {
     pub on_turn: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Which leases of this worker have a session. The coordinator begins them, the supervisor ends them.
-#[derive(Debug, Clone, Default)]
-pub struct Sessions {
-    keys: Arc<Mutex<BTreeSet<LeaseKey>>>,
-    ended: Arc<Notify>,
-}
-
-impl Sessions {
-    /// A session of this lease has ended.
-    pub fn end(&self, key: &LeaseKey) {
-        self.locked().remove(key);
-        self.ended.notify_one();
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.locked().len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.locked().is_empty()
-    }
-
-    fn begin(&self, key: LeaseKey) {
-        self.locked().insert(key);
-    }
-
-    /// Whether this lease has one, or rests after one that failed.
-    pub fn contains(&self, key: &LeaseKey) -> bool {
-        self.locked().contains(key)
-    }
-
-    fn keys(&self) -> Vec<LeaseKey> {
-        self.locked().iter().cloned().collect()
-    }
-
-    /// Returns when there is none. *Cancelling it* is safe.
-    async fn all_ended(&self) {
-        while !self.is_empty() {
-            self.ended.notified().await;
-        }
-    }
-
-    fn locked(&self) -> MutexGuard<'_, BTreeSet<LeaseKey>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Coordinator").field("config", &self.config).finish_non_exhaustive()
@@ -222,16 +174,14 @@ const AT_ONCE: usize = 16;
 /// How much sooner than a look's time a round follows one that left a free lease to another worker; each further one
 /// takes twice as long, up to a look's time.
 const SOONER: u32 = 8;
-/// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
-const LAST_LOOK: Duration = Duration::from_millis(500);
 
 /// How often a plan is made anew at once because the fleet changed meanwhile.
 const MOST_REPLANS: u32 = 3;
 
 impl Coordinator {
-    /// Looks, plans and acts, from what `observer` has seen so far, until `drain` is cancelled, by its owner or because an operator's request asks this
-    /// worker to leave (then it is cancelled here); then has every session handed over and returns when all have
-    /// ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
+    /// Looks, plans and acts, from what `observer` has seen so far, until `drain` is cancelled, by its owner or because an
+    /// operator's request asks this worker to leave (then it is cancelled here); then has every session handed over and
+    /// returns when all have ended. *Cancelling it* (dropping) leaves sessions to the supervisor.
     ///
     /// # Errors
     /// The tables refuse for good.
@@ -447,29 +397,6 @@ impl Coordinator {
         Ok(missed)
     }
 
-    /// Stops this worker as its owner would, if an operator asked it to leave.
-    fn heed_request(&self, rows: &FleetRows, drain: &CancellationToken) {
-        if rows.asked_to_leave.contains(&self.config.me) && !drain.is_cancelled() {
-            tracing::info!("an operator asked this worker to hand over and leave");
-            drain.cancel();
-        }
-    }
-
-    /// Removes the request that made this worker leave, if one did. It would expire anyway.
-    async fn forget_request(&self) {
-        let me = &self.config.me;
-        let forgotten = match self.registry.fleet().await {
-            Ok(rows) if rows.asked_to_leave.contains(me) => {
-                self.registry.withdraw_request(me).await.map_err(|error| error.to_string())
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = forgotten {
-            tracing::debug!(error, "a request to leave was not removed; it expires");
-        }
-    }
-
     /// Begins a session for each row that is ours without one, and abandons sessions whose row is somebody else's.
     async fn adopt(
         &self,
@@ -574,62 +501,6 @@ impl Coordinator {
 
     async fn instruct(&self, instruction: Instruction) -> Result<(), CoordinatorError> {
         self.instructions.send(instruction).await.map_err(|_closed| CoordinatorError::Unheard)
-    }
-
-    /// Hands every lease over, by the plan as it is without this worker, and waits until all sessions have ended.
-    async fn drain(
-        &self,
-        drain: &CancellationToken,
-        observer: &mut Observer,
-        last_view: Option<Arc<FleetView>>,
-    ) -> Result<(), CoordinatorError> {
-        self.status.update_now(|row| row.state = WorkerState::Draining);
-        // Workers that have left since the last round, or drain as well, are given nothing.
-        tokio::select! { biased;
-            _changed = self.look(observer, drain) => {}
-            () = self.clock.sleep(LAST_LOOK) => {}
-        }
-        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view, observer));
-        let targets = assign(&view, &self.config.policy);
-        for key in self.sessions.keys() {
-            let to = targets.get(&key).cloned();
-            self.hand_over(key, to, &view).await?;
-        }
-        self.sessions.all_ended().await;
-        self.release_the_rest(observer).await?;
-        self.forget_request().await;
-        Ok(())
-    }
-
-    /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
-    /// or was handed to us while we drained. It goes to whoever is there now.
-    async fn release_the_rest(&self, observer: &mut Observer) -> Result<(), CoordinatorError> {
-        let asked = self.clock.now();
-        let (rows, workers) = (self.store.leases().await?, self.registry.workers().await?);
-        let look = Look { asked, answered: self.clock.now() };
-        observer.see_workers(workers, look);
-        let view = self.without_me(&observer.see_leases(rows, look), observer);
-        let targets = assign(&view, &self.config.policy);
-        let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
-        for LeaseView { row, .. } in view.leases.values().filter(mine) {
-            let next = row.handed_over(targets.get(&row.key).cloned());
-            if let Err(error) = self.store.replace(row, &next).await {
-                tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
-            }
-        }
-        Ok(())
-    }
-
-    fn without_me(&self, view: &FleetView, observer: &Observer) -> FleetView {
-        let mut view = observer.with_workers_now(view);
-        if let Some(me) = view.workers.get_mut(&self.config.me) {
-            me.health = Health::Draining;
-        }
-        view
-    }
-
-    fn empty_view(&self) -> FleetView {
-        FleetView { me: self.config.me.clone(), leases: Default::default(), workers: Default::default() }
     }
 }
 

@@ -44,21 +44,27 @@ pub enum LeaseAction {
     },
 }
 
-/// After so many rounds a free lease may be taken by any eligible worker: the one that the plan names does not
-/// come.
+/// After so many rounds a free lease may be taken by any eligible worker that has room for it: the one that the plan
+/// names does not come.
 const ROUNDS_BEFORE_ANYBODY_TAKES: u32 = 2;
 
 /// What this worker should do, given what it sees.
 pub fn plan(view: &FleetView, policy: &PlanPolicy) -> Vec<LeaseAction> {
     let board = Board::assigned(view, policy);
     let me = board.workers.binary_search(&&view.me).ok();
+    let mine = board.seats.iter().filter(|seat| me.is_some() && seat.target == me).count();
+    let mut spare = policy.max_leases_per_worker.unwrap_or(usize::MAX).saturating_sub(mine);
     let mut actions = Vec::new();
     for seat in &board.seats {
         let Some(target) = seat.target else { continue };
         let (key, mine) = (seat.key, Some(target) == me);
-        let anybodys = seat.lease.free_rounds > ROUNDS_BEFORE_ANYBODY_TAKES && me.is_some();
+        let waited = seat.lease.free_rounds > ROUNDS_BEFORE_ANYBODY_TAKES && me.is_some();
         match seat.free {
-            Some(why) if mine || anybodys => actions.push(LeaseAction::Take { key: key.clone(), why }),
+            Some(why) if mine => actions.push(LeaseAction::Take { key: key.clone(), why }),
+            Some(why) if waited && spare > 0 => {
+                spare -= 1;
+                actions.push(LeaseAction::Take { key: key.clone(), why });
+            }
             None if !mine && seat.lease.row.owner.as_ref() == Some(&view.me) => {
                 actions.push(LeaseAction::HandOver { key: key.clone(), to: board.workers[target].clone() });
             }

@@ -92,6 +92,8 @@ fn a_lease_that_its_worker_does_not_fetch_is_anybodys_after_a_while() {
     assert_eq!(plan(&fleet, &PlanPolicy::default()).len(), 1);
     fleet.leases.values_mut().for_each(|lease| lease.free_rounds = ROUNDS_BEFORE_ANYBODY_TAKES + 1);
     assert_eq!(plan(&fleet, &PlanPolicy::default()).len(), 2);
+    let full = PlanPolicy { max_leases_per_worker: Some(1), ..PlanPolicy::default() };
+    assert_eq!(plan(&fleet, &full).len(), 1, "also then nobody takes more than it may hold");
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! How a worker leaves: it hands over what it has, by the plan as it is without this worker, and gives back the rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Coordinator, CoordinatorError};
+use crate::fleet::WorkerState;
+use crate::plan::assign;
+use crate::registry::FleetRows;
+use crate::view::{FleetView, Health, LeaseView, Look, Observer};
+
+/// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
+impl Coordinator {
+    /// Stops this worker as its owner would, if an operator asked it to leave.
+    pub(super) fn heed_request(&self, rows: &FleetRows, drain: &CancellationToken) {
+        if rows.asked_to_leave.contains(&self.config.me) && !drain.is_cancelled() {
+            tracing::info!("an operator asked this worker to hand over and leave");
+            drain.cancel();
+        }
+    }
+
+    /// Hands every lease over, by the plan as it is without this worker, and waits until all sessions have ended.
+    pub(super) async fn drain(
+        &self,
+        drain: &CancellationToken,
+        observer: &mut Observer,
+        last_view: Option<Arc<FleetView>>,
+    ) -> Result<(), CoordinatorError> {
+        self.status.update_now(|row| row.state = WorkerState::Draining);
+        // Workers that have left since the last round, or drain as well, are given nothing.
+        tokio::select! { biased;
+            _changed = self.look(observer, drain) => {}
+            () = self.clock.sleep(LAST_LOOK) => {}
+        }
+        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view, observer));
+        let targets = assign(&view, &self.config.policy);
+        for key in self.sessions.keys() {
+            let to = targets.get(&key).cloned();
+            self.hand_over(key, to, &view).await?;
+        }
+        self.sessions.all_ended().await;
+        self.release_the_rest(observer).await?;
+        self.forget_request().await;
+        Ok(())
+    }
+
+    /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
+    /// or was handed to us while we drained. It goes to whoever is there now.
+    async fn release_the_rest(&self, observer: &mut Observer) -> Result<(), CoordinatorError> {
+        let asked = self.clock.now();
+        let (rows, workers) = (self.store.leases().await?, self.registry.workers().await?);
+        let look = Look { asked, answered: self.clock.now() };
+        observer.see_workers(workers, look);
+        let view = self.without_me(&observer.see_leases(rows, look), observer);
+        let targets = assign(&view, &self.config.policy);
+        let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
+        for LeaseView { row, .. } in view.leases.values().filter(mine) {
+            let next = row.handed_over(targets.get(&row.key).cloned());
+            if let Err(error) = self.store.replace(row, &next).await {
+                tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
+            }
+        }
+        Ok(())
+    }
+
+    fn without_me(&self, view: &FleetView, observer: &Observer) -> FleetView {
+        let mut view = observer.with_workers_now(view);
+        if let Some(me) = view.workers.get_mut(&self.config.me) {
+            me.health = Health::Draining;
+        }
+        view
+    }
+
+    fn empty_view(&self) -> FleetView {
+        FleetView { me: self.config.me.clone(), leases: Default::default(), workers: Default::default() }
+    }
+
+    /// Removes the request that made this worker leave, if one did. It would expire anyway.
+    async fn forget_request(&self) {
+        let me = &self.config.me;
+        let forgotten = match self.registry.fleet().await {
+            Ok(rows) if rows.asked_to_leave.contains(me) => {
+                self.registry.withdraw_request(me).await.map_err(|error| error.to_string())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = forgotten {
+            tracing::debug!(error, "a request to leave was not removed; it expires");
+        }
+    }
+}
