@@ -26,6 +26,16 @@ fn one_seed_gives_one_history() {
     }
 }
 
+/// A session that failed, whose lease was handed over before it had rested, began again; when the rest would have been
+/// over, a second one began beside it. Each heard of the other's writes (R2).
+#[test]
+fn a_lease_has_one_session_at_a_time() {
+    for seed in [39_692, 95_299] {
+        let outcome = run(seed);
+        assert!(outcome.broken.is_empty(), "{}", outcome.report());
+    }
+}
+
 /// The planted bug must break this law in one of the gate's seeds.
 fn caught(law: &str, plant: &Plant) {
     caught_in(law, plant, |_| ());

@@ -484,7 +484,9 @@ impl Coordinator {
                 return Ok(());
             }
         };
-        self.sessions.begin(row.key.clone());
+        if !self.sessions.begin(row.key.clone()) {
+            return Ok(());
+        }
         self.instruct(Instruction::Begin { row: Box::new(row), right, since, parents_covered }).await
     }
 

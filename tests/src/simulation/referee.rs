@@ -32,6 +32,8 @@ pub struct Referee {
     given: BTreeMap<LeaseKey, (WorkerId, LeaseCounter)>,
     /// Workers whose row says that they work.
     active: BTreeSet<WorkerId>,
+    /// Who wrote a row as it stands under a counter.
+    authors: BTreeMap<(LeaseKey, LeaseCounter), WorkerId>,
     /// When a row was last written.
     written_at: BTreeMap<LeaseKey, Duration>,
     /// When a worker's heartbeat last landed.
@@ -202,6 +204,11 @@ impl Referee {
         }
     }
 
+    /// Whether this worker wrote a row as it stands there.
+    pub fn wrote(&self, worker: &WorkerId, row: &Lease) -> bool {
+        self.authors.get(&(row.key.clone(), row.counter)) == Some(worker)
+    }
+
     /// A row was replaced by a writer, which had seen so much when it sent the write.
     pub fn replaced(
         &mut self,
@@ -212,6 +219,7 @@ impl Referee {
         now: Duration,
     ) {
         let still_since = self.written_at.insert(after.key.clone(), now);
+        self.authors.insert((after.key.clone(), after.counter), writer.clone());
         let laws = [
             invariants::l3_counter_raised_by_one(before, after),
             invariants::c1_checkpoint_never_goes_back(before, after),

@@ -136,11 +136,13 @@ impl LeaseStore for WatchedStore {
         if let Ok(Written::Lost(Some(found))) = &written
             && found == next
             && !was_undecided
-            // A hand-over to this worker by an owner that seems silent writes what its take would have written.
-            && !(expected.owner != next.owner && next.owner.as_ref() == Some(&self.link.worker))
+            // A take by the receiver of a hand-over writes what the hand-over would have written.
+            && self.link.world.with(|world| world.referee.wrote(&self.link.worker, found))
         {
             let Link { world, worker, .. } = &*self.link;
-            let why = format!("{worker} is told that its own write of {} lost a race", next.key);
+            let (now, key, counter) = (world.now(), &next.key, next.counter.0);
+            let why =
+                format!("{worker} is told that its own write #{counter} of {key} lost a race, at {now:?}");
             world.with(|world| world.referee.broke("R2", why));
         }
         written

@@ -31,8 +31,9 @@ impl Sessions {
         self.locked().is_empty()
     }
 
-    pub(super) fn begin(&self, key: LeaseKey) {
-        self.locked().insert(key);
+    /// Takes note of a session that begins; false if there is one already (rule R4: one at a time).
+    pub(super) fn begin(&self, key: LeaseKey) -> bool {
+        self.locked().insert(key)
     }
 
     /// Whether this lease has one, or rests after one that failed.
