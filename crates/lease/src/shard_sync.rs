@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, LeaseState, Position, ShardId};
 
-use crate::model::{Lease, LeaseCounter, LeaseKey};
+use crate::model::{Lease, LeaseCounter, LeaseKey, WorkerId};
+use crate::plan::tie;
 use crate::registry::FixedStart;
 use crate::shard_graph::ShardGraph;
 
@@ -40,6 +41,8 @@ pub struct Making {
     pub start: FixedStart,
     /// The stream's own time.
     pub now: ArrivalMillis,
+    /// The epoch of the rows: no two makings share one ([`epoch_of`]).
+    pub epoch: u32,
 }
 
 /// The rows that are missing, in the order to create them.
@@ -106,7 +109,7 @@ fn new_row(
     let behind_parents = listed.ancestors(&shard.id).iter().any(read);
     let time = making.start.time().filter(|_| !behind_parents);
     let state = LeaseState {
-        epoch: epoch_of(making.now),
+        epoch: making.epoch,
         caught_up: parents_covered.or(time).or(Some(making.now)),
         ..LeaseState::starting(time)
     };
@@ -119,9 +122,10 @@ fn new_row(
     }
 }
 
-/// The epoch of a row made now: seconds since 1970, so that no row of a shard has that of an earlier one.
-fn epoch_of(now: ArrivalMillis) -> u32 {
-    u32::try_from(now.0 / 1_000).unwrap_or(u32::MAX)
+/// The epoch of the rows that a worker makes with so many puts before them. A put that is late may land after another
+/// worker's row was made, read from and deleted; by this hash of 31 bits the two do not share an epoch.
+pub fn epoch_of(maker: &WorkerId, puts: u64) -> u32 {
+    u32::try_from(tie(maker.as_str(), &puts.to_string()) >> 33).unwrap_or(1).max(1)
 }
 
 /// The counter of a row made now: milliseconds since 1970, faster than any row is written.
@@ -159,16 +163,12 @@ pub fn covered_to(row: &Lease) -> Option<ArrivalMillis> {
 
 /// The rows of a finished shard's children: they begin at their oldest record, or, if the parent never began, where
 /// the parent would have. Nothing arrived in them before the parent was last seen open.
-pub fn child_rows(parent: &Lease, children: &[Shard]) -> Vec<Lease> {
+pub fn child_rows(parent: &Lease, children: &[Shard], epoch: u32) -> Vec<Lease> {
     let begun = !parent.checkpoint.is_start();
     let position = if begun { Position::TrimHorizon } else { parent.checkpoint.clone() };
     let of_parent = parent.pending.state().unwrap_or_else(|| LeaseState::starting(None));
     let time = of_parent.start.filter(|_| !begun);
-    let state = LeaseState {
-        epoch: of_parent.epoch,
-        caught_up: of_parent.covered_to(),
-        ..LeaseState::starting(time)
-    };
+    let state = LeaseState { epoch, caught_up: of_parent.covered_to(), ..LeaseState::starting(time) };
     let row = |child: &Shard| Lease {
         counter: parent.counter,
         parents: child.parents.clone(),

@@ -18,12 +18,12 @@ use sluicegate_lease::forgotten::{Absences, Deletion, deletions};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::parents::any_begun;
 use sluicegate_lease::shard_graph::holes;
-use sluicegate_lease::shard_sync::{Making, child_rows, generations, had_a_row, missing_rows};
+use sluicegate_lease::shard_sync::{Making, child_rows, epoch_of, generations, had_a_row, missing_rows};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::view::LeaseView;
 use sluicegate_lease::{
     Clock, FixedStart, FleetView, Lease, LeaseKey, LeaseStore, Listing, ListingWanted, Sessions, Shard,
-    ShardGraph, Written,
+    ShardGraph, WorkerId, Written,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub trait ChildRows: Send + Sync + 'static {
 
 /// Lists shards, creates the rows that are missing, and deletes those of forgotten shards.
 pub struct ShardSync {
+    /// Who makes rows here.
+    pub me: WorkerId,
     /// The stream.
     pub stream: Arc<dyn StreamReader>,
     /// The lease table.
@@ -93,6 +95,8 @@ pub struct Found {
     seen: BTreeSet<LeaseKey>,
     /// Shards of this worker that a session did not find, so that none works on them.
     not_there: BTreeSet<LeaseKey>,
+    /// How often rows were made here.
+    puts: u64,
 }
 
 impl std::fmt::Debug for ShardSync {
@@ -123,7 +127,8 @@ impl ShardSync {
         let rows = self.store.leases().await?;
         let retention = Some(listing.retention);
         self.listed.send_replace(Arc::new(Listing { shards: graph.clone(), retention }));
-        let missing = missing_rows(&graph, &rows, Making { start: self.start, now: listing.server_time });
+        let making = Making { start: self.start, now: listing.server_time, epoch: self.next_epoch() };
+        let missing = missing_rows(&graph, &rows, making);
         self.found().absences.rows_read(&rows);
         let mut made = false;
         for generation in generations(&missing) {
@@ -279,6 +284,13 @@ impl ShardSync {
         std::future::pending().await
     }
 
+    /// An epoch that no other put has.
+    fn next_epoch(&self) -> u32 {
+        let mut found = self.found();
+        found.puts += 1;
+        epoch_of(&self.me, found.puts)
+    }
+
     fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,7 +313,7 @@ impl ChildRows for ShardSync {
         if children.is_empty() {
             return Err(SyncError::NoChildren(parent.key.clone()));
         }
-        for row in child_rows(parent, &children) {
+        for row in child_rows(parent, &children, self.next_epoch()) {
             self.store.create(&row).await?;
             tracing::info!(lease_key = %row.key, parent = %parent.key, "created the lease row of a child shard");
         }

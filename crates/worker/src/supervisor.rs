@@ -209,6 +209,7 @@ impl Supervisor {
 
     fn shard_sync(&self, start: FixedStart) -> ShardSync {
         ShardSync {
+            me: self.worker.id.clone(),
             stream: Arc::clone(&self.worker.stream),
             store: Arc::clone(&self.worker.store),
             start,

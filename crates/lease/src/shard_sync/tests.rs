@@ -22,8 +22,8 @@ fn keys(rows: &[Lease]) -> Vec<u32> {
 
 const NOW: ArrivalMillis = ArrivalMillis(1_700_000_000_000);
 const T: ArrivalMillis = ArrivalMillis(1_600_000_000_000);
-const AT_T: Making = Making { start: FixedStart::AtTimestamp(T), now: NOW };
-const OLDEST: Making = Making { start: FixedStart::TrimHorizon, now: NOW };
+const AT_T: Making = Making { start: FixedStart::AtTimestamp(T), now: NOW, epoch: 1 };
+const OLDEST: Making = Making { start: FixedStart::TrimHorizon, now: NOW, epoch: 1 };
 
 fn missing(shards: &[Shard], rows: &[Lease], making: Making) -> Vec<Lease> {
     missing_rows(&ShardGraph::new(shards.iter().cloned()), rows, making)
@@ -128,13 +128,24 @@ fn a_row_is_born_with_the_time_that_loss_is_judged_by() {
 }
 
 #[test]
-fn a_row_that_is_made_again_has_another_epoch() {
+fn a_row_that_is_made_again_has_another_counter() {
     let first = missing(&[shard(0, &[])], &[], OLDEST).remove(0);
-    let later = Making { now: ArrivalMillis(NOW.0 + 2_000), ..OLDEST };
+    let later = Making { now: ArrivalMillis(NOW.0 + 2_000), epoch: 2, ..OLDEST };
     let again = missing(&[shard(0, &[])], &[], later).remove(0);
-    assert_ne!(state(&first).epoch, state(&again).epoch);
+    assert_eq!((state(&first).epoch, state(&again).epoch), (1, 2));
     assert!(again.counter > begun(&first).counter, "a late write to the first finds no row to change");
-    assert_eq!(state(&child_rows(&again, &[shard(1, &[0])])[0]).epoch, state(&again).epoch);
+    assert_eq!(state(&child_rows(&again, &[shard(1, &[0])], 3)[0]).epoch, 3);
+}
+
+#[test]
+fn no_two_puts_share_an_epoch() {
+    let makers = (0..20).map(|n| WorkerId::new(format!("host-{n}")));
+    let epochs: Vec<u32> = makers.flat_map(|maker| (0..50).map(move |puts| epoch_of(&maker, puts))).collect();
+    assert_eq!(epochs.iter().collect::<BTreeSet<_>>().len(), epochs.len());
+    assert!(
+        epochs.iter().all(|epoch| (1..=u32::MAX / 2).contains(epoch)),
+        "room for an operator's moves back"
+    );
 }
 
 #[test]
@@ -153,11 +164,11 @@ fn a_missing_row_is_told_from_one_that_never_was() {
 #[test]
 fn children_of_a_shard_that_never_began_inherit_its_start() {
     let parent = missing(&[shard(0, &[])], &[], AT_T).remove(0);
-    let rows = child_rows(&parent, &[shard(1, &[0])]);
+    let rows = child_rows(&parent, &[shard(1, &[0])], 1);
     assert_eq!(rows[0].checkpoint, Position::AtTimestamp);
     assert_eq!((state(&rows[0]).start, state(&rows[0]).caught_up), (Some(T), Some(T)));
     let read = LeaseState { checkpoint_arrival: Some(NOW), ..state(&parent) };
-    let rows = child_rows(&parent.progressed(at(7), read), &[shard(1, &[0])]);
+    let rows = child_rows(&parent.progressed(at(7), read), &[shard(1, &[0])], 1);
     assert_eq!((&rows[0].checkpoint, state(&rows[0]).caught_up), (&Position::TrimHorizon, Some(NOW)));
 }
 

@@ -93,6 +93,7 @@ impl ShardCursor for Empty {
 /// A sync over a stream and a table.
 fn sync_of(stream: &Shards, store: &Arc<MemoryLeaseStore>) -> ShardSync {
     ShardSync {
+        me: WorkerId::new("w"),
         stream: Arc::new(stream.clone()),
         store: Arc::<MemoryLeaseStore>::clone(store),
         start: FixedStart::TrimHorizon,

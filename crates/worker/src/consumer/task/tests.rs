@@ -36,6 +36,7 @@ async fn consumer_from(
     let (requester, requests) = mpsc::channel(1);
     let rng = SmallRng::seed_from_u64(1);
     let children = ShardSync {
+        me: WorkerId::new("me"),
         stream: Arc::clone(&stream),
         store: Arc::clone(&shared),
         start: FixedStart::TrimHorizon,
