@@ -337,9 +337,8 @@ impl ShardMetrics {
         self.0.metrics.records_lost.inc();
     }
 
-    /// Announced records were gone, and given up as configured.
-    pub fn gap_accepted(&self) {
-        self.0.metrics.records_lost.inc();
+    /// An announced batch whose records were gone is marked as dropped.
+    pub fn batch_dropped(&self) {
         self.0.metrics.batches.with_label_values(&["dropped"]).inc();
     }
 

@@ -66,6 +66,12 @@ impl Replay {
         self.cuts.is_empty()
     }
 
+    /// Whether nothing of the announced cuts is to be read any more once the shard goes on with this record, or is at its
+    /// tip without one: those that are left were dropped, and lie before it.
+    pub fn is_passed_by(&self, next: Option<&SequenceNumber>) -> bool {
+        self.cuts.iter().all(|cut| cut.dropped && next.is_none_or(|next| *next > cut.last))
+    }
+
     /// The cut that is being read.
     pub fn current(&self) -> Option<&Cut> {
         self.cuts.front()
@@ -192,6 +198,19 @@ mod tests {
 
     fn replay(cuts: impl IntoIterator<Item = Cut>) -> Replay {
         Replay::new(ShardId::new("s"), 0, cuts)
+    }
+
+    #[test]
+    fn only_dropped_cuts_are_passed_by_and_only_by_a_record_behind_them() {
+        let dropped = |first, last| Cut { dropped: true, ..cut(first, last, 1) };
+        let passed = |cuts: &[Cut], next: Option<u64>| {
+            replay(cuts.iter().cloned()).is_passed_by(next.map(seq).as_ref())
+        };
+        assert!(passed(&[], None) && passed(&[], Some(1)));
+        let given_up = [dropped(1, 3), dropped(5, 7)];
+        assert!(passed(&given_up, Some(8)) && passed(&given_up, None));
+        assert!(!passed(&given_up, Some(7)) && !passed(&given_up, Some(4)));
+        assert!(!passed(&[dropped(1, 3), cut(5, 7, 2)], Some(8)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use sluicegate_checkpoint::{
     Record, SequenceNumber, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
+use thiserror::Error;
 use tokio::time::Instant;
 
 use super::batcher::{Batcher, CutPolicy, is_behind};
@@ -115,6 +116,17 @@ pub enum Finish {
     Overtaken(Overtaken),
 }
 
+/// Records that are given up as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AcceptedGap {
+    /// Those that retention took in front of a page.
+    #[error(transparent)]
+    Overtaken(#[from] Overtaken),
+    /// Those of an announced cut, which is dropped.
+    #[error(transparent)]
+    RecordsLost(#[from] RecordsLost),
+}
+
 /// A row write that is not decided yet.
 #[derive(Debug)]
 enum PendingWrite {
@@ -172,7 +184,7 @@ pub struct ShardSession {
     retention: RetentionWatch,
     /// Records that retention took: the end of the session, or a gap to be counted.
     overtaken: Option<Overtaken>,
-    gaps: Vec<Overtaken>,
+    gaps: Vec<AcceptedGap>,
     restart: bool,
     finished: bool,
 }
@@ -284,7 +296,7 @@ impl ShardSession {
     }
 
     /// Gaps that were accepted since this was last asked: to be counted.
-    pub fn accepted_gaps(&mut self) -> Vec<Overtaken> {
+    pub fn accepted_gaps(&mut self) -> Vec<AcceptedGap> {
         std::mem::take(&mut self.gaps)
     }
 
@@ -351,9 +363,10 @@ impl ShardSession {
     }
 
     /// Whether retention took records in front of this page, and the session must not go on. Announced cuts are
-    /// checked record by record.
+    /// checked record by record; of dropped ones nothing is, and what retention took behind them shows here alone.
     fn is_overtaken(&mut self, page: &RecordPage) -> bool {
-        let overtaken = self.retention.see(page).filter(|_| self.replay.is_done());
+        let next = page.records.first().map(|record| &record.sequence_number);
+        let overtaken = self.retention.see(page).filter(|_| self.replay.is_passed_by(next));
         let Some(overtaken) = overtaken else { return false };
         if !self.policy.accept_gap {
             self.overtaken = Some(overtaken);
@@ -362,7 +375,7 @@ impl ShardSession {
         // No batch spans a gap: its count would not be that of its range.
         self.close_open();
         self.caught_up = self.caught_up.max(Some(overtaken.kept_from));
-        self.gaps.push(overtaken);
+        self.gaps.push(overtaken.into());
         false
     }
 
@@ -593,6 +606,8 @@ impl ShardSession {
         if !self.policy.accept_gap {
             return self.finish(Finish::RecordsLost(lost));
         }
+        // Counted now: a session that is interrupted while it writes never hears that its cut is dropped.
+        self.gaps.push(lost.clone().into());
         self.lost = None;
         let mut state = self.state.clone();
         for cut in &mut state.cuts {

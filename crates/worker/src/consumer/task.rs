@@ -507,7 +507,7 @@ impl Shell {
         self.metrics.buffered(weight);
     }
 
-    /// Counts records that retention took, and that are given up as configured.
+    /// Counts records that are gone and given up as configured.
     fn note_gaps(&self, session: &mut ShardSession) {
         for gap in session.accepted_gaps() {
             self.metrics.records_lost();
@@ -540,7 +540,7 @@ impl Shell {
         match finish {
             Finish::Lost => Ended::Lost,
             Finish::Restart => {
-                self.metrics.gap_accepted();
+                self.metrics.batch_dropped();
                 Ended::Interrupted
             }
             Finish::RecordsLost(lost) => {

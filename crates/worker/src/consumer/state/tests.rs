@@ -255,7 +255,9 @@ fn announced_records_that_are_gone_stop_the_shard_unless_the_gap_is_accepted() {
     let mut lenient = session(&taken, SessionPolicy { accept_gap: true, ..policy() });
     let (_, dropped) = written(&lenient.on(page(2..=3, true), now)).unwrap();
     assert!(dropped.cuts[0].dropped && dropped.cuts[0].revision == 1);
+    assert_eq!(lenient.accepted_gaps().len(), 1, "counted also if the answer to the write never comes");
     assert_eq!(lenient.on(recorded(), now), vec![Command::Finish(Finish::Restart)]);
+    assert!(lenient.accepted_gaps().is_empty());
     let mut third =
         session(&taken.progressed(checkpoint, dropped), SessionPolicy { accept_gap: true, ..policy() });
     assert!(
@@ -327,6 +329,26 @@ fn a_position_that_retention_has_overtaken_ends_the_session_unless_gaps_are_acce
     let (_, state) = written(&commands).unwrap();
     assert_eq!((state.cuts.len(), state.caught_up), (1, Some(ArrivalMillis(7_000))));
     assert!(lenient.accepted_gaps().is_empty());
+}
+
+#[test]
+fn what_retention_took_behind_a_dropped_batch_is_judged_too() {
+    let now = Instant::now();
+    let (checkpoint, mut state) = written(&session(&row(), policy()).on(page(1..=3, false), now)).unwrap();
+    state.cuts[0].dropped = true;
+    state.checkpoint_arrival = Some(ArrivalMillis(1_000));
+    let row = row().progressed(checkpoint, state);
+    let accepts = SessionPolicy { accept_gap: true, ..keeps_two_seconds() };
+    let gaps = |found: Event| {
+        let mut session = session(&row, accepts.clone());
+        session.on(found, now);
+        session.accepted_gaps().len()
+    };
+    assert_eq!(gaps(aged([5_000, 5_001], false, 8_000)), 1, "4 and those behind it");
+    assert_eq!(gaps(aged([], true, 8_000)), 1, "also where nothing is found");
+    assert_eq!(gaps(aged([3, 4, 5], false, 8_000)), 0, "the rest of the batch is there, and what follows it");
+    let commands = session(&row, keeps_two_seconds()).on(aged([5_000], false, 8_000), now);
+    assert!(matches!(commands[..], [Command::Finish(Finish::Overtaken(_))]), "{commands:?}");
 }
 
 #[test]
