@@ -248,7 +248,8 @@ impl Stage<'_> {
         loop {
             self.until(self.world.now() + LOOK).await;
             let alive = self.fleet.ids();
-            let left = self.world.with(|world| oracle::unsettled(world, &alive));
+            let now = self.world.now();
+            let left = self.world.with(|world| oracle::unsettled(world, &alive, now));
             if left.is_empty() {
                 break;
             }

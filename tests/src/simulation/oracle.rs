@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicegate_checkpoint::{ArrivalMillis, Cut, Position, Record, SequenceNumber, ShardId};
 use sluicegate_lease::invariants::Broken;
@@ -47,8 +48,12 @@ fn is_overtaken(world: &Inner, row: &Lease) -> bool {
     covered_to(row).is_some_and(passed)
 }
 
+/// For how long nobody wrote the row of a shard at which the fleet stops for good. Before that its owner may have just
+/// taken it, or read at the edge of retention faster than time passes, and then it goes on to the tip.
+const STANDS_STILL: Duration = Duration::from_secs(5);
+
 /// What is still missing before the fleet has nothing left to do; empty when it is settled.
-pub fn unsettled(world: &Inner, alive: &[WorkerId]) -> Vec<String> {
+pub fn unsettled(world: &Inner, alive: &[WorkerId], now: Duration) -> Vec<String> {
     let mut left = Vec::new();
     let mut held: BTreeMap<&WorkerId, usize> = alive.iter().map(|id| (id, 0)).collect();
     let stopped = stopped(world);
@@ -64,6 +69,10 @@ pub fn unsettled(world: &Inner, alive: &[WorkerId]) -> Vec<String> {
             continue;
         }
         if stopped.contains(id) {
+            let written = world.referee.written_at(id).filter(|_| row.is_some_and(|row| !row.is_finished()));
+            if written.is_some_and(|written| now < written + STANDS_STILL) {
+                left.push(format!("{id} is overtaken by retention and does not stand still"));
+            }
             let owner = row.filter(|row| !row.is_finished()).and_then(|row| row.owner.as_ref());
             if let Some(count) = owner.and_then(|owner| held.get_mut(owner)) {
                 *count += 1;

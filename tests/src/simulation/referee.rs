@@ -64,6 +64,11 @@ impl Referee {
         &self.broken
     }
 
+    /// When a row was last written.
+    pub fn written_at(&self, key: &LeaseKey) -> Option<Duration> {
+        self.written_at.get(key).copied()
+    }
+
     /// Committed cuts with their epochs, by shard.
     pub fn committed(&self) -> &BTreeMap<ShardId, Vec<(u32, Cut)>> {
         &self.committed
@@ -313,7 +318,7 @@ impl Referee {
         }
         let kept = &old.cuts[gone..];
         for (kept, found) in kept.iter().zip(&new.cuts) {
-            self.amended(shard, kept, found, stream);
+            self.amended(writer, shard, (kept, found), stream);
             if kept.revision != found.revision {
                 self.announce(shard, epoch, found, stream);
             }
@@ -331,16 +336,32 @@ impl Referee {
         }
     }
 
-    /// Whether an announced cut is still the same, or a later revision of it (D3, D5).
-    fn amended(&mut self, shard: &ShardId, kept: &Cut, found: &Cut, stream: &SimStream) {
+    /// Whether an announced cut is still the same, or a later revision of it (D3, D5). A cut that is dropped is counted
+    /// (S4).
+    fn amended(
+        &mut self,
+        writer: &WorkerId,
+        shard: &ShardId,
+        (kept, found): (&Cut, &Cut),
+        stream: &SimStream,
+    ) {
         let range =
             |cut: &Cut| (cut.first.clone(), cut.last.clone(), cut.behind_sub, cut.last_sub, cut.records);
         if range(kept) != range(found) {
             self.broke("D5", format!("announced cut {} of {shard} became another", kept.first));
         }
         let taken = || records_of(shard, kept, stream).0.iter().any(|record| stream.is_trimmed(record));
-        if found.dropped && !kept.dropped && !(self.lifecycle.accept_gap && taken()) {
-            self.broke("S4", format!("cut {} of {shard} is dropped, and its records are there", kept.first));
+        if found.dropped && !kept.dropped {
+            if !(self.lifecycle.accept_gap && taken()) {
+                self.broke(
+                    "S4",
+                    format!("cut {} of {shard} is dropped, and its records are there", kept.first),
+                );
+            } else if let Some(why) =
+                self.lifecycle.passes_over(writer, shard, usize::try_from(kept.records).unwrap_or(usize::MAX))
+            {
+                self.broke("S4", why);
+            }
         }
         let grown = kept.exclusions.iter().all(|exclusion| found.exclusions.contains(exclusion));
         if kept.parameters != found.parameters || !grown || (kept != found && kept.revision >= found.revision)
