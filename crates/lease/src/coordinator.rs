@@ -29,13 +29,13 @@ use crate::clock::Clock;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
-use crate::nudge::{Nudge, Nudged, Nudges};
+use crate::nudge::{Hint, Nudge, Nudged, Nudges};
 use crate::pace::{Pace, ScanBudget};
 use crate::parents::{Standing, standing};
 use crate::plan::{LeaseAction, PlanPolicy, left_free, plan};
 use crate::registry::WorkerRegistry;
 use crate::right::{HeartbeatRight, SessionRight};
-use crate::store::{LeaseStore, ReadError};
+use crate::store::{LeaseStore, ReadError, Written};
 use crate::view::{FleetView, Look, Observer};
 
 /// What the supervisor is told to do.
@@ -178,6 +178,18 @@ const SOONER: u32 = 8;
 /// How often a plan is made anew at once because the fleet changed meanwhile.
 const MOST_REPLANS: u32 = 3;
 
+/// What was done, or nothing if a table could not be read meanwhile: then the next round does it.
+fn unless_unavailable<T>(done: Result<T, CoordinatorError>) -> Result<Option<T>, CoordinatorError> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => {
+            tracing::warn!(%error, "the tables were not read; the next round tries again");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Coordinator {
     /// Looks, plans and acts, from what `observer` has seen so far, until `drain` is cancelled, by its owner or because an
     /// operator's request asks this worker to leave (then it is cancelled here); then has every session handed over and
@@ -197,26 +209,22 @@ impl Coordinator {
             (self.on_turn)();
             if self.clock.now() >= next_round {
                 let mut rest = round_every;
-                match self.round(&mut observer, &mut pace, last_round, &drain).await {
-                    Ok(view) => {
-                        let left = left_free(&view, &self.config.policy);
-                        if self.right.holds_now() {
-                            rest = pace.rest(&self.config.me);
-                        }
-                        if left.is_empty() {
-                            again_after = look_every / SOONER;
-                        } else if pace.scans_at_events() {
-                            rest = again_after;
-                            again_after = (again_after * 2).min(look_every);
-                        } else {
-                            self.tell(left, &view).await;
-                        }
-                        last_view = Some(view);
+                // A view that was only half acted on is no base for plans: what was learned of its rows is forgotten.
+                last_view =
+                    unless_unavailable(self.round(&mut observer, &mut pace, last_round, &drain).await)?;
+                if let Some(view) = &last_view {
+                    let left = left_free(view, &self.config.policy);
+                    if self.right.holds_now() {
+                        rest = pace.rest(&self.config.me);
                     }
-                    Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => {
-                        tracing::warn!(%error, "round skipped");
+                    if left.is_empty() {
+                        again_after = look_every / SOONER;
+                    } else if pace.scans_at_events() {
+                        rest = again_after;
+                        again_after = (again_after * 2).min(look_every);
+                    } else {
+                        self.tell(left, view).await;
                     }
-                    Err(error) => return Err(error),
                 }
                 last_round = self.clock.now();
                 looked_at = last_round;
@@ -227,7 +235,10 @@ impl Coordinator {
             let look_round = match self.wait(&drain, until).await {
                 Woken::Time => false,
                 Woken::Nudged => true,
-                Woken::Hinted => !self.adopt_hinted(&mut observer, &pace, &drain).await?,
+                Woken::Hinted => {
+                    let adopted = self.adopt_hinted(&mut observer, &pace, &drain).await;
+                    !unless_unavailable(adopted)?.unwrap_or(false)
+                }
             };
             if look_round {
                 next_round = next_round.min(last_round + pace.nudged_apart()).max(self.clock.now());
@@ -240,13 +251,15 @@ impl Coordinator {
                     match last_view.take().filter(|_| !pace.scans_at_events()) {
                         None => next_round = self.clock.now(),
                         Some(view) => {
-                            last_view = Some(self.replan(view, &mut observer, last_round, &drain).await?);
+                            let replanned = self.replan(view, &mut observer, last_round, &drain).await;
+                            last_view = unless_unavailable(replanned)?;
                         }
                     }
                 }
             }
         }
-        self.drain(&drain, &mut observer, last_view).await
+        let last_seen = self.view.borrow().clone();
+        self.drain(&drain, &mut observer, last_seen).await
     }
 
     /// Waits for the next look, or until somebody nudges.
@@ -496,9 +509,44 @@ impl Coordinator {
         to: Option<WorkerId>,
         view: &FleetView,
     ) -> Result<(), CoordinatorError> {
+        if self.sessions.end_rest(&key) {
+            return self.give_away(&key, to, view).await;
+        }
         let address =
             to.as_ref().and_then(|to| view.workers.get(to)).and_then(|worker| worker.address.clone());
         self.instruct(Instruction::HandOver { key, to, address }).await
+    }
+
+    /// Gives away a lease whose session failed: nobody works on it, and what it had announced goes with the row (R5).
+    async fn give_away(
+        &self,
+        key: &LeaseKey,
+        to: Option<WorkerId>,
+        view: &FleetView,
+    ) -> Result<(), CoordinatorError> {
+        let row = match self.store.lease(key).await {
+            Ok(row) => row.filter(|row| row.owner.as_ref() == Some(&self.config.me) && !row.is_finished()),
+            Err(error @ ReadError::Unavailable { .. }) => {
+                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(row) = row else { return Ok(()) };
+        match self.store.replace(&row, &row.handed_over(to.clone())).await {
+            Ok(Written::Applied(_)) => tracing::info!(lease_key = %key, ?to, "gave away a lease that rested"),
+            Ok(Written::Lost(_)) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
+                return Ok(());
+            }
+        }
+        if let Some(to) = to {
+            let address = view.workers.get(&to).and_then(|worker| worker.address.as_deref());
+            let hint = Hint { lease: key.clone(), unread: None };
+            self.nudge.look_now(&to, address, Some(&hint)).await;
+        }
+        Ok(())
     }
 
     async fn instruct(&self, instruction: Instruction) -> Result<(), CoordinatorError> {

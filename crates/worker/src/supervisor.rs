@@ -8,7 +8,7 @@
 //! begun again, after a while, as long as its lease is held. Stopping: no more leases, every session handed over,
 //! and the heartbeat last, because the right must live while work drains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,9 +65,6 @@ pub struct Supervisor {
     consumers: Tasks<(LeaseKey, Ended)>,
     running: BTreeMap<LeaseKey, Running>,
     cooling: Tasks<LeaseKey>,
-    /// Leases whose session failed and that still rest. One that is handed over rests no longer: a session that begins
-    /// then must not be taken for ended when the rest would have been over.
-    resting: BTreeSet<LeaseKey>,
     nudges: Tasks<()>,
 }
 
@@ -120,7 +117,6 @@ impl Supervisor {
             consumers: Tasks::new(),
             running: BTreeMap::new(),
             cooling: Tasks::new(),
-            resting: BTreeSet::new(),
             nudges: Tasks::new(),
             worker,
         })
@@ -375,9 +371,8 @@ impl Supervisor {
                 let within =
                     if to.is_some() { settings.handoff_deadline } else { settings.drain_timeout / 2 };
                 let Some(running) = self.running.get_mut(&key) else {
-                    // Its session has ended, and is not begun again by a worker that drains.
-                    self.resting.remove(&key);
-                    self.sessions.end(&key);
+                    // Its session has just failed. A worker that drains gives the lease away when none is left.
+                    self.sessions.end_rest(&key);
                     return;
                 };
                 running.address = address;
@@ -471,7 +466,7 @@ impl Supervisor {
                 }
                 tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
                 let clock = self.worker.clock.clone();
-                self.resting.insert(key.clone());
+                self.sessions.rest(&key);
                 self.cooling.spawn(async move {
                     clock.sleep(COOL_DOWN).await;
                     key
@@ -488,9 +483,8 @@ impl Supervisor {
 
     fn on_cooled(&mut self, cooled: Result<LeaseKey, tokio::task::JoinError>) {
         if let Ok(key) = cooled
-            && self.resting.remove(&key)
+            && self.sessions.end_rest(&key)
         {
-            self.sessions.end(&key);
             self.nudged.look_now();
         }
     }

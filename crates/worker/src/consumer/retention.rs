@@ -46,6 +46,8 @@ pub struct RetentionWatch {
     resumes_at: Option<SequenceNumber>,
     /// A record that was there, by its arrival, and when it was.
     oldest_seen: Option<(ArrivalMillis, ArrivalMillis)>,
+    /// The stream's time as of the last page.
+    now: Option<ArrivalMillis>,
 }
 
 impl RetentionWatch {
@@ -57,11 +59,12 @@ impl RetentionWatch {
     ) -> Self {
         let retention_ms =
             retention.and_then(|length| i64::try_from(length.as_millis()).ok()).unwrap_or(i64::MAX);
-        Self { retention_ms, read_to, resumes_at, oldest_seen: None }
+        Self { retention_ms, read_to, resumes_at, oldest_seen: None, now: None }
     }
 
     /// Takes in a page, and says whether records between it and what was read before may be gone.
     pub fn see(&mut self, page: &RecordPage) -> Option<Overtaken> {
+        self.now = Some(page.as_of);
         let (first, at_tip) = (page.records.first(), page.behind_latest.is_zero() || page.end.is_some());
         if first.is_none() && !at_tip {
             return None;
@@ -81,9 +84,20 @@ impl RetentionWatch {
         overtaken
     }
 
+    /// A time up to which retention had taken everything when the last page was read, if a record that was looked for
+    /// was gone.
+    pub fn passed(&self) -> Option<ArrivalMillis> {
+        (self.retention_ms < i64::MAX).then_some(())?;
+        Some(ArrivalMillis(self.kept_from(self.now?).0 - 1))
+    }
+
+    fn kept_from(&self, now: ArrivalMillis) -> ArrivalMillis {
+        ArrivalMillis(now.0.saturating_sub(self.retention_ms))
+    }
+
     fn overtaken(&self, now: ArrivalMillis) -> Option<Overtaken> {
         let read_to = self.read_to?;
-        let kept_from = ArrivalMillis(now.0.saturating_sub(self.retention_ms));
+        let kept_from = self.kept_from(now);
         // Retention moves on with time: what was there then bounds how far it can have come.
         let come_to = self.oldest_seen.map(|(arrival, then)| arrival.0.saturating_add(now.0 - then.0));
         let safe = read_to >= kept_from || come_to.is_some_and(|come_to| read_to.0 >= come_to);

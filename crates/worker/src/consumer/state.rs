@@ -616,6 +616,10 @@ impl ShardSession {
                 cut.revision += 1;
             }
         }
+        if let Some(passed) = self.retention.passed() {
+            // Retention is known to have passed the batch, whatever time the row was born with.
+            state.caught_up = Some(state.caught_up.map_or(passed, |time| time.min(passed)));
+        }
         let write = self.write(PendingWrite::Drop, self.checkpoint.clone(), state);
         vec![write]
     }

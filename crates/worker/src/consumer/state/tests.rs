@@ -352,6 +352,26 @@ fn what_retention_took_behind_a_dropped_batch_is_judged_too() {
 }
 
 #[test]
+fn behind_a_dropped_batch_the_time_that_a_row_was_born_with_counts_no_more() {
+    let now = Instant::now();
+    let (checkpoint, mut state) = written(&session(&row(), policy()).on(page(1..=3, false), now)).unwrap();
+    state.caught_up = Some(ArrivalMillis(7_000));
+    let taken = row().progressed(checkpoint, state);
+    let accepts = SessionPolicy { accept_gap: true, ..keeps_two_seconds() };
+    let mut first = session(&taken, accepts.clone());
+    let (checkpoint, dropped) = written(&first.on(aged([6_100], false, 8_000), now)).unwrap();
+    assert_eq!((first.accepted_gaps().len(), dropped.caught_up), (1, Some(ArrivalMillis(5_999))));
+    let row = taken.progressed(checkpoint, dropped);
+    let gaps = |found: Event| {
+        let mut session = session(&row, accepts.clone());
+        session.on(found, now);
+        session.accepted_gaps().len()
+    };
+    assert_eq!(gaps(aged([6_100], false, 8_001)), 1, "4 and those behind it may be gone as well");
+    assert_eq!(gaps(aged([3, 4, 5], false, 8_001)), 0, "the rest of the batch is there, and what follows it");
+}
+
+#[test]
 fn the_time_that_a_row_was_born_with_counts_only_until_its_first_records() {
     let now = Instant::now();
     let born = LeaseState { caught_up: Some(ArrivalMillis(5_000)), ..LeaseState::starting(None) };
