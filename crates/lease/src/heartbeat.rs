@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::fleet::WorkerRow;
+use crate::grants::Grant;
 use crate::registry::WorkerRegistry;
 use crate::right::HeartbeatRight;
 use crate::store::{WriteError, Written};
@@ -36,10 +37,15 @@ impl WorkerStatus {
         change(&mut self.row.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Has it said at once.
+    pub fn say_now(&self) {
+        self.urgent.notify_one();
+    }
+
     /// Changes what will be said, and has it said at once.
     pub fn update_now(&self, change: impl FnOnce(&mut WorkerRow)) {
         self.update(change);
-        self.urgent.notify_one();
+        self.say_now();
     }
 
     /// The row as it would be said now.
@@ -70,6 +76,8 @@ pub struct Heartbeat {
     pub right: Arc<HeartbeatRight>,
     /// What it says.
     pub status: WorkerStatus,
+    /// This worker's part of the write budget, if there is one: published with each heartbeat.
+    pub grant: Option<Arc<Grant>>,
     /// Time from one heartbeat to the next.
     pub interval: Duration,
     /// How long a row outlives its last heartbeat before DynamoDB may delete it.
@@ -140,6 +148,9 @@ impl Heartbeat {
                         found = found.is_some(),
                         "the worker row was changed by somebody else; rewriting it"
                     );
+                    if let Some(grant) = &self.grant {
+                        grant.lapse();
+                    }
                     expected = found.map(|found| found.heartbeat);
                     row = self.next_row(expected.max(Some(row.heartbeat)));
                     (first_sent, unknown) = (None, false);
@@ -161,14 +172,25 @@ impl Heartbeat {
     }
 
     fn confirmed(&self, sent_at: tokio::time::Instant) {
+        self.lapse_grant();
         self.right.confirm(sent_at);
         (self.on_beat)(Beat::Confirmed);
     }
 
+    /// Without the right, others may have counted this worker's grant as free: it begins again with nothing (law F1).
+    fn lapse_grant(&self) {
+        if let Some(grant) = self.grant.as_ref().filter(|_| !self.right.holds_now()) {
+            grant.lapse();
+        }
+    }
+
     fn next_row(&self, before: Option<u64>) -> WorkerRow {
+        self.lapse_grant();
         let lives = i64::try_from(self.row_lives.as_secs()).unwrap_or(i64::MAX);
+        let heartbeat = before.map_or(1, |before| before + 1);
         WorkerRow {
-            heartbeat: before.map_or(1, |before| before + 1),
+            heartbeat,
+            write_grant_milli: self.grant.as_ref().map_or(0, |grant| grant.publish(heartbeat)),
             expires: (self.epoch_seconds)().saturating_add(lives),
             ..self.status.row()
         }
@@ -188,6 +210,7 @@ mod tests {
             registry: Arc::<MemoryRegistry>::clone(registry),
             clock: Clock::new(),
             right: Arc::clone(right),
+            grant: None,
             status: WorkerStatus::new(WorkerRow::new(WorkerId::new("me"))),
             interval: Duration::from_secs(3),
             row_lives: Duration::from_secs(3_600),

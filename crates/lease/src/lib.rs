@@ -10,6 +10,7 @@ pub mod dynamodb;
 pub mod fleet;
 pub mod foreign;
 pub mod forgotten;
+pub mod grants;
 pub mod heartbeat;
 pub mod held;
 pub mod invariants;
@@ -39,6 +40,7 @@ pub use coordinator::{
 };
 pub use fleet::{WorkerRow, WorkerState};
 pub use foreign::ForeignLife;
+pub use grants::{Divided, Division, Grant, WriteBudget};
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};
 pub use held::HeldLease;
 pub use listing::{Listing, ListingWanted};
