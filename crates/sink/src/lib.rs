@@ -8,6 +8,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod dynamodb;
+pub mod governor;
 pub mod item;
 pub mod memory;
 pub mod offload;
@@ -19,6 +20,7 @@ pub mod sink;
 pub mod stdout;
 pub mod store;
 
+pub use governor::Governor;
 pub use memory::{MemorySink, MemoryTable};
 pub use offload::Offload;
 pub use overlap::{Overlap, overlaps};

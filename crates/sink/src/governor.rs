@@ -1,0 +1,271 @@
+//! The governor: at which rate a worker writes to the table, and who writes next.
+//!
+//! One per worker, shared by all its deliveries. Every attempt is charged before it is made (retries too), with what its
+//! items will take; what the table says it took corrects that afterwards, and teaches what an item takes in truth
+//! (indexes and replicas take more). The decisions are in [`pace`]; here callers wait their turn, in order.
+//!
+//! ```text
+//! request -> turn -> tokens there? -> write -> answer: consumed, left over, refused
+//!              ^        |  no: until then, or until the rate changes
+//!              +--------+
+//! ```
+//! Nobody sleeps for longer than its tokens take, and a rate that rises wakes whoever waits.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+pub mod keys;
+pub mod pace;
+
+use keys::Keys;
+use pace::{Pace, PaceOptions};
+
+/// What an attempt came to, for the governor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// The table answered: so many units consumed, and so many of the estimated ones left unprocessed.
+    Answered {
+        /// Write capacity units consumed, as the table tells it; 0 if it does not.
+        consumed: f64,
+        /// Estimated units of the items that were not taken.
+        unprocessed: f64,
+    },
+    /// The table throttled the whole request.
+    Throttled,
+    /// No answer, or a failure: it may have been taken, and says nothing of the rate.
+    Unknown,
+}
+
+/// What the governor has seen since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Flow {
+    /// Units that were asked for, retries included.
+    pub attempted: f64,
+    /// Units that the table says were consumed.
+    pub consumed: f64,
+    /// Estimated units that it refused.
+    pub throttled: f64,
+    /// Attempts.
+    pub attempts: u64,
+    /// Attempts of which something was refused.
+    pub throttled_attempts: u64,
+}
+
+/// Shared by everything that writes to one table from one process.
+#[derive(Debug)]
+pub struct Governor {
+    state: Mutex<State>,
+    /// Held by the one whose turn it is; others wait in order.
+    turn: Semaphore,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
+    keys: Keys,
+    flow: Flow,
+    /// Estimated units of items that are packed and not durable.
+    waiting: f64,
+}
+
+/// Items that are packed and wait to become durable: part of the demand. Dropping it takes them out.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    governor: &'a Governor,
+    units: f64,
+}
+
+impl Waiting<'_> {
+    /// So many of them are durable.
+    pub fn done(&mut self, units: f64) {
+        let units = units.min(self.units);
+        self.units -= units;
+        self.governor.state().waiting -= units;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.governor.state().waiting -= self.units;
+    }
+}
+
+/// An attempt that was charged.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Estimated units, by partition key.
+    units: Vec<(String, f64)>,
+}
+
+impl Attempt {
+    fn total(&self) -> f64 {
+        self.units.iter().map(|(_key, units)| units).sum()
+    }
+}
+
+impl Governor {
+    /// A governor that begins now.
+    pub fn new(options: PaceOptions) -> Self {
+        let now = Instant::now();
+        let state = State {
+            pace: Pace::new(options, now),
+            keys: Keys::new(options),
+            flow: Flow::default(),
+            waiting: 0.0,
+        };
+        Self { state: Mutex::new(state), turn: Semaphore::new(1), changed: Notify::new() }
+    }
+
+    /// Sets this worker's share of the write budget, in units per second; `None` lifts it.
+    pub fn set_share(&self, share: Option<f64>) {
+        self.state().pace.set_share(share, Instant::now());
+        self.changed.notify_waiters();
+    }
+
+    /// Begins at what others have learned: this part of the share is what the table accepts. Does nothing once something
+    /// was learned here.
+    pub fn begin_at(&self, part_of_share: f64) {
+        self.state().pace.begin_at(part_of_share, Instant::now());
+    }
+
+    /// The rate in force, in units per second; `None` while nothing limits it.
+    pub fn rate(&self) -> Option<f64> {
+        let rate = self.state().pace.rate(Instant::now());
+        rate.is_finite().then_some(rate)
+    }
+
+    /// Which part of its share the table accepts, as far as throttling has taught: 1 if it never throttled.
+    pub fn learned_part(&self) -> f64 {
+        self.state().pace.learned_part()
+    }
+
+    /// What this worker could write, in units per second: what it consumes, and what waits, over the time in which it should
+    /// be gone.
+    pub fn demand(&self) -> f64 {
+        let mut state = self.state();
+        let waiting = state.waiting.max(0.0);
+        state.pace.consumption(Instant::now()) + waiting / pace::CLEARED_WITHIN.as_secs_f64()
+    }
+
+    /// What was seen so far.
+    pub fn flow(&self) -> Flow {
+        self.state().flow
+    }
+
+    /// Counts packed items as waiting.
+    pub fn wait_for(&self, units: f64) -> Waiting<'_> {
+        self.state().waiting += units;
+        Waiting { governor: self, units }
+    }
+
+    /// Most estimated units that one request should hold, so that requests are small beside a second's worth; `None` sets no
+    /// bound.
+    pub fn request_units(&self) -> Option<f64> {
+        self.state().pace.request_units(Instant::now())
+    }
+
+    /// Waits until these units may be attempted, given by partition key, and charges them.
+    ///
+    /// *Cancelling it* is safe: nothing is charged.
+    pub async fn admit(&self, units: Vec<(String, f64)>) -> Attempt {
+        let attempt = Attempt { units };
+        loop {
+            // A key that is full must not hold up the others: it waits outside of the turn.
+            let key_free_at = self.state().keys.free_at(&attempt.units, Instant::now());
+            if let Some(at) = key_free_at {
+                tokio::time::sleep_until(at).await;
+                continue;
+            }
+            // Never closed.
+            let _turn = self.turn.acquire().await.ok();
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                let now = Instant::now();
+                let at = {
+                    let mut state = self.state();
+                    if state.keys.free_at(&attempt.units, now).is_some() {
+                        break;
+                    }
+                    let at = state.pace.ready_at(attempt.total(), now);
+                    if at.is_some_and(|at| at <= now) {
+                        state.charge(&attempt, now);
+                        return attempt;
+                    }
+                    at
+                };
+                tokio::select! { biased;
+                    () = changed => {}
+                    () = sleep_until(at) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes in what came of an attempt.
+    pub fn settle(&self, attempt: &Attempt, outcome: Outcome) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let total = attempt.total();
+        match outcome {
+            Outcome::Answered { consumed, unprocessed } => {
+                let taken = total - unprocessed;
+                let consumed = if consumed > 0.0 { consumed } else { taken };
+                state.pace.consumed(taken, consumed, now);
+                state.flow.consumed += consumed;
+                state.keys.consumed(&attempt.units, taken / total.max(1.0), now);
+                if unprocessed > 0.0 {
+                    state.refused(attempt, unprocessed, now);
+                }
+            }
+            Outcome::Throttled => state.refused(attempt, total, now),
+            Outcome::Unknown => {}
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn charge(&mut self, attempt: &Attempt, now: Instant) {
+        let total = attempt.total();
+        self.pace.charge(total, now);
+        self.keys.charge(&attempt.units, now);
+        self.flow.attempted += total;
+        self.flow.attempts += 1;
+    }
+
+    /// A key that is written to at about its own limit is what was throttled, and not the table.
+    fn refused(&mut self, attempt: &Attempt, units: f64, now: Instant) {
+        self.flow.throttled += units;
+        self.flow.throttled_attempts += 1;
+        if !self.keys.explain(&attempt.units, now) {
+            self.pace.throttled(now);
+        }
+    }
+}
+
+/// Sleeps until then; for ever if there is no such time, until the rate changes.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Units that an item of so many bytes takes: one per KB, begun ones whole (DynamoDB developer guide, write capacity).
+pub fn units_of(bytes: usize) -> f64 {
+    let units = u32::try_from(bytes.div_ceil(1_024).max(1)).unwrap_or(u32::MAX);
+    f64::from(units)
+}
+
+#[cfg(test)]
+mod tests;
