@@ -10,7 +10,8 @@ use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry, ensure_tables, worker_table_name};
 use sluicegate_lease::{Clock, LeaseStore, WorkerRegistry};
 use sluicegate_sink::dynamodb::{DynamoDbItems, dynamodb_sink, ensure_table};
-use sluicegate_sink::{Offload, PackingSinkOptions, Reader, Sink, StdoutSink};
+use sluicegate_sink::governor::pace::PaceOptions;
+use sluicegate_sink::{Governor, Offload, PackingSinkOptions, Reader, Sink, StdoutSink};
 use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::nudge::HttpNudge;
 use sluicegate_worker::offload::BlockingPool;
@@ -53,7 +54,8 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
     tracing::info!(seed, "jitter is seeded");
     let dynamodb = aws.dynamodb();
     ensure_tables(&dynamodb, clock.clone(), &args.application, args.create_tables).await?;
-    let sink = sink(aws, &args, seed).await?;
+    let governor = Arc::new(Governor::new(PaceOptions::default()));
+    let sink = sink(aws, &args, seed, Arc::clone(&governor)).await?;
     let workers_table = worker_table_name(&args.application);
     let registry = Arc::new(DynamoRegistry::new(dynamodb.clone(), &workers_table, &args.application));
     let store = Arc::new(DynamoLeaseStore::new(dynamodb, &args.application));
@@ -74,6 +76,7 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         .heartbeat_thread(Box::new(move || Arc::new(beats) as Arc<dyn WorkerRegistry>))
         .nudge(HttpNudge::new())
         .sink(sink)
+        .governor(governor)
         .metrics(Metrics::new().context("metrics")?)
         .admin(admin)
         .advertise(args.advertise)
@@ -83,7 +86,12 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
     Ok(worker)
 }
 
-async fn sink(aws: &Aws, args: &WorkerArgs, seed: u64) -> anyhow::Result<Arc<dyn Sink>> {
+async fn sink(
+    aws: &Aws,
+    args: &WorkerArgs,
+    seed: u64,
+    governor: Arc<Governor>,
+) -> anyhow::Result<Arc<dyn Sink>> {
     match args.sink {
         SinkKind::Stdout => Ok(Arc::new(StdoutSink::new(std::io::stdout()))),
         SinkKind::Dynamodb => {
@@ -95,7 +103,8 @@ async fn sink(aws: &Aws, args: &WorkerArgs, seed: u64) -> anyhow::Result<Arc<dyn
                 options.packing_versions.clone_from(versions);
             }
             let pool: Arc<dyn Offload> = Arc::new(BlockingPool::new(packing_threads()));
-            Ok(Arc::new(dynamodb_sink(client, &args.table, options, pool, seed)))
+            let sink = dynamodb_sink(client, &args.table, options, pool, seed);
+            Ok(Arc::new(sink.governed_by(governor)))
         }
     }
 }

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::sessions::Sessions;
 use self::taking::Taken;
 use crate::clock::Clock;
+use crate::fleet::WorkerRow;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
@@ -119,6 +120,8 @@ pub struct Coordinator {
     pub sessions: Sessions,
     /// The last view, for metrics and probes.
     pub view: watch::Sender<Option<Arc<FleetView>>>,
+    /// Shown the worker rows of each look, before anything is decided by them.
+    pub on_fleet: Box<dyn Fn(&[WorkerRow], Look) + Send + Sync>,
     /// Called once a turn of the loop: the sign that it is not stuck.
     pub on_turn: Box<dyn Fn() + Send + Sync>,
 }
@@ -323,6 +326,7 @@ impl Coordinator {
             Ok(rows) => {
                 self.heed_request(&rows, drain);
                 let look = Look { asked, answered: self.clock.now() };
+                (self.on_fleet)(&rows.workers, look);
                 let changes = observer.see_workers(rows.workers, look);
                 for (worker_id, before, after) in &changes {
                     tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
@@ -351,6 +355,7 @@ impl Coordinator {
         let rows = self.registry.fleet().await?;
         self.heed_request(&rows, drain);
         let answered = self.clock.now();
+        (self.on_fleet)(&rows.workers, Look { asked, answered });
         observer.see_workers(rows.workers, Look { asked, answered });
         let view = Arc::new(observer.see_leases(leases, Look { asked: leases_asked, answered }));
         for lease_key in observer.newly_foreign() {

@@ -46,6 +46,8 @@ pub struct WorkerRow {
     pub write_demand_milli: u64,
     /// Granted share of the write budget, in thousandths of a write capacity unit per second.
     pub write_grant_milli: u64,
+    /// Rate at which the table lets it write, in the same unit, if throttling has taught it one below its share; else 0.
+    pub write_rate_milli: u64,
     /// Its shards that are not caught up, with how far they are behind in milliseconds; the worst 50,
     /// in the order of their ids.
     pub behind: Vec<(ShardId, u64)>,
@@ -70,6 +72,7 @@ impl WorkerRow {
             leases: 0,
             write_demand_milli: 0,
             write_grant_milli: 0,
+            write_rate_milli: 0,
             behind: Vec::new(),
             expires: 0,
         }

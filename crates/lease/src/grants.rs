@@ -192,7 +192,8 @@ impl Division {
     }
 
     fn is_silent(&self, row: &WorkerRow, look: Look) -> bool {
-        let still = self.seen.get(&row.worker_id).map(|(_, since)| look.asked.saturating_duration_since(*since));
+        let still =
+            self.seen.get(&row.worker_id).map(|(_, since)| look.asked.saturating_duration_since(*since));
         row.worker_id != self.me && still.is_some_and(|still| still >= self.failover_time)
     }
 }

@@ -26,6 +26,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::governor::pace::PaceOptions;
+use crate::governor::{Governor, Outcome};
 use crate::item::Item;
 use crate::offload::{Offload, offload};
 use crate::packing::{PACKING_VERSION, PackError, Packed, pack};
@@ -45,7 +47,7 @@ pub struct PackingSinkOptions {
     /// How long one attempt may take. Default 10 s. Too short repeats writes that were about to succeed; too
     /// long holds a permit for a connection that is dead.
     pub attempt_timeout: Duration,
-    /// A delivery in which no item became durable for this long gives up; it comes again. Default 60 s.
+    /// A delivery in which no attempt succeeded for this long gives up; it comes again. Default 60 s.
     pub give_up_after: Duration,
     /// Delays between the attempts at one item.
     pub retry: RetryPolicy,
@@ -71,6 +73,7 @@ pub struct PackingSink {
     pool: Arc<dyn Offload>,
     options: PackingSinkOptions,
     requests: Semaphore,
+    governor: Arc<Governor>,
     /// Jitter of delays; nothing else is drawn from it.
     rng: Mutex<SmallRng>,
     /// The spread count that the table is known to hold.
@@ -105,10 +108,18 @@ impl PackingSink {
             writer,
             pool,
             requests: Semaphore::new(options.requests_in_flight.max(1)),
+            governor: Arc::new(Governor::new(PaceOptions::default())),
             rng: Mutex::new(SmallRng::seed_from_u64(seed)),
             spread: AtomicU32::new(1),
             options,
         }
+    }
+
+    /// Writes at the rate of this governor. Without one of its own, a sink has one without a share: the table alone sets
+    /// the rate, by throttling.
+    pub fn governed_by(mut self, governor: Arc<Governor>) -> Self {
+        self.governor = governor;
+        self
     }
 
     /// Records in the table over how many suffixes keys are spread, so that readers look under all of them.
@@ -159,12 +170,16 @@ impl PackingSink {
     /// Writes all items; returns the write units that it took.
     async fn write_all(&self, items: Vec<Item>, right: &dyn Right) -> Result<f64, DeliverError> {
         let mut queue = WriteQueue::new(items, self.options.retry);
-        let (mut write_units, mut last_progress) = (0.0, Instant::now());
+        let mut write_units = 0.0;
+        // Time spent waiting for one's turn is no failure.
+        let mut failing_since: Option<Instant> = None;
+        let all = queue.units();
+        let mut waiting = self.governor.wait_for(all);
         let mut in_flight = FuturesUnordered::new();
         loop {
             let most = self.options.requests_in_flight.max(1);
             while in_flight.len() < most
-                && let Some(request) = queue.take(Instant::now())
+                && let Some(request) = queue.take(Instant::now(), self.governor.request_units())
             {
                 in_flight.push(self.attempt(request, right));
             }
@@ -181,8 +196,12 @@ impl PackingSink {
             let failure = match outcome {
                 Ok(written) => {
                     write_units += written.write_units;
+                    let units: f64 = request.units().iter().map(|(_key, units)| units).sum();
+                    waiting.done(units - request.units_at(&written.unprocessed));
                     if written.unprocessed.len() < request.len() {
-                        last_progress = Instant::now();
+                        failing_since = None;
+                    } else {
+                        failing_since.get_or_insert_with(Instant::now);
                     }
                     debug!(items = request.len(), unprocessed = written.unprocessed.len(), "items written");
                     queue.unprocessed(request, &written.unprocessed, Instant::now(), &mut self.rng());
@@ -192,9 +211,12 @@ impl PackingSink {
                     queue.one_by_one(request);
                     None
                 }
-                Err(error) => Some(self.failed(&mut queue, request, error)?),
+                Err(error) => {
+                    failing_since.get_or_insert_with(Instant::now);
+                    Some(self.failed(&mut queue, request, error)?)
+                }
             };
-            if last_progress.elapsed() >= self.options.give_up_after {
+            if failing_since.is_some_and(|since| since.elapsed() >= self.options.give_up_after) {
                 let what = format!("no item was written for {:?}", self.options.give_up_after);
                 return Err(unavailable(what, failure.unwrap_or_else(still_unprocessed)));
             }
@@ -219,12 +241,15 @@ impl PackingSink {
     }
 
     async fn attempt(&self, request: Request, right: &dyn Right) -> Attempt {
+        // Charged before the permit: who waits for its turn must not keep others from writing.
+        let admitted = self.governor.admit(request.units()).await;
         // Never closed, so there always is a permit in the end.
         let _permit = self.requests.acquire().await.ok();
         if !right.holds() {
             return Attempt::RightEnded;
         }
         let outcome = self.timed(self.writer.write(request.items())).await;
+        self.governor.settle(&admitted, seen(&request, &outcome));
         Attempt::Done(request, outcome)
     }
 
@@ -239,6 +264,23 @@ impl PackingSink {
     fn rng(&self) -> std::sync::MutexGuard<'_, SmallRng> {
         // A generator is never half changed.
         self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an attempt tells the governor: a table that does not answer says nothing of the rate it takes.
+fn seen(request: &Request, outcome: &Result<Written, StoreError>) -> Outcome {
+    match outcome {
+        Ok(written) => Outcome::Answered {
+            consumed: written.write_units,
+            unprocessed: request.units_at(&written.unprocessed),
+        },
+        Err(StoreError::Throttled(_)) => Outcome::Throttled,
+        Err(
+            StoreError::Unavailable(_)
+            | StoreError::Rejected(_)
+            | StoreError::Refused { .. }
+            | StoreError::Item(_),
+        ) => Outcome::Unknown,
     }
 }
 

@@ -13,7 +13,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use sluicegate_checkpoint::parameters::ParametersError;
 use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters};
-use sluicegate_lease::{InitialPosition, ScanBudget};
+use sluicegate_lease::{InitialPosition, ScanBudget, WriteBudget};
 use thiserror::Error;
 
 use crate::consumer::batcher::CutPolicy;
@@ -63,6 +63,7 @@ struct RawConfig {
     ttl_days: u32,
     buffer_bytes: bytesize::ByteSize,
     accept_gap: bool,
+    write_budget_wcu: u64,
     log: String,
     log_format: LogFormat,
     seed: u64,
@@ -90,11 +91,12 @@ impl Default for RawConfig {
             commit_delay: Duration::from_secs(1),
             aggregate_key: AggregateKey::PARTITION_KEY.to_owned(),
             max_item_bytes: ByteSize::b(u64::from(PackingParameters::DEFAULT_ITEM_BYTES)),
-            spread: 1,
+            spread: 0,
             zstd_level: 3,
             ttl_days: 0,
             buffer_bytes: ByteSize::mib(16),
             accept_gap: false,
+            write_budget_wcu: 0,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             seed: 0,
@@ -218,6 +220,7 @@ impl Config {
             parameters,
             buffer_bytes: bytes(raw.buffer_bytes),
             accept_gap: raw.accept_gap,
+            write_budget: (raw.write_budget_wcu > 0).then(|| WriteBudget::of_units(raw.write_budget_wcu)),
         };
         let seed = (raw.seed != 0).then_some(raw.seed);
         Ok(Self { settings, log: raw.log, log_format: raw.log_format, seed })
@@ -333,12 +336,19 @@ fn check_sizes(raw: &RawConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Suffixes that keep each partition below its own limit even if one aggregate key takes the whole budget: one for every
+/// 500 write units a second, half of what a partition takes (DynamoDB developer guide: 1,000).
+fn spread_for(write_budget_wcu: u64) -> u32 {
+    let wanted = write_budget_wcu.div_ceil(500).clamp(1, u64::from(PackingParameters::MAX_SPREAD));
+    u32::try_from(wanted).unwrap_or(PackingParameters::MAX_SPREAD)
+}
+
 fn parameters(raw: &RawConfig) -> Result<PackingParameters, ConfigError> {
     let aggregate_key = AggregateKey::try_from(raw.aggregate_key.clone());
     let parameters = PackingParameters {
         aggregate_key: aggregate_key.map_err(|error| ConfigError::AggregateKey(error.to_string()))?,
         max_item_bytes: u32::try_from(raw.max_item_bytes.as_u64()).unwrap_or(u32::MAX),
-        spread: raw.spread,
+        spread: if raw.spread == 0 { spread_for(raw.write_budget_wcu) } else { raw.spread },
         codec: if raw.zstd_level == 0 { Codec::None } else { Codec::Zstd(raw.zstd_level) },
         ttl_days: (raw.ttl_days > 0).then_some(raw.ttl_days),
         ..PackingParameters::default()

@@ -21,6 +21,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod watch;
 pub mod worker;
+mod write_flow;
 
 pub use config::{Config, ConfigError};
 pub use metrics::Metrics;

@@ -10,11 +10,14 @@ use prometheus::{
 use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
 use sluicegate_lease::Interruption;
 use sluicegate_sink::Delivered;
+use sluicegate_sink::governor::Flow as WriteFlow;
 
 use crate::consumer::state::Flow;
 use crate::deaggregate::is_kept_whole;
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
+
+mod write;
 
 /// All metrics of one worker, in a registry of their own.
 #[derive(Debug, Clone)]
@@ -46,6 +49,7 @@ pub struct Metrics {
     session_first_read: IntGaugeVec,
     failover_gap: Histogram,
     handoff_gap: Histogram,
+    write: write::WriteMetrics,
 }
 
 /// Buckets of the availability histogram in seconds: 20 a decade from 10 ms to 1,000 s, so that a quantile read off
@@ -164,6 +168,7 @@ impl Metrics {
                 "handoff_gap_seconds",
                 "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here.",
             )?,
+            write: write::WriteMetrics::new(r)?,
             registry,
         })
     }
@@ -210,6 +215,16 @@ impl Metrics {
     /// So many ranges of hash keys are covered by no unfinished row.
     pub fn holes(&self, count: usize) {
         self.holes.set(signed(count));
+    }
+
+    /// The fleet's write budget and this worker's share of it, in units per second.
+    pub fn write_budget(&self, total: f64, share: f64) {
+        self.write.budget(total, share);
+    }
+
+    /// What the governor saw so far, its rate and the demand, in units per second.
+    pub fn write_flow(&self, seen: &WriteFlow, rate: Option<f64>, demand: f64) {
+        self.write.flow(*seen, rate, demand);
     }
 
     /// A heartbeat was confirmed.

@@ -37,6 +37,7 @@ use crate::shard_sync::{ShardSync, SyncError};
 use crate::telemetry::wall_millis;
 use crate::watch::Watches;
 use crate::worker::{HeartbeatOn, Worker, WorkerError};
+use crate::write_flow::WriteFlow;
 
 /// Longest that one call to a table takes before it counts as unanswered: a loop that waits for one is not stuck.
 const LONGEST_CALL: Duration = Duration::from_secs(10);
@@ -61,6 +62,7 @@ pub struct Supervisor {
     listing_wanted: ListingWanted,
     view: watch::Sender<Option<Arc<FleetView>>>,
     budget: Arc<ByteBudget>,
+    write_flow: Option<Arc<WriteFlow>>,
     watches: Arc<Watches>,
     consumers: Tasks<(LeaseKey, Ended)>,
     running: BTreeMap<LeaseKey, Running>,
@@ -104,9 +106,16 @@ impl Supervisor {
             let bound = (!address.ip().is_unspecified()).then(|| address.to_string());
             row.address = worker.advertise.clone().or(bound);
         }
+        let status = WorkerStatus::new(row);
+        let write_flow = worker.governor.as_ref().map(|governor| {
+            let about = (worker.id.clone(), settings.write_budget, settings.failover_time);
+            let (governor, metrics) = (Arc::clone(governor), worker.metrics.clone());
+            Arc::new(WriteFlow::new(governor, status.clone(), metrics, about))
+        });
         Ok(Self {
             right,
-            status: WorkerStatus::new(row),
+            status,
+            write_flow,
             sessions: Sessions::default(),
             nudged: worker.nudged.clone(),
             listed: watch::Sender::default(),
@@ -233,6 +242,7 @@ impl Supervisor {
             clock: self.worker.clock.clone(),
             right: Arc::clone(&self.right),
             status: self.status.clone(),
+            grant: self.write_flow.as_ref().and_then(|flow| flow.grant()),
             interval,
             row_lives: ROW_LIVES,
             epoch_seconds: Arc::clone(&self.worker.epoch_seconds),
@@ -295,6 +305,13 @@ impl Supervisor {
             instructions,
             sessions: self.sessions.clone(),
             view: self.view.clone(),
+            on_fleet: match &self.write_flow {
+                Some(flow) => {
+                    let flow = Arc::clone(flow);
+                    Box::new(move |rows, look| flow.on_fleet(rows, look))
+                }
+                None => Box::new(|_rows, _look| {}),
+            },
             on_turn: Box::new(move || stamp.stamp()),
         };
         tasks.spawn(async move {

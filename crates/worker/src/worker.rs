@@ -12,9 +12,9 @@ use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, ScanBudget,
-    WorkerId, WorkerRegistry,
+    WorkerId, WorkerRegistry, WriteBudget,
 };
-use sluicegate_sink::Sink;
+use sluicegate_sink::{Governor, Sink};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,8 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Give up records that are gone, counted, instead of stopping the shard.
     pub accept_gap: bool,
+    /// What the whole fleet may write to the table; none leaves it to the table's throttling.
+    pub write_budget: Option<WriteBudget>,
 }
 
 impl Default for Settings {
@@ -123,6 +125,7 @@ pub struct Worker {
     pub(crate) heartbeat: HeartbeatOn,
     pub(crate) nudge: Arc<dyn Nudge>,
     pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) governor: Option<Arc<Governor>>,
     pub(crate) metrics: Metrics,
     pub(crate) admin: Option<TcpListener>,
     pub(crate) advertise: Option<String>,
@@ -166,6 +169,7 @@ impl Worker {
             heartbeat: HeartbeatOn::SameRuntime,
             nudge: None,
             sink: None,
+            governor: None,
             metrics: None,
             admin: None,
             advertise: None,
@@ -198,6 +202,7 @@ pub struct WorkerBuilder {
     heartbeat: HeartbeatOn,
     nudge: Option<Arc<dyn Nudge>>,
     sink: Option<Arc<dyn Sink>>,
+    governor: Option<Arc<Governor>>,
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
     advertise: Option<String>,
@@ -248,6 +253,12 @@ impl WorkerBuilder {
     /// Where batches go. Required.
     pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
         self.sink = Some(sink);
+        self
+    }
+
+    /// The governor of the sink, to be given this worker's share of the write budget. Default: the sink sets its own rate.
+    pub fn governor(mut self, governor: Arc<Governor>) -> Self {
+        self.governor = Some(governor);
         self
     }
 
@@ -322,6 +333,7 @@ impl WorkerBuilder {
             heartbeat: self.heartbeat,
             nudge: self.nudge.unwrap_or_else(|| Arc::new(LocalNudge::default())),
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
+            governor: self.governor,
             metrics,
             admin: self.admin,
             advertise: self.advertise,

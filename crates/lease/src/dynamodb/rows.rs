@@ -163,6 +163,7 @@ const PACKING_VERSIONS: &str = "packingVersions";
 const LEASES: &str = "leases";
 const DEMAND: &str = "writeDemandMilli";
 const GRANT: &str = "writeGrantMilli";
+const RATE: &str = "writeRateMilli";
 const BEHIND: &str = "behind";
 pub(super) const EXPIRES: &str = "expires";
 const POSITION: &str = "position";
@@ -180,6 +181,7 @@ pub(super) fn worker_attributes(fleet: &str, row: &WorkerRow) -> Attributes {
     item.insert(LEASES, number(row.leases));
     item.insert(DEMAND, number(row.write_demand_milli));
     item.insert(GRANT, number(row.write_grant_milli));
+    item.insert(RATE, number(row.write_rate_milli));
     item.insert(EXPIRES, AttributeValue::N(row.expires.to_string()));
     if let Some(address) = &row.address {
         item.insert(ADDRESS, text(address));
@@ -221,6 +223,7 @@ pub(super) fn worker_from(item: &Item) -> Result<WorkerRow, ReadError> {
         leases: count(LEASES)?,
         write_demand_milli: count(DEMAND)?,
         write_grant_milli: count(GRANT)?,
+        write_rate_milli: count(RATE)?,
         behind,
         expires: i64::try_from(count(EXPIRES)?).unwrap_or(i64::MAX),
         worker_id: WorkerId::new(id),

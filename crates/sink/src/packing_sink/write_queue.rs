@@ -10,6 +10,7 @@ use sluicegate_checkpoint::RetryPolicy;
 use sluicegate_checkpoint::retry::Delays;
 use tokio::time::Instant;
 
+use crate::governor::units_of;
 use crate::item::Item;
 use crate::store::MAX_WRITE_ITEMS;
 
@@ -42,6 +43,20 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What it will take, by partition key, in write capacity units.
+    pub(super) fn units(&self) -> Vec<(String, f64)> {
+        let mut units: BTreeMap<String, f64> = BTreeMap::new();
+        for item in &self.items {
+            *units.entry(item.header.key().pk).or_default() += units_of(item.bytes());
+        }
+        units.into_iter().collect()
+    }
+
+    /// What these of its items take.
+    pub(super) fn units_at(&self, indices: &[usize]) -> f64 {
+        indices.iter().filter_map(|index| self.items.get(*index)).map(|item| units_of(item.bytes())).sum()
+    }
+
     /// What to write.
     pub(super) fn items(&self) -> &[Arc<Item>] {
         &self.items
@@ -70,19 +85,22 @@ impl WriteQueue {
         Self { policy, ready, later: BTreeMap::new(), next_number: 0 }
     }
 
-    /// The next request of what is due, if anything is. Keys differ, because those of a batch's items do.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Request> {
+    /// The next request of what is due, if anything is: of at most so many write units, or a single item. Keys differ,
+    /// because those of a batch's items do.
+    pub(super) fn take(&mut self, now: Instant, most_units: Option<f64>) -> Option<Request> {
         while let Some(first) = self.later.first_entry()
             && first.key().0 <= now
         {
             self.ready.push_back(first.remove());
         }
         let mut waiting: Vec<Waiting> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut units) = (0, 0.0);
         while let Some(next) = self.ready.front() {
             bytes += next.item.bytes();
+            units += units_of(next.item.bytes());
             let alone = next.alone || waiting.first().is_some_and(|first| first.alone);
             let full = waiting.len() == MAX_WRITE_ITEMS || bytes > MAX_REQUEST_BYTES || alone;
+            let full = full || most_units.is_some_and(|most| units > most);
             if full && !waiting.is_empty() {
                 break;
             }
@@ -90,6 +108,12 @@ impl WriteQueue {
         }
         let items = waiting.iter().map(|waiting| Arc::clone(&waiting.item)).collect();
         (!waiting.is_empty()).then_some(Request { items, waiting })
+    }
+
+    /// What everything that is left takes, in write capacity units.
+    pub(super) fn units(&self) -> f64 {
+        let waiting = self.ready.iter().chain(self.later.values());
+        waiting.map(|waiting| units_of(waiting.item.bytes())).sum()
     }
 
     /// When something is due that is not yet.

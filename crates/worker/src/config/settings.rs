@@ -105,8 +105,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "spread",
-        default: "1",
-        help: "Over how many partition keys one aggregate key is spread; 1 to 1000. It may only grow.",
+        default: "0",
+        help: "Over how many partition keys one aggregate key is spread; 1 to 1000, and it may only grow. 0 takes one for every 500 WCU/s of write_budget_wcu, so that a single hot key can use the whole budget.",
     },
     Setting {
         name: "zstd_level",
@@ -122,6 +122,11 @@ pub const SETTINGS: &[Setting] = &[
         name: "buffer_bytes",
         default: "16MiB",
         help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops.",
+    },
+    Setting {
+        name: "write_budget_wcu",
+        default: "0",
+        help: "Write capacity units a second that the whole fleet may use of the table, divided by demand; 0 sets no budget, and the rate is what the table does not throttle. Give the table's own capacity, less what others write. The same for the whole fleet.",
     },
     Setting {
         name: "accept_gap",

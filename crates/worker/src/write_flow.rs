@@ -1,0 +1,159 @@
+//! Carries write demand from the sink into the heartbeat, and this worker's share of the fleet's write budget back.
+//!
+//! With every look at the worker rows the budget is divided anew ([`sluicegate_lease::grants`]); the rate of writing is the
+//! governor's ([`sluicegate_sink::governor`]). Without a budget the demand and the rate are told all the same, for
+//! operators.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sluicegate_lease::view::Look;
+use sluicegate_lease::{Division, Grant, WorkerId, WorkerRow, WorkerStatus, WriteBudget};
+use sluicegate_sink::Governor;
+
+use crate::metrics::Metrics;
+
+/// Told demand follows the true one when that has moved by this part of it: every change moves everybody's share, and what
+/// one gives up is used by another only after two looks.
+const MOVES: f64 = 0.25;
+
+/// What connects one governor with one fleet.
+pub(crate) struct WriteFlow {
+    governor: Arc<Governor>,
+    status: WorkerStatus,
+    metrics: Metrics,
+    budget: Option<Budgeted>,
+}
+
+struct Budgeted {
+    total: WriteBudget,
+    me: WorkerId,
+    grant: Arc<Grant>,
+    division: Mutex<Division>,
+}
+
+impl WriteFlow {
+    /// Connects them. With a budget the share is nothing until the fleet's rows allow some.
+    pub(crate) fn new(
+        governor: Arc<Governor>,
+        status: WorkerStatus,
+        metrics: Metrics,
+        (me, budget, failover_time): (WorkerId, Option<WriteBudget>, Duration),
+    ) -> Self {
+        let budget = budget.map(|total| {
+            let governed = Arc::clone(&governor);
+            let grant = Grant::new(Box::new(move |milli| governed.set_share(Some(units(milli)))));
+            let division = Mutex::new(Division::new(total, me.clone(), failover_time));
+            Budgeted { total, me, grant: Arc::new(grant), division }
+        });
+        Self { governor, status, metrics, budget }
+    }
+
+    /// This worker's grant, for the heartbeat.
+    pub(crate) fn grant(&self) -> Option<Arc<Grant>> {
+        self.budget.as_ref().map(|budget| Arc::clone(&budget.grant))
+    }
+
+    /// Takes in the worker rows of a strongly consistent read.
+    pub(crate) fn on_fleet(&self, rows: &[WorkerRow], look: Look) {
+        let demand = milli(self.governor.demand());
+        let learned = self.governor.learned_part();
+        let mut rate = self.governor.rate().map_or(0, milli);
+        if let Some(budget) = &self.budget {
+            if let Some(part) = learned_of(rows, &budget.me) {
+                self.governor.begin_at(part);
+            }
+            let mut division = budget.division.lock().unwrap_or_else(PoisonError::into_inner);
+            if division.see(rows, look, &budget.grant).is_some_and(|divided| divided.publish) {
+                self.status.say_now();
+            }
+            rate = if learned < 1.0 { milli(units(budget.grant.used()) * learned) } else { 0 };
+            self.metrics.write_budget(units(budget.total.total_milli), units(budget.grant.used()));
+        }
+        self.status.update(|row| {
+            row.write_demand_milli = told_demand(row.write_demand_milli, demand);
+            row.write_rate_milli = rate;
+        });
+        self.metrics.write_flow(&self.governor.flow(), self.governor.rate(), self.governor.demand());
+    }
+}
+
+/// What is told of a demand, after what was told before.
+fn told_demand(told: u64, demand: u64) -> u64 {
+    let moved = units(told.abs_diff(demand)) > units(told) * MOVES;
+    if moved || demand == 0 { demand } else { told }
+}
+
+/// The part of their shares that the table accepts of other workers, as far as throttling has taught them: live ones or
+/// not, for a restart goes on where the last process was.
+fn learned_of(rows: &[WorkerRow], me: &WorkerId) -> Option<f64> {
+    let taught = rows.iter().filter(|row| {
+        row.worker_id != *me && row.write_rate_milli > 0 && row.write_grant_milli >= row.write_rate_milli
+    });
+    let (mut rates, mut grants) = (0.0, 0.0);
+    for row in taught {
+        rates += units(row.write_rate_milli);
+        grants += units(row.write_grant_milli);
+    }
+    (grants > 0.0).then(|| rates / grants)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 thousandths of a unit")]
+fn units(milli: u64) -> f64 {
+    milli as f64 / 1_000.0
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
+fn milli(units: f64) -> u64 {
+    (units * 1_000.0).clamp(0.0, 9e15) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn told_demand_stands_still_while_the_true_one_moves_little() {
+        assert_eq!(told_demand(0, 5), 5);
+        assert_eq!((told_demand(1_000, 1_200), told_demand(1_000, 800)), (1_000, 1_000));
+        assert_eq!((told_demand(1_000, 1_300), told_demand(1_000, 700)), (1_300, 700));
+        assert_eq!(told_demand(1_000, 0), 0);
+    }
+
+    #[test]
+    fn a_rate_is_learned_from_those_whom_the_table_has_taught() {
+        let row = |name: &str, grant, rate| WorkerRow {
+            write_grant_milli: grant,
+            write_rate_milli: rate,
+            ..WorkerRow::new(WorkerId::new(name))
+        };
+        let me = WorkerId::new("me");
+        assert_eq!(learned_of(&[row("me", 1_000, 100), row("a", 1_000, 0)], &me), None);
+        let taught = [row("a", 1_000, 250), row("b", 3_000, 750), row("c", 500, 0)];
+        assert_eq!(learned_of(&taught, &me), Some(0.25));
+        assert_eq!(learned_of(&[row("a", 0, 250)], &me), None, "its grant was lowered since");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_alone_gets_the_whole_budget_after_it_has_published_it() {
+        let me = WorkerId::new("me");
+        let status = WorkerStatus::new(WorkerRow::new(me.clone()));
+        let governor = Arc::new(Governor::new(Default::default()));
+        let budget = Some(WriteBudget::of_units(4_000));
+        let about = (me.clone(), budget, Duration::from_secs(10));
+        let flow = WriteFlow::new(Arc::clone(&governor), status, Metrics::new().unwrap(), about);
+        let grant = flow.grant().unwrap();
+        assert_eq!(governor.rate(), Some(0.0));
+        let now = tokio::time::Instant::now();
+        for heartbeat in 1..=2 {
+            let row = WorkerRow {
+                heartbeat,
+                write_grant_milli: grant.publish(heartbeat),
+                ..WorkerRow::new(me.clone())
+            };
+            flow.on_fleet(&[row], now.into());
+        }
+        assert_eq!(grant.used(), 4_000_000);
+        assert!(governor.rate().is_some_and(|rate| (3_900.0..=4_000.0).contains(&rate)));
+    }
+}
