@@ -4,6 +4,7 @@
 //! wall times in milliseconds. All processes are on one machine, so the times compare. Nothing is taken from the
 //! workers' own counts but `records`, which must add up to what was published.
 
+pub mod budget;
 pub mod distribution;
 pub mod experiment;
 pub mod failover;

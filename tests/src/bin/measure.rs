@@ -3,8 +3,10 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use sluicegate_tests::measure::budget::{self, BudgetPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
 
 /// Measures failover and handoff with real processes on the embedded backend, under a steady load.
@@ -22,6 +24,23 @@ enum What {
         /// Kills
         #[arg(long, default_value_t = 50)]
         kills: usize,
+        #[command(flatten)]
+        fleet: FleetArgs,
+    },
+    /// What a throttling table takes of a fleet with a write budget and a backlog, second by second
+    Budget {
+        /// Minutes, after the fleet has come together
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Write capacity units a second: the table's, and the fleet's budget
+        #[arg(long, default_value_t = 4_000)]
+        budget_wcu: u32,
+        /// Time between two changes of the fleet, a kill or a start; 0s changes nothing
+        #[arg(long, default_value = "30s")]
+        churn: humantime::Duration,
+        /// Print each second as well
+        #[arg(long)]
+        seconds: bool,
         #[command(flatten)]
         fleet: FleetArgs,
     },
@@ -85,6 +104,19 @@ async fn measure(what: What) -> anyhow::Result<()> {
         say(&json.to_string());
     };
     match what {
+        What::Budget { minutes, budget_wcu, churn, seconds, fleet } => {
+            let plan = BudgetPlan {
+                plan: fleet.plan(0),
+                budget_wcu,
+                lasts: Duration::try_from_secs_f64(minutes * 60.0)?,
+                churn: (!churn.is_zero()).then(|| churn.into()),
+            };
+            let report = budget::run(plan, "measure-budget", say).await?;
+            for second in report.seconds.iter().filter(|_| seconds) {
+                say(&format!("{} {} {}", second.second, second.accepted, second.refused));
+            }
+            say(&report.json(&plan).to_string());
+        }
         What::Failover { kills, fleet } => {
             let plan = fleet.plan(kills);
             let report = failover::run(plan, "measure-failover", say).await?;

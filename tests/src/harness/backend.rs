@@ -134,6 +134,27 @@ impl Backend {
         &self.dynamodb
     }
 
+    /// What a plain GET of a path of the embedded DynamoDB answers.
+    ///
+    /// # Errors
+    /// It does not answer with JSON.
+    pub async fn dynamodb_admin(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let answer = super::fleet::http(self.address(), "GET", path, "").await?;
+        Ok(serde_json::from_str(&answer).with_context(|| format!("{path}: {answer}"))?)
+    }
+
+    /// Changes limits or faults of the embedded DynamoDB.
+    ///
+    /// # Errors
+    /// The document is refused.
+    pub async fn set(&self, path: &str, document: &str) -> anyhow::Result<()> {
+        super::fleet::http(self.address(), "POST", path, document).await.map(drop)
+    }
+
+    fn address(&self) -> &str {
+        self.endpoints.dynamodb.trim_start_matches("http://")
+    }
+
     /// What tells a process where it is.
     pub fn environment(&self) -> Vec<(String, String)> {
         vec![

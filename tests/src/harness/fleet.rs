@@ -331,15 +331,28 @@ pub fn cuts(row: &Lease) -> Vec<Cut> {
     row.pending.state().map(|state| state.cuts).unwrap_or_default()
 }
 
-/// The body of a plain answer over HTTP.
+/// An answer over plain HTTP, headers and all.
 async fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    exchange(address, "GET", path, "").await
+}
+
+/// The body of an answer over plain HTTP that says that all is well.
+pub(super) async fn http(address: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+    let answer = exchange(address, method, path, body).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+    ensure!(head.starts_with("HTTP/1.1 2"), "{method} {path}: {head} {body}");
+    Ok(body.to_owned())
+}
+
+async fn exchange(address: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
     let ask = async {
         let mut socket = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await?;
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        socket.write_all(format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes()).await?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await?;
         anyhow::Ok(answer)
     };
-    tokio::time::timeout(FAILOVER, ask).await.context("the admin server does not answer")?
+    tokio::time::timeout(FAILOVER, ask).await.with_context(|| format!("{address} does not answer"))?
 }

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use sluicegate_lease::WorkerId;
 
 use super::journal::Journal;
-use super::load::number;
+use super::load::Kind;
 use crate::harness::fleet::APPLICATION;
 use crate::harness::{Backend, Fleet, wait_for};
 
@@ -129,24 +129,34 @@ impl<'b> Experiment<'b> {
     ///
     /// # Errors
     /// That does not come to pass.
-    pub async fn finish(self, published: u64, keys: &[String]) -> anyhow::Result<(Comparison, Journal)> {
+    pub async fn finish(
+        self,
+        published: u64,
+        keys: &[String],
+        kind: Kind,
+    ) -> anyhow::Result<(Comparison, Journal)> {
         let Self { mut fleet, mut journal, backend, .. } = self;
         fleet.drained(usize::try_from(published)?).await?;
         for number in fleet.numbers() {
             fleet.leave(number).await?;
         }
         journal.read(&fleet)?;
-        Ok((compare(backend, published, keys).await?, journal))
+        Ok((compare(backend, published, keys, kind).await?, journal))
     }
 }
 
-async fn compare(backend: &Backend, published: u64, keys: &[String]) -> anyhow::Result<Comparison> {
+async fn compare(
+    backend: &Backend,
+    published: u64,
+    keys: &[String],
+    kind: Kind,
+) -> anyhow::Result<Comparison> {
     let table = backend.table(APPLICATION);
     let mut seen = vec![0u32; usize::try_from(published)?];
     let mut unknown = 0u64;
     for key in keys {
         let count = |data: &[u8]| {
-            let at = number(data).and_then(|number| usize::try_from(number).ok());
+            let at = kind.number(data).and_then(|number| usize::try_from(number).ok());
             match at.and_then(|at| seen.get_mut(at)) {
                 Some(times) => *times += 1,
                 None => unknown += 1,

@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::backend::STREAM;
@@ -18,6 +20,45 @@ pub struct Load {
     shards: Vec<String>,
     /// Events a second, all shards together.
     rate: u32,
+    kind: Kind,
+    /// Events that are published at once.
+    head_start: u64,
+}
+
+/// What events look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// About 120 bytes of JSON.
+    Json,
+    /// 1,000 bytes that nothing compresses.
+    Noise,
+}
+
+impl Kind {
+    /// The event of a number.
+    pub fn event(self, number: u64) -> Vec<u8> {
+        match self {
+            Self::Json => event(number).into_bytes(),
+            Self::Noise => {
+                let mut data = vec![0; 1_000];
+                let (head, noise) = data.split_at_mut(8);
+                head.copy_from_slice(&number.to_be_bytes());
+                SmallRng::seed_from_u64(number).fill_bytes(noise);
+                data
+            }
+        }
+    }
+
+    /// The number of an event, if it is one of these, unchanged.
+    pub fn number(self, data: &[u8]) -> Option<u64> {
+        match self {
+            Self::Json => number(data),
+            Self::Noise => {
+                let number = u64::from_be_bytes(data.first_chunk().copied()?);
+                (self.event(number) == data).then_some(number)
+            }
+        }
+    }
 }
 
 /// Time between two requests.
@@ -36,7 +77,12 @@ impl Load {
             Some(shard.hash_key_range()?.starting_hash_key().to_owned())
         };
         let shards = listed.shards().iter().map(first).collect::<Option<_>>().context("no hash keys")?;
-        Ok(Self { client, shards, rate })
+        Ok(Self { client, shards, rate, kind: Kind::Json, head_start: 0 })
+    }
+
+    /// With other events, the first of them published at once.
+    pub fn of(self, kind: Kind, head_start: u64) -> Self {
+        Self { kind, head_start, ..self }
     }
 
     /// The aggregate keys of the events.
@@ -54,7 +100,7 @@ impl Load {
         let mut published: u64 = 0;
         while !stop.is_cancelled() {
             let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let due = elapsed * u64::from(self.rate) / 1_000;
+            let due = self.head_start + elapsed * u64::from(self.rate) / 1_000;
             let upto = due.min(published + MAX_ENTRIES);
             if upto > published {
                 self.put((published..upto).map(|number| self.entry(number)).collect::<anyhow::Result<_>>()?)
@@ -85,7 +131,7 @@ impl Load {
     fn entry(&self, number: u64) -> anyhow::Result<PutRecordsRequestEntry> {
         let shard = usize::try_from(number % self.shards.len() as u64)?;
         let entry = PutRecordsRequestEntry::builder()
-            .data(Blob::new(event(number)))
+            .data(Blob::new(self.kind.event(number)))
             .partition_key(key(shard))
             .explicit_hash_key(&self.shards[shard]);
         Ok(entry.build()?)
@@ -123,5 +169,9 @@ mod tests {
         assert_eq!(number(text.as_bytes()), Some(1_234_567));
         assert_eq!(number(text.replace("measured", "measures").as_bytes()), None);
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        let mut noise = Kind::Noise.event(7);
+        assert_eq!((noise.len(), Kind::Noise.number(&noise)), (1_000, Some(7)));
+        noise[999] ^= 1;
+        assert_eq!(Kind::Noise.number(&noise), None);
     }
 }
