@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff
+.PHONY: verify fix shape deny demo simulate failover handoff budget
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -40,6 +40,14 @@ KILLS ?= 50
 MOVES ?= 200
 failover handoff: measuring
 	target/release/sluicegate-measure $@ $(if $(filter failover,$@),--kills $(KILLS),--moves $(MOVES))
+
+# What a throttling table takes of a fleet that is churned: make budget WORKERS=4 MINUTES=10 [BUDGET_WCU=4000].
+WORKERS ?= 4
+MINUTES ?= 10
+BUDGET_WCU ?= 4000
+budget: measuring
+	target/release/sluicegate-measure budget --workers $(WORKERS) --minutes $(MINUTES) --budget-wcu $(BUDGET_WCU) \
+		--failover-time 3s
 
 .PHONY: measuring
 measuring:
