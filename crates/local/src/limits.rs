@@ -92,7 +92,7 @@ impl DynamoDbLimits {
     /// What a table is held to whose own provisioned capacity is `provisioned`.
     pub(crate) fn rates(&self, table: &str, provisioned: Option<u64>) -> TableRates {
         let own = self.tables.get(table);
-        let of_table = own.and_then(|own| own.wcu).or(provisioned.filter(|_| self.enforce));
+        let of_table = own.and_then(|own| own.wcu).or_else(|| provisioned.filter(|_| self.enforce));
         let everybody_s = Some(self.partition_key_wcu).filter(|_| self.enforce);
         let of_key = own.and_then(|own| own.partition_key_wcu).or(everybody_s);
         TableRates {

@@ -27,7 +27,6 @@ pub(super) struct Charge {
 pub(super) struct Facts {
     pub(super) name: String,
     pub(super) arn: String,
-    pub(super) created_ms: u64,
     pub(super) partition_attribute: String,
     /// Its own write capacity, in provisioned mode.
     pub(super) provisioned: Option<u64>,
@@ -50,6 +49,8 @@ pub(super) struct Admission {
 
 #[derive(Debug, Default)]
 struct Metered {
+    /// When the table was made, if that was while limits were enforced.
+    since_ms: u64,
     table: Option<Bucket>,
     partitions: BTreeMap<String, Bucket>,
     prune_above: usize,
@@ -69,6 +70,11 @@ impl Admission {
         self.limits = limits;
     }
 
+    /// A table begins now: it has saved nothing up.
+    pub(super) fn begin(&mut self, table: &str, now_ms: u64) {
+        self.tables.insert(table.to_owned(), Metered { since_ms: now_ms, ..Metered::default() });
+    }
+
     /// Forgets a table that is gone.
     pub(super) fn forget(&mut self, table: &str) {
         self.tables.remove(table);
@@ -76,8 +82,9 @@ impl Admission {
 
     /// Takes what the charge asks for from the table and the partition key, or from neither.
     pub(super) fn admit(&mut self, charge: &Charge, now_ms: u64) -> Result<(), Over> {
-        let since_ms = self.since_ms.max(charge.table.created_ms).min(now_ms);
+        let since_ms = self.since_ms;
         let (rates, metered) = self.metered(&charge.table);
+        let since_ms = since_ms.max(metered.since_ms);
         if let Some(rate) = rates.table {
             let bucket = metered.table.get_or_insert_with(|| Bucket::at_start(rate, since_ms));
             if !bucket.take(charge.units, rate, now_ms) {
@@ -146,7 +153,6 @@ mod tests {
         let facts = Facts {
             name: "t".to_owned(),
             arn: "arn".to_owned(),
-            created_ms: 0,
             partition_attribute: "pk".to_owned(),
             provisioned,
         };
@@ -181,7 +187,8 @@ mod tests {
         let mut admission = enforcing("enforce = true\npartition_key_wcu = 100000");
         let old = table(Some(10));
         assert_eq!(admission.admit(&charge(&old, "k", 610), 60_000), Ok(()));
-        let young = Arc::new(Facts { name: "u".to_owned(), created_ms: 59_000, ..(*old).clone() });
+        let young = Arc::new(Facts { name: "u".to_owned(), ..(*old).clone() });
+        admission.begin("u", 59_000);
         assert_eq!(admission.admit(&charge(&young, "k", 21), 60_000), Err(Over::Table));
         assert_eq!(admission.admit(&charge(&young, "k", 20), 60_000), Ok(()));
     }

@@ -12,7 +12,6 @@ use dynoxide::types::KeyType;
 use super::admission::{Admission, Charge, Facts};
 use super::refusal::Throttle;
 use crate::limits::DynamoDbLimits;
-use crate::time::Moment;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -72,14 +71,23 @@ impl Gate {
         Some(facts)
     }
 
-    /// A table was made, changed or, if it is gone, deleted.
-    pub(super) fn table_changed(&self, table: &str, gone: bool) {
+    /// A table was made.
+    pub(super) fn table_made(&self, table: &str, now_ms: u64) {
+        self.table_changed(table);
+        self.state().admission.begin(table, now_ms);
+    }
+
+    /// A table was changed.
+    pub(super) fn table_changed(&self, table: &str) {
         let mut state = self.state();
         state.changes += 1;
         state.facts.remove(table);
-        if gone {
-            state.admission.forget(table);
-        }
+    }
+
+    /// A table was deleted.
+    pub(super) fn table_deleted(&self, table: &str) {
+        self.table_changed(table);
+        self.state().admission.forget(table);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,7 +103,6 @@ fn facts_of(table: TableDescription) -> Facts {
     Facts {
         partition_attribute: hash.map(|key| key.attribute_name.clone()).unwrap_or_default(),
         provisioned: provisioned.map(|throughput| throughput.write_capacity_units).filter(|wcu| *wcu > 0),
-        created_ms: Moment::from_epoch_seconds(table.creation_date_time.unwrap_or_default()).ms(),
         name: table.table_name,
         arn: table.table_arn,
     }

@@ -29,7 +29,7 @@ pub(super) fn whole(units: f64) -> u64 {
 
 /// The units, as the ledger adds them up.
 pub(super) fn fractional(units: u64) -> f64 {
-    u32::try_from(units).map_or(f64::from(u32::MAX), f64::from)
+    f64::from(u32::try_from(units).unwrap_or(u32::MAX))
 }
 
 /// The text by which a partition is known here.

@@ -166,14 +166,16 @@ impl DynamoDb {
             "BatchGetItem" => self.batch_get_item(body),
             "TransactGetItems" => self.transact_get_items(body),
             "CreateTable" => run(body, |request| {
-                db.create_table(request).inspect(|made| self.changed(&made.table_description))
+                db.create_table(request)
+                    .inspect(|made| self.gate.table_made(&made.table_description.table_name, self.now_ms()))
             }),
             "UpdateTable" => run(body, |request| {
-                db.update_table(request).inspect(|now| self.changed(&now.table_description))
+                db.update_table(request)
+                    .inspect(|now| self.gate.table_changed(&now.table_description.table_name))
             }),
             "DeleteTable" => run(body, |request| {
                 db.delete_table(request)
-                    .inspect(|gone| self.gate.table_changed(&gone.table_description.table_name, true))
+                    .inspect(|gone| self.gate.table_deleted(&gone.table_description.table_name))
             }),
             "DescribeTable" => run(body, |request| db.describe_table(request)),
             "ListTables" => run(body, |request| db.list_tables(request)),
@@ -184,10 +186,6 @@ impl DynamoDb {
             "ListTagsOfResource" => run(body, |request| db.list_tags_of_resource(request)),
             _ => Err(Refusal::UnknownOperation),
         }
-    }
-
-    fn changed(&self, table: &dynoxide::actions::TableDescription) {
-        self.gate.table_changed(&table.table_name, false);
     }
 }
 

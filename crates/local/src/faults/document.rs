@@ -120,7 +120,7 @@ impl Written {
     fn effect(self) -> Result<Effect, String> {
         let given = [
             ("latency", self.latency.map(latency)),
-            ("errors", self.errors.map(errors)),
+            ("errors", self.errors.as_ref().map(errors)),
             ("outage", self.outage.as_deref().map(outage)),
             ("lost_answers", self.lost_answers.map(|rate| Ok(Effect::LostAnswers { rate: share(rate)? }))),
             ("unprocessed", self.unprocessed.map(|rate| Ok(Effect::Unprocessed { rate: share(rate)? }))),
@@ -185,7 +185,7 @@ fn latency(written: WrittenLatency) -> Result<Effect, String> {
     Ok(Effect::Latency(latency))
 }
 
-fn errors(written: WrittenErrors) -> Result<Effect, String> {
+fn errors(written: &WrittenErrors) -> Result<Effect, String> {
     let with = match written.with.as_str() {
         "internal" => Failure::Internal,
         "unavailable" => Failure::Unavailable,

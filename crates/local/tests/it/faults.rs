@@ -98,7 +98,7 @@ async fn a_lost_answer_is_no_answer_to_something_that_was_done() {
         .put_record()
         .stream_name(STREAM)
         .partition_key("key")
-        .data(aws_sdk_kinesis::primitives::Blob::new("x"));
+        .data(Blob::new("x"));
     assert!(record.send().await.unwrap_err().raw_response().is_none());
     assert_eq!(backend.read_all("shardId-000000000000").await.len(), 1);
 }

@@ -126,7 +126,7 @@ async fn a_large_answer_is_paid_for_before_the_next() {
     assert!(read().await.unwrap_err().into_service_error().is_provisioned_throughput_exceeded_exception());
     backend.advance_ms(5);
     read().await.unwrap();
-    assert_eq!(used(&backend).read_bytes, 2 * 10_000 << 10);
+    assert_eq!(used(&backend).read_bytes, (2 * 10_000) << 10);
 }
 
 #[tokio::test]
