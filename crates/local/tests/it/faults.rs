@@ -93,12 +93,7 @@ async fn a_lost_answer_is_no_answer_to_something_that_was_done() {
     assert_eq!(count(&client).await, 1);
     let of_kinesis = "[[fault]]\nstream = 'orders'\noperations = ['PutRecord']\nlost_answers = 1.0";
     install(&backend, of_kinesis);
-    let record = backend
-        .kinesis
-        .put_record()
-        .stream_name(STREAM)
-        .partition_key("key")
-        .data(Blob::new("x"));
+    let record = backend.kinesis.put_record().stream_name(STREAM).partition_key("key").data(Blob::new("x"));
     assert!(record.send().await.unwrap_err().raw_response().is_none());
     assert_eq!(backend.read_all("shardId-000000000000").await.len(), 1);
 }

@@ -43,7 +43,7 @@ fn used(backend: &Backend) -> StreamUse {
 async fn without_limits_a_shard_takes_and_gives_everything() {
     let backend = Backend::with_stream(1).await;
     for _ in 0..4 {
-        assert_eq!(stored(&backend, entries("a", 500, 10_000)).await, 500);
+        assert_eq!(stored(&backend, entries("a", 500, 600)).await, 500);
     }
     let iterator = backend.iterator(&shard_id(0), ShardIteratorType::TrimHorizon).await;
     for _ in 0..20 {
@@ -113,27 +113,26 @@ async fn a_shard_is_read_five_times_a_second() {
 #[tokio::test]
 async fn a_large_answer_is_paid_for_before_the_next() {
     let backend = limited("", 1).await;
-    for _ in 0..2 {
-        assert_eq!(stored(&backend, entries("a", 100, 50 << 10)).await, 100);
-    }
-    let (status, now) = admin(&backend.server.endpoints().kinesis, "POST", "/limits", "enforce = true").await;
+    assert_eq!(stored(&backend, entries("a", 100, 5_000)).await, 100);
+    let document = "streams.orders.read_bytes = 100000";
+    let (status, now) = admin(&backend.server.endpoints().kinesis, "POST", "/limits", document).await;
     assert_eq!(status, 200, "{now}");
     let iterator = backend.iterator(&shard_id(0), ShardIteratorType::TrimHorizon).await;
-    assert_eq!(backend.read(&iterator).await.records().len(), 200);
+    assert_eq!(backend.read(&iterator).await.records().len(), 100);
     let read = || backend.kinesis.get_records().shard_iterator(&iterator).send();
-    // 10,000 KiB at 2,048 KiB a second, of which one second's was there.
-    backend.advance_ms(3_880);
+    // 500,000 bytes at 100,000 a second, of which one second's were there.
+    backend.advance_ms(3_999);
     assert!(read().await.unwrap_err().into_service_error().is_provisioned_throughput_exceeded_exception());
-    backend.advance_ms(5);
+    backend.advance_ms(1);
     read().await.unwrap();
-    assert_eq!(used(&backend).read_bytes, (2 * 10_000) << 10);
+    assert_eq!(used(&backend).read_bytes, 1_000_000);
 }
 
 #[tokio::test]
 async fn a_stream_can_be_held_to_something_else() {
     let backend = limited("streams.orders = { write_records = 3, read_calls = 1 }", 1).await;
     assert_eq!(backend.server.kinesis().limits().streams[STREAM].write_records, Some(3));
-    assert_eq!(stored(&backend, entries("a", 5, 200 << 10)).await, 3);
+    assert_eq!(stored(&backend, entries("a", 5, 2_000)).await, 3);
     let of_orders = ShardLimits { write_bytes: Some(1_000), ..ShardLimits::NONE };
     let limits = KinesisLimits { enforce: false, streams: [(STREAM.to_owned(), of_orders)].into() };
     backend.server.kinesis().set_limits(limits);
