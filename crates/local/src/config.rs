@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
+use crate::faults::FaultScript;
 use crate::kinesis::KinesisConfig;
+use crate::limits::{DynamoDbLimits, KinesisLimits};
 
 /// Settings of a [`LocalServer`](crate::LocalServer). Both services listen on 127.0.0.1 only.
 #[derive(Debug, Clone)]
@@ -20,6 +22,12 @@ pub struct LocalConfig {
     pub dir: Option<PathBuf>,
     /// Settings of Kinesis.
     pub kinesis: KinesisConfig,
+    /// What tables are held to; nothing by default.
+    pub dynamodb_limits: DynamoDbLimits,
+    /// What streams are held to; nothing by default.
+    pub kinesis_limits: KinesisLimits,
+    /// Faults to inject into both services; none by default. Their time begins when the server answers.
+    pub faults: FaultScript,
     /// The wall clock of both services; the machine's by default.
     pub clock: Arc<dyn Clock>,
 }
@@ -31,6 +39,9 @@ impl Default for LocalConfig {
             dynamodb_port: 0,
             dir: None,
             kinesis: KinesisConfig::default(),
+            dynamodb_limits: DynamoDbLimits::default(),
+            kinesis_limits: KinesisLimits::default(),
+            faults: FaultScript::default(),
             clock: Arc::new(SystemClock),
         }
     }

@@ -10,8 +10,11 @@
 //! ([`LocalServer`]) and in-process on a paused clock, where a test's HTTP client calls the router itself. Time comes from the
 //! [`Clock`] handed in and from nowhere else.
 //!
-//! What this crate does **not** do: check signatures (any credentials will do), keep Kinesis data over a restart, throttle,
-//! serve enhanced fan-out. It must never be part of a production build.
+//! Both can be held to limits ([`DynamoDbLimits`], [`KinesisLimits`]), be given faults ([`Faults`]) and tell what they accepted
+//! ([`Ledger`]); by default nothing is refused and nothing goes wrong.
+//!
+//! What this crate does **not** do: check signatures (any credentials will do), keep Kinesis data over a restart, limit reads of
+//! tables, serve enhanced fan-out. It must never be part of a production build.
 //!
 //! ```
 //! # async fn example() -> Result<(), sluicegate_local::LocalError> {
@@ -23,18 +26,26 @@
 //! # }
 //! ```
 
+mod admin;
 mod aws_json;
+mod bucket;
 mod clock;
 mod config;
+mod connection;
 mod dynamodb;
+mod faults;
 mod kinesis;
 mod ledger;
+mod limits;
 mod serve;
 mod time;
 
 pub use clock::{Clock, ManualClock, SystemClock, TokioClock};
 pub use config::{Endpoints, LocalConfig, LocalError, Service};
+pub use connection::AnswerLost;
 pub use dynamodb::{DynamoDb, dynamodb_router};
+pub use faults::{Effect, Failure, Fault, FaultError, FaultScript, Faults, Latency, Outage};
 pub use kinesis::{Kinesis, KinesisConfig, kinesis_router};
-pub use ledger::{Ledger, TableUse};
+pub use ledger::{Ledger, StreamUse, TableUse, Window};
+pub use limits::{DynamoDbLimits, KinesisLimits, LimitsError, ShardLimits, TableLimits};
 pub use serve::LocalServer;

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, trace, warn};
+use tracing::{info, warn};
 
 use crate::config::{Endpoints, LocalConfig, LocalError, Service};
+use crate::connection::{Connection, Severable};
 use crate::dynamodb::{DynamoDb, dynamodb_router};
+use crate::faults::Faults;
 use crate::kinesis::{Kinesis, kinesis_router};
 
 /// How long [`LocalServer::stop`] waits for answers under way. Every answer here is computed in well under a second.
@@ -27,6 +28,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct LocalServer {
     endpoints: Endpoints,
+    kinesis: Kinesis,
+    dynamodb: DynamoDb,
+    faults: Faults,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -37,22 +41,45 @@ impl LocalServer {
     /// # Errors
     /// A port that cannot be had, or a data folder that cannot be used; nothing keeps running then.
     pub async fn start(config: LocalConfig) -> Result<Self, LocalError> {
+        let faults = Faults::none(Arc::clone(&config.clock));
         let dynamodb = match &config.dir {
             Some(dir) => DynamoDb::in_folder(dir, Arc::clone(&config.clock))?,
             None => DynamoDb::in_memory(Arc::clone(&config.clock))?,
         };
-        let kinesis = Kinesis::new(config.kinesis, config.clock);
+        let dynamodb = dynamodb.with_faults(faults.clone());
+        dynamodb.set_limits(config.dynamodb_limits);
+        let kinesis = Kinesis::new(config.kinesis, config.clock).with_faults(faults.clone());
+        kinesis.set_limits(config.kinesis_limits);
 
         let (kinesis_listener, kinesis_url) = listen(Service::Kinesis, config.kinesis_port).await?;
         let (dynamodb_listener, dynamodb_url) = listen(Service::DynamoDb, config.dynamodb_port).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(Service::Kinesis, kinesis_listener, kinesis_router(kinesis), stop.clone()));
-        tasks.spawn(serve(Service::DynamoDb, dynamodb_listener, dynamodb_router(dynamodb), stop.clone()));
+        let kinesis_routes = kinesis_router(kinesis.clone());
+        tasks.spawn(serve(Service::Kinesis, kinesis_listener, kinesis_routes, stop.clone()));
+        let dynamodb_routes = dynamodb_router(dynamodb.clone());
+        tasks.spawn(serve(Service::DynamoDb, dynamodb_listener, dynamodb_routes, stop.clone()));
+        // Only now does the time of the script begin.
+        faults.install(config.faults);
 
         let endpoints = Endpoints { kinesis: kinesis_url, dynamodb: dynamodb_url };
         info!(kinesis = endpoints.kinesis, dynamodb = endpoints.dynamodb, "local backend started");
-        Ok(Self { endpoints, stop, tasks })
+        Ok(Self { endpoints, kinesis, dynamodb, faults, stop, tasks })
+    }
+
+    /// The Kinesis that answers: its limits and its ledger.
+    pub fn kinesis(&self) -> &Kinesis {
+        &self.kinesis
+    }
+
+    /// The DynamoDB that answers: its limits and its ledger.
+    pub fn dynamodb(&self) -> &DynamoDb {
+        &self.dynamodb
+    }
+
+    /// The faults that are injected into both.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Where the services answer.
@@ -79,13 +106,9 @@ async fn listen(service: Service, port: u16) -> Result<(TcpListener, String), Lo
 }
 
 async fn serve(service: Service, listener: TcpListener, router: Router, stop: CancellationToken) {
-    // Without this, small answers wait for the client's delayed acknowledgement, about 40 ms each.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            trace!(%error, "connection keeps its delay");
-        }
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    let service_of_connection = router.into_make_service_with_connect_info::<Connection>();
+    let served = axum::serve(Severable(listener), service_of_connection);
+    let served = served.with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
         warn!(%service, %error, "local backend stopped serving");
     }

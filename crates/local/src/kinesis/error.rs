@@ -14,6 +14,8 @@ pub(crate) enum ErrorKind {
     ResourceInUse,
     ResourceNotFound,
     Serialization,
+    ServiceUnavailable,
+    ThroughputExceeded,
     UnknownOperation,
     Validation,
 }
@@ -30,6 +32,8 @@ impl ErrorKind {
             Self::ResourceInUse => "ResourceInUseException",
             Self::ResourceNotFound => "ResourceNotFoundException",
             Self::Serialization => "SerializationException",
+            Self::ServiceUnavailable => "ServiceUnavailableException",
+            Self::ThroughputExceeded => "ProvisionedThroughputExceededException",
             Self::UnknownOperation => "UnknownOperationException",
             Self::Validation => "ValidationException",
         }
@@ -62,15 +66,22 @@ impl KinesisError {
         if dry_run == Some(true) { Err(Self::new(ErrorKind::DryRunOperation, message)) } else { Ok(()) }
     }
 
+    /// The exception's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
     /// The body of the answer.
     pub(crate) fn body(&self) -> String {
         crate::aws_json::error_body(self.kind.name(), &self.message)
     }
 
-    /// 500 for our own failures, 400 for every refusal.
+    /// 500 for our own failures, 503 where a fault says that nobody is there, 400 for every refusal.
     pub(crate) fn status(&self) -> StatusCode {
         if self.kind == ErrorKind::InternalFailure {
             StatusCode::INTERNAL_SERVER_ERROR
+        } else if self.kind == ErrorKind::ServiceUnavailable {
+            StatusCode::SERVICE_UNAVAILABLE
         } else {
             StatusCode::BAD_REQUEST
         }

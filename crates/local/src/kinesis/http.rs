@@ -1,44 +1,133 @@
-//! From an HTTP request to an operation and back. Decides only which operation is meant.
-//!
-//! Injected faults and delays belong into [`answer`], between the operation's name and [`perform`]; a delay makes it await.
+//! From an HTTP request to an operation and back; injected faults come in between.
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::connect_info::ConnectInfo;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use axum::routing::get;
 use serde::Deserialize;
 
-use super::Kinesis;
 use super::error::{ErrorKind, KinesisError};
+use super::token::ShardIterator;
+use super::{Kinesis, name_in_arn};
+use crate::admin;
 use crate::aws_json::{self, BODY_LIMIT_BYTES};
+use crate::config::Service;
+use crate::connection::{Connection, lose_answer};
+use crate::faults::{Failure, Outcome};
 
 /// Prefix of `x-amz-target`: the service's API version (AWS Kinesis API reference).
 const TARGET: &str = "Kinesis_20131202";
 
-/// The embedded Kinesis as a router: every path, `POST`, the operation in `x-amz-target`, AWS JSON 1.1.
+/// The embedded Kinesis as a router: every path, `POST`, the operation in `x-amz-target`, AWS JSON 1.1; beside it `/ledger`,
+/// `/limits` and `/faults`.
 pub fn kinesis_router(kinesis: Kinesis) -> Router {
-    Router::new().fallback(answer).with_state(kinesis).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+    Router::new()
+        .route("/ledger", get(ledger))
+        .route("/limits", get(limits).post(change_limits))
+        .route("/faults", get(faults).post(install_faults))
+        .fallback(answer)
+        .with_state(kinesis)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
 }
 
-type Answered = std::future::Ready<Response>;
+async fn ledger(State(kinesis): State<Kinesis>, query: RawQuery) -> Response {
+    admin::json(kinesis.ledger().to_json(admin::since(&query)))
+}
 
-#[expect(clippy::needless_pass_by_value, reason = "axum hands extractors over by value")]
-fn answer(
+async fn limits(State(kinesis): State<Kinesis>) -> Response {
+    admin::json(kinesis.limits_json())
+}
+
+async fn change_limits(State(kinesis): State<Kinesis>, document: String) -> Response {
+    admin::taken(kinesis.change_limits(&document).map(|()| kinesis.limits_json()))
+}
+
+async fn faults(State(kinesis): State<Kinesis>) -> Response {
+    admin::json(kinesis.faults.to_json())
+}
+
+async fn install_faults(State(kinesis): State<Kinesis>, document: String) -> Response {
+    admin::install(&kinesis.faults, &document)
+}
+
+/// Waits for nothing unless a fault says so: without faults the answer is there when this is first polled.
+async fn answer(
     State(kinesis): State<Kinesis>,
+    connection: Option<Extension<ConnectInfo<Connection>>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Answered {
-    let (status, text) = match &body {
-        Ok(body) => match refuse_cbor(&headers).and_then(|()| perform(&kinesis, &headers, body)) {
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            let (status, text) = aws_json::unreadable_body(&rejection);
+            return kinesis.inner.stamp.answer(status, text);
+        }
+    };
+    let connection = connection.as_deref();
+    let operation = aws_json::operation(&headers, TARGET).unwrap_or_default();
+    let plan = kinesis.faults.plan(Service::Kinesis, operation, || streams(&body));
+    if !plan.delay.is_zero() {
+        tokio::time::sleep(plan.delay).await;
+    }
+    match plan.outcome {
+        Outcome::Answered => answered(&kinesis, &headers, &body),
+        Outcome::Refused(failure) => kinesis.reply(Err(injected(failure))),
+        Outcome::Silence(duration) => {
+            tokio::time::sleep(duration).await;
+            lose_answer(connection)
+        }
+        Outcome::AnswerLost => {
+            answered(&kinesis, &headers, &body);
+            lose_answer(connection)
+        }
+    }
+}
+
+fn answered(kinesis: &Kinesis, headers: &HeaderMap, body: &[u8]) -> Response {
+    kinesis.reply(refuse_cbor(headers).and_then(|()| perform(kinesis, headers, body)))
+}
+
+impl Kinesis {
+    fn reply(&self, outcome: Result<String, KinesisError>) -> Response {
+        let (status, text) = match outcome {
             Ok(answer) => (StatusCode::OK, answer),
             Err(error) => (error.status(), error.body()),
-        },
-        Err(rejection) => aws_json::unreadable_body(rejection),
-    };
-    std::future::ready(kinesis.0.stamp.answer(status, text))
+        };
+        self.inner.stamp.answer(status, text)
+    }
+}
+
+fn injected(failure: Failure) -> KinesisError {
+    match failure {
+        Failure::Internal => KinesisError::new(ErrorKind::InternalFailure, "Internal service failure."),
+        Failure::Unavailable => KinesisError::new(ErrorKind::ServiceUnavailable, "Service unavailable."),
+        Failure::Throttle => KinesisError::new(ErrorKind::ThroughputExceeded, "Rate exceeded."),
+    }
+}
+
+/// The part of a request that names its stream.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Named {
+    stream_name: Option<String>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
+    shard_iterator: Option<String>,
+}
+
+/// The streams that a request names; none if it cannot be read.
+fn streams(body: &[u8]) -> Vec<String> {
+    let Ok(named) = serde_json::from_slice::<Named>(body) else { return Vec::new() };
+    let by_arn = named.stream_arn.as_deref().and_then(name_in_arn).map(str::to_owned);
+    let by_iterator = named.shard_iterator.as_deref().and_then(ShardIterator::decode);
+    let names = named.stream_name.into_iter().chain(by_arn);
+    names.chain(by_iterator.map(|iterator| iterator.stream.name)).collect()
 }
 
 fn perform(kinesis: &Kinesis, headers: &HeaderMap, body: &[u8]) -> Result<String, KinesisError> {

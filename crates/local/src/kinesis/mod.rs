@@ -9,17 +9,17 @@
 //!   scale.rs   SplitShard, MergeShards, UpdateShardCount
 //! stream.rs    one stream: who is open; resharding
 //!   shard.rs   one shard: records behind one lock
+//!   meter.rs   how far its limits are used up
 //! hash.rs, sequence.rs, reshard.rs, token.rs, validate.rs, base64_text.rs   pure
 //! ```
 //!
 //! Order of locks: all streams, then one stream, then one shard; none is held across an await, because no operation awaits.
 //!
-//! Not here yet, and where it goes:
-//! - *Limits* (a shard's write and read rates, refusals of single PutRecords entries) and a ledger of what was accepted per
-//!   second: state beside the log in `shard.rs`, asked by `write.rs` before each append and by `read.rs` before each page.
-//! - *Injected faults*: `http.rs`, between the operation's name and the operation.
-//! - *Enhanced fan-out*: consumers belong to a `Stream`; SubscribeToShard is a stream of `Shard::read` pages, woken by appends,
-//!   and so the first operation that awaits.
+//! Limits are asked by `write.rs` before each append and by `read.rs` before each page; both enter what they let in into the
+//! [`Ledger`], which `GET /ledger` shows. Faults come in `http.rs`, between the operation's name and the operation.
+//!
+//! Not here yet: *enhanced fan-out*. Consumers belong to a `Stream`; SubscribeToShard is a stream of `Shard::read` pages, woken by
+//! appends, and so the first operation that awaits.
 
 mod base64_text;
 mod error;
@@ -28,6 +28,7 @@ mod http;
 mod json;
 mod list;
 mod manage;
+mod meter;
 mod read;
 mod request;
 mod reshard;
@@ -47,7 +48,10 @@ use std::time::Duration;
 
 use crate::aws_json::Stamp;
 use crate::clock::Clock;
-use error::KinesisError;
+use crate::faults::Faults;
+use crate::ledger::{Ledger, StreamUse};
+use crate::limits::{KinesisLimits, LimitsError, ShardLimits};
+use error::{ErrorKind, KinesisError};
 pub use http::kinesis_router;
 use request::StreamRef;
 use sequence::ShardNumber;
@@ -80,7 +84,10 @@ impl Default for KinesisConfig {
 
 /// A handle on one embedded Kinesis; clones share it.
 #[derive(Clone)]
-pub struct Kinesis(Arc<Inner>);
+pub struct Kinesis {
+    inner: Arc<Inner>,
+    faults: Faults,
+}
 
 struct Inner {
     config: KinesisConfig,
@@ -88,6 +95,8 @@ struct Inner {
     stamp: Stamp,
     incarnations: AtomicU64,
     streams: RwLock<Streams>,
+    limits: RwLock<KinesisLimits>,
+    ledger: Ledger<StreamUse>,
 }
 
 type Streams = BTreeMap<String, Arc<Stream>>;
@@ -105,36 +114,93 @@ impl Kinesis {
     /// An empty Kinesis. All times come from `clock`.
     pub fn new(config: KinesisConfig, clock: Arc<dyn Clock>) -> Self {
         let stamp = Stamp::new(Arc::clone(&clock), CONTENT_TYPE);
-        let (incarnations, streams) = (AtomicU64::new(0), RwLock::default());
-        Self(Arc::new(Inner { config, clock, stamp, incarnations, streams }))
+        let faults = Faults::none(Arc::clone(&clock));
+        let inner = Inner {
+            config,
+            clock,
+            stamp,
+            incarnations: AtomicU64::new(0),
+            streams: RwLock::default(),
+            limits: RwLock::default(),
+            ledger: Ledger::default(),
+        };
+        Self { inner: Arc::new(inner), faults }
+    }
+
+    /// With faults that are shared with others; by itself a Kinesis has faults of its own, of which there are none yet.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// The faults that are injected into requests.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// What requests used, by stream.
+    pub fn ledger(&self) -> &Ledger<StreamUse> {
+        &self.inner.ledger
+    }
+
+    /// What shards are held to now.
+    pub fn limits(&self) -> KinesisLimits {
+        self.inner.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Holds shards to something else from now on.
+    pub fn set_limits(&self, limits: KinesisLimits) {
+        *self.inner.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn change_limits(&self, document: &str) -> Result<(), LimitsError> {
+        let mut limits = self.limits();
+        limits.change(document)?;
+        self.set_limits(limits);
+        Ok(())
+    }
+
+    fn limits_json(&self) -> String {
+        serde_json::to_string(&self.limits()).unwrap_or_default()
+    }
+
+    fn limits_of(&self, stream: &Stream) -> ShardLimits {
+        self.inner.limits.read().unwrap_or_else(PoisonError::into_inner).of_stream(stream.name())
+    }
+
+    /// The refusal of what a shard cannot take or give now, in the service's words.
+    fn rate_exceeded(&self, shard: ShardNumber, stream: &Stream) -> KinesisError {
+        let (name, account) = (stream.name(), self.account());
+        let message = format!("Rate exceeded for shard {shard} in stream {name} under account {account}.");
+        KinesisError::new(ErrorKind::ThroughputExceeded, message)
     }
 
     fn now_ms(&self) -> u64 {
-        self.0.clock.now_ms()
+        self.inner.clock.now_ms()
     }
 
     fn account(&self) -> &str {
-        &self.0.config.account
+        &self.inner.config.account
     }
 
     fn streams(&self) -> RwLockReadGuard<'_, Streams> {
-        self.0.streams.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.streams.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn streams_mut(&self) -> RwLockWriteGuard<'_, Streams> {
-        self.0.streams.write().unwrap_or_else(PoisonError::into_inner)
+        self.inner.streams.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_incarnation(&self) -> u64 {
-        self.0.incarnations.fetch_add(1, Ordering::Relaxed)
+        self.inner.incarnations.fetch_add(1, Ordering::Relaxed)
     }
 
     fn token_lifetime_ms(&self) -> u64 {
-        u64::try_from(self.0.config.token_lifetime.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.inner.config.token_lifetime.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn arn(&self, name: &str) -> String {
-        format!("arn:aws:kinesis:{}:{}:stream/{name}", self.0.config.region, self.0.config.account)
+        format!("arn:aws:kinesis:{}:{}:stream/{name}", self.inner.config.region, self.inner.config.account)
     }
 
     fn stream(&self, stream: &StreamRef) -> Result<Arc<Stream>, KinesisError> {

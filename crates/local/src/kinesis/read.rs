@@ -12,10 +12,11 @@ use super::json;
 use super::list::HashKeyRangeAnswer;
 use super::request::{GetRecords, GetShardIterator};
 use super::sequence::{SequenceNumber, ShardNumber, looks_like_sequence_number};
-use super::shard::{Page, Place, Shard};
+use super::shard::{Page, Place, Record, Shard};
 use super::stream::{Stream, StreamState};
 use super::token::ShardIterator;
 use super::validate::Violations;
+use crate::ledger::StreamUse;
 use crate::time::Moment;
 
 /// Records of one GetRecords, and the default (AWS Kinesis API reference, GetRecords: 10,000).
@@ -124,14 +125,24 @@ impl Kinesis {
             return Err(KinesisError::invalid("ShardIterator and StreamARN name different streams."));
         }
         KinesisError::unless_dry_run(request.dry_run)?;
+        let limits = self.limits_of(&stream);
         let (shard, page, children) = {
             let state = stream.state();
             let found = state.shard(iterator.shard, now_ms).cloned();
             let shard = found.ok_or_else(|| self.shard_not_found(&stream, &iterator.shard.to_string()))?;
+            if !shard.meter.admit_read(&limits, now_ms) {
+                let refused = StreamUse { refused_reads: 1, ..StreamUse::default() };
+                self.inner.ledger.enter(stream.name(), now_ms, refused);
+                return Err(self.rate_exceeded(shard.number, &stream));
+            }
             let page = shard.read(iterator.index, limit, state.horizon(now_ms));
             let children = if page.at_end { children(&state, shard.number) } else { Vec::new() };
             (shard, page, children)
         };
+        let read_bytes: usize = page.records.iter().map(Record::size_bytes).sum();
+        shard.meter.owe_read(read_bytes, &limits, now_ms);
+        let used = StreamUse { reads: 1, read_bytes: read_bytes as u64, ..StreamUse::default() };
+        self.inner.ledger.enter(stream.name(), now_ms, used);
         let next = (!page.at_end)
             .then(|| ShardIterator { index: page.next_index, issued_ms: now_ms, ..iterator }.encode());
         write_page(&shard, &page, next.as_deref(), &children)

@@ -132,7 +132,7 @@ impl Kinesis {
             "This request would exceed the shard limit for the account {} in {}. Requested open shard \
              count: {open_shards}. Limit: {MAX_SHARDS}.",
             self.account(),
-            self.0.config.region
+            self.inner.config.region
         );
         Err(KinesisError::new(ErrorKind::LimitExceeded, message))
     }

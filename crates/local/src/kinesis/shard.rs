@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::base64_text;
 use super::hash::HashKeyRange;
+use super::meter::Meter;
 use super::sequence::{SequenceNumber, ShardNumber};
 
 /// Most that one GetRecords returns, in bytes of data and partition keys (AWS Kinesis API reference, GetRecords: 10 MiB).
@@ -37,7 +38,8 @@ impl Record {
         self.text.get(self.key_len as usize..).unwrap_or_default()
     }
 
-    fn size_bytes(&self) -> usize {
+    /// Bytes of data and partition key.
+    pub(crate) fn size_bytes(&self) -> usize {
         self.key_len as usize + base64_text::decoded_len_of_checked(self.data())
     }
 }
@@ -105,6 +107,8 @@ pub(crate) struct Shard {
     pub(crate) created_ms: u64,
     /// Leading part of its sequence numbers: above that of every parent.
     pub(crate) epoch_ms: u64,
+    /// How far its limits are used up.
+    pub(crate) meter: Meter,
     log: Mutex<Log>,
 }
 
@@ -157,7 +161,7 @@ impl Shard {
         epoch_ms: u64,
     ) -> Self {
         let log = Log { records: VecDeque::new(), first_index: 1, latest_ms: created_ms, closed: None };
-        Self { number, range, parents, created_ms, epoch_ms, log: Mutex::new(log) }
+        Self { number, range, parents, created_ms, epoch_ms, meter: Meter::default(), log: Mutex::new(log) }
     }
 
     pub(crate) fn sequence_number(&self, index: u64) -> SequenceNumber {

@@ -1,7 +1,8 @@
 //! PutRecord and PutRecords.
 //!
 //! A request is checked as a whole before its first record is stored, so a refused one leaves nothing behind. The entries of one
-//! request that share a shard keep their order. `SequenceNumberForOrdering` is checked for its form and has no other effect:
+//! request that share a shard keep their order. Where shards are limited, an entry that its shard cannot take is refused by itself,
+//! and the others are stored. `SequenceNumberForOrdering` is checked for its form and has no other effect:
 //! sequence numbers rise strictly within a shard anyway.
 
 use std::fmt::Display;
@@ -17,6 +18,8 @@ use super::sequence::looks_like_sequence_number;
 use super::shard::{RecordText, Shard};
 use super::stream::{Stream, StreamState};
 use super::validate::Violations;
+use crate::ledger::StreamUse;
+use crate::limits::ShardLimits;
 
 /// Entries of one PutRecords (AWS Kinesis API reference, PutRecords: up to 500).
 const MAX_ENTRIES: usize = 500;
@@ -36,10 +39,10 @@ struct Checked<'a> {
     size_bytes: usize,
 }
 
-/// Where a record went.
-struct Stored<'a> {
-    shard: &'a Arc<Shard>,
-    index: u64,
+/// What became of an entry.
+enum Put<'a> {
+    Stored { shard: &'a Arc<Shard>, index: u64 },
+    Refused(KinesisError),
 }
 
 impl Kinesis {
@@ -62,16 +65,24 @@ impl Kinesis {
 
     fn store_all(&self, stream: &Stream, entries: &[Checked<'_>]) -> Result<String, KinesisError> {
         let mut out = String::with_capacity(64 + entries.len() * ANSWER_ENTRY_BYTES);
-        out.push_str(r#"{"FailedRecordCount":0,"Records":["#);
+        out.push_str(r#"{"Records":["#);
         let mut scratch = String::new();
+        let (limits, now_ms) = (self.limits_of(stream), self.now_ms());
+        let mut used = StreamUse::default();
         let state = stream.state();
         for (index, entry) in entries.iter().enumerate() {
             if index > 0 {
                 out.push(',');
             }
-            push_stored(&mut out, &self.store(&state, entry, &mut scratch)?);
+            let put = self.put(stream, &state, entry, &limits, &mut scratch)?;
+            used += put.used(entry.size_bytes);
+            match put {
+                Put::Stored { shard, index } => push_stored(&mut out, shard, index),
+                Put::Refused(error) => push_refused(&mut out, &error)?,
+            }
         }
-        out.push_str("]}");
+        json::push(&mut out, format_args!(r#"],"FailedRecordCount":{}}}"#, used.refused_records));
+        self.inner.ledger.enter(stream.name(), now_ms, used);
         Ok(out)
     }
 
@@ -94,29 +105,61 @@ impl Kinesis {
         let state = stream.state();
         let checked = check(&entry, state.max_record_bytes, str::to_owned)?;
         KinesisError::unless_dry_run(request.dry_run)?;
-        let mut out = String::with_capacity(ANSWER_ENTRY_BYTES);
-        push_stored(&mut out, &self.store(&state, &checked, &mut String::new())?);
-        Ok(out)
+        let (limits, now_ms) = (self.limits_of(&stream), self.now_ms());
+        let put = self.put(&stream, &state, &checked, &limits, &mut String::new())?;
+        self.inner.ledger.enter(stream.name(), now_ms, put.used(checked.size_bytes));
+        match put {
+            Put::Stored { shard, index } => {
+                let mut out = String::with_capacity(ANSWER_ENTRY_BYTES);
+                push_stored(&mut out, shard, index);
+                Ok(out)
+            }
+            Put::Refused(error) => Err(error),
+        }
     }
 
-    /// Routes and appends. The clock is read per record, so that arrival times tell the truth within a long request too.
-    fn store<'a>(
+    /// Routes, asks the shard's limits, and appends. The clock is read per record, so that arrival times tell the truth within a long request too.
+    fn put<'a>(
         &self,
+        stream: &Stream,
         state: &'a StreamState,
         entry: &Checked<'_>,
+        limits: &ShardLimits,
         scratch: &mut String,
-    ) -> Result<Stored<'a>, KinesisError> {
-        let text = RecordText::new(entry.partition_key, entry.data, scratch);
+    ) -> Result<Put<'a>, KinesisError> {
         let nobody = || KinesisError::new(ErrorKind::InternalFailure, "no open shard takes this hash key");
         let shard = state.route(entry.hash_key).ok_or_else(nobody)?;
-        let index = shard.append(text, state.horizon(self.now_ms()));
-        Ok(Stored { shard, index })
+        let now_ms = self.now_ms();
+        if !shard.meter.admit_record(entry.size_bytes, limits, now_ms) {
+            return Ok(Put::Refused(self.rate_exceeded(shard.number, stream)));
+        }
+        let text = RecordText::new(entry.partition_key, entry.data, scratch);
+        let index = shard.append(text, state.horizon(now_ms));
+        Ok(Put::Stored { shard, index })
     }
 }
 
-fn push_stored(out: &mut String, stored: &Stored<'_>) {
-    let (number, shard) = (stored.shard.sequence_number(stored.index), stored.shard.number);
+impl Put<'_> {
+    fn used(&self, size_bytes: usize) -> StreamUse {
+        let bytes = size_bytes as u64;
+        match self {
+            Self::Stored { .. } => StreamUse { records: 1, bytes, ..StreamUse::default() },
+            Self::Refused(_) => {
+                StreamUse { refused_records: 1, refused_bytes: bytes, ..StreamUse::default() }
+            }
+        }
+    }
+}
+
+fn push_stored(out: &mut String, shard: &Shard, index: u64) {
+    let (number, shard) = (shard.sequence_number(index), shard.number);
     json::push(out, format_args!(r#"{{"SequenceNumber":"{number}","ShardId":"{shard}"}}"#));
+}
+
+fn push_refused(out: &mut String, error: &KinesisError) -> Result<(), KinesisError> {
+    let (code, message) = (error.name(), json::encode(&error.message)?);
+    json::push(out, format_args!(r#"{{"ErrorCode":"{code}","ErrorMessage":{message}}}"#));
+    Ok(())
 }
 
 fn checked_count<'a, 'b>(entries: Option<&'a [PutEntry<'b>]>) -> Result<&'a [PutEntry<'b>], KinesisError> {

@@ -7,6 +7,8 @@ mod durability;
 #[cfg(test)]
 mod dynamodb;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod listing;
 #[cfg(test)]
 mod protocol;
@@ -19,9 +21,13 @@ mod scaling;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod shard_limits;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod table_limits;
 #[cfg(test)]
 mod throughput;
 #[cfg(test)]

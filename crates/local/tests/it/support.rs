@@ -103,6 +103,21 @@ impl Backend {
     }
 }
 
+/// Asks what is not an operation of the service, over plain HTTP: status and text of the answer.
+pub(crate) async fn admin(endpoint: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut connection =
+        tokio::net::TcpStream::connect(endpoint.trim_start_matches("http://")).await.unwrap();
+    let length = body.len();
+    let request =
+        format!("{method} {path} HTTP/1.0\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), text.to_owned())
+}
+
 pub(crate) fn shard_id(number: u32) -> String {
     format!("shardId-{number:012}")
 }
