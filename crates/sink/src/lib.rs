@@ -9,6 +9,7 @@
 pub mod contract;
 pub mod dynamodb;
 pub mod governor;
+pub mod group_sizes;
 pub mod item;
 pub mod memory;
 pub mod offload;
@@ -21,6 +22,7 @@ pub mod stdout;
 pub mod store;
 
 pub use governor::Governor;
+pub use group_sizes::GroupSizes;
 pub use memory::{MemorySink, MemoryTable};
 pub use offload::Offload;
 pub use overlap::{Overlap, overlaps};

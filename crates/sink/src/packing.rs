@@ -22,6 +22,7 @@ use sluicegate_checkpoint::parameters::ParametersError;
 use sluicegate_checkpoint::{ArrivalMillis, Batch, Codec, Record, SequenceNumber, SubSequenceNumber};
 use thiserror::Error;
 
+use crate::group_sizes::GroupSizes;
 use crate::item::{EventId, Header, Item, MAX_PARTS, PartitionKey, SortKey, StoredCodec};
 
 mod codec;
@@ -76,6 +77,8 @@ pub struct Packed {
     pub stored_bytes: u64,
     /// Events under the fallback key, because the key template found nothing usable.
     pub fallback_keys: u64,
+    /// How large the groups are.
+    pub groups: GroupSizes,
 }
 
 /// Why a batch cannot be packed.
@@ -135,10 +138,14 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         ..Packed::default()
     };
     let mut compressor = codec::Compressor::new(cut.parameters.codec).map_err(PackError::Compress)?;
+    let mut group_bytes = Vec::with_capacity(groups.by_key.len());
     for (key, records) in &groups.by_key {
+        let before = packed.stored_bytes;
         let group = Group { batch, version, key, records };
         group.pack_into(&mut compressor, &mut packed)?;
+        group_bytes.push(packed.stored_bytes - before);
     }
+    packed.groups = GroupSizes::new(group_bytes, packed.items.len() as u64);
     Ok(packed)
 }
 

@@ -344,6 +344,7 @@ impl Sink for PackingSink {
             raw_bytes: packed.raw_bytes,
             stored_bytes: packed.stored_bytes,
             fallback_keys: packed.fallback_keys,
+            groups: packed.groups,
         })
     }
 

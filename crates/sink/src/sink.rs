@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::{Batch, Retry, Right};
 use thiserror::Error;
 
+use crate::group_sizes::GroupSizes;
+
 /// Takes batches and makes them durable.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
@@ -37,7 +39,7 @@ pub trait Sink: Send + Sync + 'static {
 pub const UNPACKED: &[u32] = &[1];
 
 /// What a delivery did.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delivered {
     /// Events stored.
     pub events: u64,
@@ -55,6 +57,8 @@ pub struct Delivered {
     pub stored_bytes: u64,
     /// Events that went to the fallback key, because the key template found nothing usable.
     pub fallback_keys: u64,
+    /// How large the stored groups are; nothing from a sink that has none.
+    pub groups: GroupSizes,
 }
 
 /// Why a delivery ended without being durable.

@@ -264,6 +264,8 @@ proptest! {
         prop_assert!(packed.items.iter().all(|item| item.bytes() <= limit));
         let total: usize = packed.items.iter().map(Item::bytes).sum();
         prop_assert_eq!(packed.stored_bytes, total as u64);
+        prop_assert_eq!(packed.groups.stored_bytes(), packed.stored_bytes);
+        prop_assert_eq!(packed.groups.items(), packed.items.len() as u64);
         let mut events = 0;
         for (key, group) in unpacked(&packed) {
             let of_key = batch.records.iter().filter(|record| {
