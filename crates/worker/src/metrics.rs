@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use prometheus::{Counter, Encoder};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
 use sluicegate_lease::Interruption;
 use sluicegate_sink::Delivered;
 use sluicegate_sink::governor::Flow as WriteFlow;
 
-use crate::consumer::state::Flow;
+use crate::consumer::batcher::ClosedBy;
+use crate::consumer::state::{Filled, Flow};
 use crate::deaggregate::is_kept_whole;
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
@@ -37,6 +39,7 @@ pub struct Metrics {
     write_units: Counter,
     fallback_keys: IntCounter,
     batches: IntCounterVec,
+    batch_fill: HistogramVec,
     sessions: IntCounterVec,
     records_lost: IntCounter,
     shards_lost: IntCounter,
@@ -61,6 +64,11 @@ fn availability_buckets() -> Vec<f64> {
 /// Buckets of the gap histograms in seconds: 10 a decade from 10 ms to 100 s.
 fn gap_buckets() -> Vec<f64> {
     (0..=40).map(|step| 0.01 * 10f64.powf(f64::from(step) / 10.0)).collect()
+}
+
+/// Buckets of the fill histogram: shares of the room that full items would have.
+fn fill_buckets() -> Vec<f64> {
+    (1..=20).map(|step| f64::from(step) / 20.0).collect()
 }
 
 /// Makes a metric and adds it to the registry.
@@ -132,6 +140,13 @@ impl Metrics {
             )?,
             fallback_keys: counter("fallback_keys_total", "Events stored under the fallback key.")?,
             batches: by_outcome("batches_total", "Batches by outcome: delivered, redelivered, failed.")?,
+            batch_fill: {
+                let options = HistogramOpts::new(
+                    "sluicegate_batch_fill_ratio",
+                    "Bytes of a stored batch's items by max_item_bytes for each, by why the batch was closed.",
+                );
+                added(r, HistogramVec::new(options.buckets(fill_buckets()), &["closed_by"]))?
+            },
             sessions: by_outcome("sessions_total", "Sessions on shards by how they ended.")?,
             records_lost: counter(
                 "records_lost_total",
@@ -340,6 +355,13 @@ impl ShardMetrics {
         let outcome = if counts.redeliveries_left > 0 { "redelivered" } else { "delivered" };
         counts.redeliveries_left = counts.redeliveries_left.saturating_sub(1);
         metrics.batches.with_label_values(&[outcome]).inc();
+    }
+
+    /// How full the items of a batch are.
+    pub fn filled(&self, filled: &Filled) {
+        let Some(fill) = filled.ratio() else { return };
+        let closed_by = filled.closed_by.map_or("earlier_session", ClosedBy::label);
+        self.0.metrics.batch_fill.with_label_values(&[closed_by]).observe(fill);
     }
 
     /// A delivery failed and is repeated.

@@ -1,5 +1,6 @@
 //! Where a shard is cut: records -> batches, by size, count, age and span of arrival times (pure).
 //!
+//! The size at which a batch is full is told from outside ([`Batcher::aim_at`], decided in `fill`).
 //! Cutting may depend on time: the cut is remembered, so it need not be reproducible. A Kinesis record is never
 //! split between batches.
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 /// When a batch is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CutPolicy {
-    /// Payload bytes.
+    /// Payload bytes, at most; what is aimed at may be less.
     pub max_bytes: usize,
     /// Kinesis records.
     pub max_records: u64,
@@ -24,12 +25,60 @@ pub struct CutPolicy {
     pub max_span: Duration,
 }
 
+/// Why a batch was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClosedBy {
+    /// It has the bytes that are aimed at.
+    Size,
+    /// It has as many Kinesis records as it may have.
+    Records,
+    /// It has been open for long enough.
+    Age,
+    /// The next record arrived too long after its first, or before it.
+    Span,
+    /// The next read waits for memory.
+    Memory,
+    /// Retention took what would have followed.
+    Gap,
+    /// The lease is given away.
+    Drain,
+    /// The shard is finished.
+    ShardEnd,
+}
+
+impl ClosedBy {
+    /// The reason in a word, for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Records => "records",
+            Self::Age => "age",
+            Self::Span => "span",
+            Self::Memory => "memory",
+            Self::Gap => "gap",
+            Self::Drain => "drain",
+            Self::ShardEnd => "shard_end",
+        }
+    }
+}
+
+/// A batch, and why it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The batch.
+    pub batch: Batch,
+    /// Why it was closed.
+    pub by: ClosedBy,
+}
+
 /// Collects the records of the open batch.
 #[derive(Debug)]
 pub struct Batcher {
     shard: ShardId,
     epoch: u32,
     policy: CutPolicy,
+    /// Payload bytes at which the open batch is full.
+    aim_bytes: usize,
     parameters: Arc<PackingParameters>,
     packing_version: u32,
     open: Vec<Record>,
@@ -53,6 +102,7 @@ impl Batcher {
         Self {
             shard,
             epoch,
+            aim_bytes: policy.max_bytes,
             policy,
             parameters,
             packing_version,
@@ -71,11 +121,22 @@ impl Batcher {
         self.behind = Some((sequence_number, sub));
     }
 
+    /// Closes batches at this size from now on, or at the largest that the policy allows.
+    pub fn aim_at(&mut self, bytes: usize) {
+        self.aim_bytes = bytes.min(self.policy.max_bytes);
+    }
+
+    /// What batches are packed with.
+    pub fn parameters(&self) -> &Arc<PackingParameters> {
+        &self.parameters
+    }
+
     /// Adds a record; returns the batch that had to be closed before it.
-    pub fn push(&mut self, record: Record, now: Instant) -> Option<Batch> {
+    pub fn push(&mut self, record: Record, now: Instant) -> Option<Closed> {
         let new_kinesis_record =
             self.open.last().is_none_or(|last| last.sequence_number != record.sequence_number);
-        let closed = if new_kinesis_record && self.must_close_before(&record) { self.close() } else { None };
+        let by = if new_kinesis_record { self.must_close_before(&record) } else { None };
+        let closed = by.and_then(|by| self.close(by));
         if new_kinesis_record {
             self.kinesis_records += 1;
         }
@@ -86,14 +147,19 @@ impl Batcher {
         closed
     }
 
-    /// The batch that is due at a page's end (full) or by its age.
-    pub fn due(&mut self, now: Instant) -> Option<Batch> {
+    /// The batch that is full at a page's end.
+    pub fn full(&mut self) -> Option<Closed> {
+        self.is_full().and_then(|by| self.close(by))
+    }
+
+    /// The batch that has been open for long enough.
+    pub fn aged(&mut self, now: Instant) -> Option<Closed> {
         let aged = self.deadline().is_some_and(|deadline| deadline <= now);
-        if aged || self.is_full() { self.close() } else { None }
+        if aged { self.close(ClosedBy::Age) } else { None }
     }
 
     /// Closes whatever is open.
-    pub fn close(&mut self) -> Option<Batch> {
+    pub fn close(&mut self, by: ClosedBy) -> Option<Closed> {
         let (first, last) = (self.open.first()?, self.open.last()?);
         let behind =
             self.behind.take().filter(|(sequence_number, _)| *sequence_number == first.sequence_number);
@@ -114,12 +180,9 @@ impl Batcher {
         self.open_weight = 0;
         self.kinesis_records = 0;
         self.opened_at = None;
-        Some(Batch {
-            id: cut.id(&self.shard, self.epoch),
-            cut,
-            arrival,
-            records: std::mem::take(&mut self.open),
-        })
+        let records = std::mem::take(&mut self.open);
+        let batch = Batch { id: cut.id(&self.shard, self.epoch), cut, arrival, records };
+        Some(Closed { batch, by })
     }
 
     /// When the open batch must be closed by age.
@@ -137,16 +200,19 @@ impl Batcher {
         self.open.is_empty()
     }
 
-    fn is_full(&self) -> bool {
-        self.open_bytes >= self.policy.max_bytes || self.kinesis_records >= self.policy.max_records
+    fn is_full(&self) -> Option<ClosedBy> {
+        if self.open_bytes >= self.aim_bytes {
+            return Some(ClosedBy::Size);
+        }
+        (self.kinesis_records >= self.policy.max_records).then_some(ClosedBy::Records)
     }
 
-    fn must_close_before(&self, record: &Record) -> bool {
-        let Some(first) = self.open.first() else { return false };
+    fn must_close_before(&self, record: &Record) -> Option<ClosedBy> {
+        let first = self.open.first()?;
         let span = record.arrival.0.saturating_sub(first.arrival.0);
         let too_wide = u128::try_from(span).is_ok_and(|ms| ms >= self.policy.max_span.as_millis());
         // Readers look back from the first record's arrival; one that arrived before it would be looked for there.
-        too_wide || span < 0 || self.is_full()
+        self.is_full().or_else(|| (too_wide || span < 0).then_some(ClosedBy::Span))
     }
 }
 
@@ -195,16 +261,32 @@ mod tests {
         let now = Instant::now();
         let mut full = batcher();
         assert_eq!(full.push(record(1, 0, 0, 100), now), None);
-        assert_eq!(full.push(record(2, 0, 0, 1), now).unwrap().cut.records, 1);
+        let closed = full.push(record(2, 0, 0, 1), now).unwrap();
+        assert_eq!((closed.batch.cut.records, closed.by), (1, ClosedBy::Size));
         let mut wide = batcher();
         wide.push(record(1, 0, 0, 1), now);
         assert_eq!(wide.push(record(2, 0, 59_999, 1), now), None);
-        assert_eq!(wide.push(record(3, 0, 60_000, 1), now).unwrap().cut.records, 2);
+        let closed = wide.push(record(3, 0, 60_000, 1), now).unwrap();
+        assert_eq!((closed.batch.cut.records, closed.by), (2, ClosedBy::Span));
         let mut many = batcher();
         for n in 0..5 {
             assert_eq!(many.push(record(n, 0, 0, 1), now), None);
         }
-        assert_eq!(many.push(record(9, 0, 0, 1), now).unwrap().cut.records, 5);
+        let closed = many.push(record(9, 0, 0, 1), now).unwrap();
+        assert_eq!((closed.batch.cut.records, closed.by), (5, ClosedBy::Records));
+    }
+
+    #[test]
+    fn a_batch_is_full_at_the_size_that_is_aimed_at_and_never_above_the_largest() {
+        let now = Instant::now();
+        for (aim, full_at) in [(40, 40), (1_000, 100)] {
+            let mut batcher = batcher();
+            batcher.aim_at(aim);
+            batcher.push(record(1, 0, 0, full_at - 1), now);
+            assert_eq!(batcher.full(), None);
+            batcher.push(record(2, 0, 0, 1), now);
+            assert_eq!(batcher.full().unwrap().by, ClosedBy::Size);
+        }
     }
 
     #[test]
@@ -212,9 +294,9 @@ mod tests {
         let now = Instant::now();
         let mut batcher = batcher();
         batcher.push(record(1, 0, 0, 1), now);
-        assert_eq!(batcher.due(now + Duration::from_secs(4)), None);
+        assert_eq!(batcher.aged(now + Duration::from_secs(4)), None);
         assert_eq!(batcher.deadline(), Some(now + Duration::from_secs(5)));
-        assert!(batcher.due(now + Duration::from_secs(5)).is_some());
+        assert_eq!(batcher.aged(now + Duration::from_secs(5)).unwrap().by, ClosedBy::Age);
         assert!(batcher.is_empty() && batcher.weight_bytes() == 0);
     }
 
@@ -227,7 +309,7 @@ mod tests {
             let (number, sub) = stored(7);
             batcher.begin_behind(number, sub);
             batcher.push(record(begins_at, 3, 0, 1), now);
-            assert_eq!(batcher.close().unwrap().cut.behind_sub, expected);
+            assert_eq!(batcher.close(ClosedBy::Drain).unwrap().batch.cut.behind_sub, expected);
         }
     }
 
@@ -243,11 +325,11 @@ mod tests {
                 for sub in 0..subs {
                     let record = record(n as u64, sub, arrival, bytes);
                     pushed.push(record.clone());
-                    batches.extend(batcher.push(record, now));
+                    batches.extend(batcher.push(record, now).map(|closed| closed.batch));
                 }
-                batches.extend(batcher.due(now));
+                batches.extend(batcher.full().map(|closed| closed.batch));
             }
-            batches.extend(batcher.close());
+            batches.extend(batcher.close(ClosedBy::ShardEnd).map(|closed| closed.batch));
             let stored: Vec<Record> = batches.iter().flat_map(|batch| batch.records.clone()).collect();
             prop_assert_eq!(stored, pushed);
             for batch in &batches {

@@ -1,6 +1,7 @@
 //! One shard: a pure state machine that decides, and a task that carries it out.
 
 pub mod batcher;
+pub mod fill;
 pub mod pace;
 pub mod replay;
 pub mod retention;

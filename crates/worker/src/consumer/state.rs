@@ -21,10 +21,12 @@ use sluicegate_checkpoint::{
     Record, SequenceNumber, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
+use sluicegate_sink::GroupSizes;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::batcher::{Batcher, CutPolicy, is_behind};
+use super::batcher::{Batcher, Closed, ClosedBy, CutPolicy, is_behind};
+use super::fill::FillTarget;
 use super::replay::{RecordsLost, Replay, Replayed};
 use super::retention::{Overtaken, RetentionWatch};
 use crate::stream::{ReadFrom, RecordPage};
@@ -63,6 +65,8 @@ pub enum Event {
         id: BatchId,
         /// Under which revision.
         revision: u32,
+        /// How it was stored.
+        groups: GroupSizes,
     },
     /// Finish, and hand over at the latest at this time.
     Drain {
@@ -127,6 +131,36 @@ pub enum AcceptedGap {
     RecordsLost(#[from] RecordsLost),
 }
 
+/// How full the items of a stored batch are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Filled {
+    /// Why the batch was closed; none if an earlier session closed it.
+    pub closed_by: Option<ClosedBy>,
+    /// Bytes of its items.
+    pub stored_bytes: u64,
+    /// Bytes that as many full items have.
+    pub room_bytes: u64,
+}
+
+impl Filled {
+    /// Stored bytes by room; none of a sink that fills no items.
+    pub fn ratio(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of a batch are far below 2^53")]
+        let ratio = (self.room_bytes > 0).then(|| self.stored_bytes as f64 / self.room_bytes as f64);
+        ratio
+    }
+}
+
+/// A batch that the sink works on.
+#[derive(Debug)]
+struct Delivery {
+    /// Memory that it takes.
+    weight: usize,
+    payload_bytes: usize,
+    /// What it is packed with.
+    parameters: Arc<PackingParameters>,
+}
+
 /// A row write that is not decided yet.
 #[derive(Debug)]
 enum PendingWrite {
@@ -166,18 +200,26 @@ pub struct ShardSession {
     amendment: Option<LeaseState>,
     replay: Replay,
     batcher: Batcher,
+    /// How large batches should be.
+    fill: FillTarget,
+    /// Why each batch of this session that is not stored yet was closed.
+    closed_by: BTreeMap<BatchId, ClosedBy>,
+    /// To be counted.
+    filled: Vec<Filled>,
     tracker: Tracker,
     /// Closed, not announced.
     closed: VecDeque<Arc<Batch>>,
     /// Announced, not yet handed to the sink.
     ready: VecDeque<Arc<Batch>>,
-    /// Memory of the batches the sink works on.
-    delivering: BTreeMap<BatchId, usize>,
+    /// The batches the sink works on.
+    delivering: BTreeMap<BatchId, Delivery>,
     /// Arrival of the last record of each announced batch.
     last_arrivals: BTreeMap<BatchId, ArrivalMillis>,
     commit_due: Option<Instant>,
     caught_up: Option<ArrivalMillis>,
     reading: bool,
+    /// Whether the read under way waits for memory.
+    starved: bool,
     end: Option<Vec<Shard>>,
     draining: Option<Instant>,
     lost: Option<RecordsLost>,
@@ -208,6 +250,9 @@ impl ShardSession {
         };
         let retention = RetentionWatch::new(policy.retention, covered_to, resumes_at);
         let mut session = Self {
+            fill: FillTarget::new(policy.cut.max_bytes, policy.parameters.max_item_bytes),
+            closed_by: BTreeMap::new(),
+            filled: Vec::new(),
             replay: Replay::new(shard.clone(), state.epoch, []),
             batcher,
             checkpoint: row.checkpoint.clone(),
@@ -226,6 +271,7 @@ impl ShardSession {
             commit_due: None,
             caught_up: None,
             reading: false,
+            starved: false,
             end: None,
             draining: None,
             lost: None,
@@ -260,7 +306,7 @@ impl ShardSession {
     pub fn weight_bytes(&self) -> usize {
         let queued = self.closed.iter().chain(&self.ready).map(|batch| weight(batch)).sum::<usize>();
         queued
-            + self.delivering.values().sum::<usize>()
+            + self.delivering.values().map(|delivery| delivery.weight).sum::<usize>()
             + self.batcher.weight_bytes()
             + self.replay.weight_bytes()
     }
@@ -300,13 +346,19 @@ impl ShardSession {
         std::mem::take(&mut self.gaps)
     }
 
+    /// How full the batches are that were stored since this was last asked: to be counted.
+    pub fn filled(&mut self) -> Vec<Filled> {
+        std::mem::take(&mut self.filled)
+    }
+
     /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         // While a row write is outstanding its answer is what moves things on.
         let idle = self.pending.is_none();
         let commit = self.commit_due.filter(|_| idle && self.draining.is_none());
         let drain = self.draining.filter(|_| idle);
-        [self.batcher.deadline(), commit, drain].into_iter().flatten().min()
+        let age = self.batcher.deadline().filter(|_| self.could_announce());
+        [age, commit, drain].into_iter().flatten().min()
     }
 
     /// Takes in what happened and says what to do.
@@ -318,19 +370,26 @@ impl ShardSession {
             Event::Page(page) => self.on_page(page, now),
             Event::Written(Announced::Recorded) => self.on_recorded(),
             Event::Written(Announced::Lost) => return self.finish(Finish::Lost),
-            Event::Delivered { id, revision } => self.on_delivered(&id, revision),
+            Event::Delivered { id, revision, groups } => self.on_delivered(&id, revision, groups),
             Event::Drain { deadline } => self.draining = Some(deadline),
-            Event::Starved => self.close_open(),
+            Event::Starved => self.starved = true,
             Event::Tick => {}
         }
-        if let Some(batch) = self.batcher.due(now) {
-            self.closed.push_back(Arc::new(batch));
+        let full = self.batcher.full();
+        self.keep(full);
+        if self.could_announce() {
+            let aged = self.batcher.aged(now);
+            self.keep(aged);
+        }
+        if self.starved && self.closed.is_empty() && self.ready.is_empty() && self.delivering.is_empty() {
+            self.close_open(ClosedBy::Memory);
         }
         self.advance(now)
     }
 
     fn on_page(&mut self, page: RecordPage, now: Instant) {
         self.reading = false;
+        self.starved = false;
         if self.is_overtaken(&page) {
             return;
         }
@@ -373,7 +432,7 @@ impl ShardSession {
             return true;
         }
         // No batch spans a gap: its count would not be that of its range.
-        self.close_open();
+        self.close_open(ClosedBy::Gap);
         self.caught_up = self.caught_up.max(Some(overtaken.kept_from));
         self.gaps.push(overtaken.into());
         false
@@ -389,9 +448,8 @@ impl ShardSession {
             Replayed::New(record) => {
                 self.flow.first.get_or_insert_with(|| record.sequence_number.clone());
                 self.flow.records += 1;
-                if let Some(batch) = self.batcher.push(*record, now) {
-                    self.closed.push_back(Arc::new(batch));
-                }
+                let closed = self.batcher.push(*record, now);
+                self.keep(closed);
             }
         }
         Ok(())
@@ -415,16 +473,47 @@ impl ShardSession {
         }
     }
 
-    fn on_delivered(&mut self, id: &BatchId, revision: u32) {
-        self.delivering.remove(id);
+    fn on_delivered(&mut self, id: &BatchId, revision: u32, groups: GroupSizes) {
+        if let Some(delivery) = self.delivering.remove(id) {
+            self.note_fill(id, &delivery, groups);
+        }
         let acknowledged = self.tracker.acknowledge(id, revision);
         debug_assert!(acknowledged, "a delivery of this session is tracked: {id:?}");
     }
 
-    fn close_open(&mut self) {
-        if let Some(batch) = self.batcher.close() {
-            self.closed.push_back(Arc::new(batch));
+    /// Counts how full a batch is, and aims at fuller ones. What other parameters made of a batch says nothing of how
+    /// new ones will be stored.
+    fn note_fill(&mut self, id: &BatchId, delivery: &Delivery, groups: GroupSizes) {
+        let (item_bytes, closed_by) = (delivery.parameters.max_item_bytes, self.closed_by.remove(id));
+        let room_bytes = groups.items() * u64::from(item_bytes);
+        self.filled.push(Filled { closed_by, stored_bytes: groups.stored_bytes(), room_bytes });
+        if delivery.parameters == *self.batcher.parameters() {
+            self.fill.learn(delivery.payload_bytes, groups);
+            self.batcher.aim_at(self.fill.target());
         }
+    }
+
+    fn close_open(&mut self, by: ClosedBy) {
+        let closed = self.batcher.close(by);
+        self.keep(closed);
+    }
+
+    /// Queues a batch that was closed, to be announced.
+    fn keep(&mut self, closed: Option<Closed>) {
+        let Some(Closed { batch, by }) = closed else { return };
+        self.closed_by.insert(batch.id.clone(), by);
+        self.closed.push_back(Arc::new(batch));
+    }
+
+    /// How many batches more may be announced now, apart from those that are closed already.
+    fn room(&self) -> usize {
+        self.policy.max_in_flight.saturating_sub(self.tracker.len() - self.tracker.committable())
+    }
+
+    /// Whether a batch that is closed now would be announced at once. While it would wait for others it had better grow:
+    /// it is not stored a moment later for that.
+    fn could_announce(&self) -> bool {
+        self.closed.is_empty() && self.room() > 0
     }
 
     /// Takes the row's cuts as this session's work: their records come first.
@@ -451,13 +540,18 @@ impl ShardSession {
         }
         let mut commands = Vec::new();
         if self.is_closing() {
-            self.close_open();
+            let by = match (&self.end, &self.overtaken) {
+                (Some(_), _) => ClosedBy::ShardEnd,
+                (None, Some(_)) => ClosedBy::Gap,
+                (None, None) => ClosedBy::Drain,
+            };
+            self.close_open(by);
         }
         self.note_commit_due(now);
         commands.extend(self.next_write(now));
         while self.delivering.len() < self.policy.max_in_flight {
             let Some(batch) = self.ready.pop_front() else { break };
-            self.delivering.insert(batch.id.clone(), weight(&batch));
+            self.delivering.insert(batch.id.clone(), Delivery::of(&batch));
             commands.push(Command::Deliver(batch));
         }
         if let Some(finish) = self.finish_due(now) {
@@ -501,8 +595,7 @@ impl ShardSession {
             return Some(self.write(PendingWrite::Amend, self.checkpoint.clone(), state));
         }
         let committed = self.tracker.committable();
-        let room = self.policy.max_in_flight.saturating_sub(self.tracker.len() - committed);
-        let wanted = if self.drain_deadline_passed(now) { 0 } else { room.min(self.closed.len()) };
+        let wanted = if self.drain_deadline_passed(now) { 0 } else { self.room().min(self.closed.len()) };
         let announced = self.fitting(wanted, committed);
         // A session that drains commits with its last write, the hand-over.
         let commit_due = self.commit_due.is_some_and(|due| due <= now) || self.end.is_some();
@@ -649,6 +742,16 @@ fn of_shard(parameters: &Arc<PackingParameters>, row: &Lease) -> Arc<PackingPara
         return Arc::clone(parameters);
     }
     Arc::new(PackingParameters { hash_range, ..PackingParameters::clone(parameters) })
+}
+
+impl Delivery {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            weight: weight(batch),
+            payload_bytes: batch.records.iter().map(|record| record.data.len()).sum(),
+            parameters: Arc::clone(&batch.cut.parameters),
+        }
+    }
 }
 
 fn weight(batch: &Batch) -> usize {

@@ -267,6 +267,7 @@ impl Consumer {
             };
             commands = session.on(event, shell.clock.now());
             shell.note_gaps(&mut session);
+            shell.note_fills(&mut session);
             shell.note_flow(&session);
             shell.account(&mut work, &session);
         }
@@ -453,7 +454,8 @@ impl Shell {
             Ok(delivered) => {
                 self.delivery_delays.reset();
                 self.metrics.delivered(&batch, &delivered);
-                Ok(Some(Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision }))
+                let (id, revision) = (batch.id.clone(), batch.cut.revision);
+                Ok(Some(Event::Delivered { id, revision, groups: delivered.groups }))
             }
             Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
             Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
@@ -512,6 +514,13 @@ impl Shell {
         for gap in session.accepted_gaps() {
             self.metrics.records_lost();
             tracing::error!(lease_key = session.shard().as_str(), error = %gap, "a gap is accepted");
+        }
+    }
+
+    /// Counts how full the batches are that were stored.
+    fn note_fills(&self, session: &mut ShardSession) {
+        for filled in session.filled() {
+            self.metrics.filled(&filled);
         }
     }
 

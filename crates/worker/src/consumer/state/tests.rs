@@ -86,7 +86,7 @@ fn recorded() -> Event {
 }
 
 fn delivered(batch: &Batch) -> Event {
-    Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision }
+    Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision, groups: GroupSizes::default() }
 }
 
 #[test]
@@ -136,6 +136,60 @@ fn a_shard_that_waits_for_memory_delivers_what_it_holds() {
     let mut session = session(&row(), policy());
     assert!(written(&session.on(page(1..=2, false), now)).is_none(), "the batch is not full");
     assert_eq!(written(&session.on(Event::Starved, now)).unwrap().1.cuts.len(), 1);
+}
+
+#[test]
+fn a_shard_that_waits_for_memory_lets_its_batch_grow_while_another_one_is_on_its_way() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=4, false), now);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    assert!(written(&session.on(Event::Starved, now)).is_none(), "what is on its way frees memory");
+    let (_, state) = written(&session.on(delivered(&batch), now)).unwrap();
+    assert_eq!((state.cuts.len(), state.cuts[0].first.as_str()), (1, "4"), "nothing else does now");
+    let mut session = self::session(&row(), policy());
+    session.on(page(1..=4, false), now);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    session.on(Event::Starved, now);
+    session.on(page(5..=5, false), now);
+    assert!(written(&session.on(delivered(&batch), now)).is_none(), "it got its memory and goes on");
+}
+
+#[test]
+fn a_batch_grows_old_while_it_could_not_be_announced() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=7, false), now);
+    let batches = deliveries(&session.on(recorded(), now));
+    assert_eq!(batches.len(), 2, "as many as may be in flight");
+    let late = now + Duration::from_secs(60);
+    assert_eq!(session.next_deadline(), None);
+    assert!(written(&session.on(Event::Tick, late)).is_none());
+    let commands = session.on(page(8..=9, false), late);
+    assert!(written(&commands).is_none(), "full, and there is no room for it");
+    let (_, state) = written(&session.on(delivered(&batches[0]), late)).unwrap();
+    assert_eq!(state.cuts[1].records, 3);
+}
+
+#[test]
+fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_why_it_was_closed() {
+    let now = Instant::now();
+    let cut = CutPolicy { max_bytes: 160, max_records: 1_000, ..policy().cut };
+    let mut session = session(&row(), SessionPolicy { cut, ..policy() });
+    // Seven bytes each.
+    session.on(page(1..=9, false), now);
+    let later = now + Duration::from_secs(5);
+    session.on(Event::Tick, later);
+    let batch = deliveries(&session.on(recorded(), later)).remove(0);
+    let item = u64::from(PackingParameters::DEFAULT_ITEM_BYTES);
+    let groups = GroupSizes::new(vec![item / 2], 1);
+    session.on(Event::Delivered { id: batch.id.clone(), revision: 0, groups }, later);
+    let filled = Filled { closed_by: Some(ClosedBy::Age), stored_bytes: item / 2, room_bytes: item };
+    assert_eq!(session.filled(), [filled]);
+    assert_eq!(session.filled(), []);
+    // 63 bytes filled half an item: 126 would fill one, and 160 begin another. Now they have eight bytes each.
+    let (_, state) = written(&session.on(page(10..=40, false), later)).unwrap();
+    assert!((13..=15).contains(&state.cuts[0].records), "{:?}", state.cuts);
 }
 
 #[test]
