@@ -13,6 +13,8 @@ mod end_to_end;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod fill;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod kcl;

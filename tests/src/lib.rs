@@ -2,6 +2,7 @@
 //! them from outside, through lease rows, items, signals and exit codes.
 
 pub mod cost;
+pub mod fill;
 pub mod harness;
 pub mod measure;
 pub mod simulation;

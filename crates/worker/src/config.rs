@@ -83,9 +83,9 @@ impl Default for RawConfig {
             min_read_interval: Duration::from_millis(200),
             idle_read_interval: Duration::from_secs(1),
             page_bytes: ByteSize::kib(512),
-            max_batch_bytes: ByteSize::mib(2),
-            max_batch_records: 20_000,
-            max_batch_age: Duration::from_secs(5),
+            max_batch_bytes: ByteSize::mib(16),
+            max_batch_records: 100_000,
+            max_batch_age: Duration::from_secs(20),
             max_batch_span: Duration::from_secs(60),
             max_in_flight: 4,
             commit_delay: Duration::from_secs(1),
@@ -94,7 +94,7 @@ impl Default for RawConfig {
             spread: 0,
             zstd_level: 3,
             ttl_days: 0,
-            buffer_bytes: ByteSize::mib(16),
+            buffer_bytes: ByteSize::mib(128),
             accept_gap: false,
             write_budget_wcu: 0,
             log: "info".to_owned(),
@@ -444,7 +444,7 @@ mod tests {
             margin,
             "safety_margin is 1s, which must be less than a third of failover_time (1s): change one of them"
         );
-        assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 2.0 MiB"));
+        assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 16.0 MiB"));
         assert!(with(&[("failover_time", "10ms")]).contains("give 1s to 5m"));
         assert!(with(&[("initial_position", "EARLIEST")]).contains("TRIM_HORIZON"));
         assert!(with(&[("aggregate_key", "{carrier")]).starts_with("aggregate_key"));

@@ -65,18 +65,18 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "max_batch_bytes",
-        default: "2MiB",
-        help: "Payload bytes at which a batch is closed; 64KiB to 64MiB. Higher: fuller items, fewer write units, more memory and more to deliver again after a crash.",
+        default: "16MiB",
+        help: "Most payload bytes of a batch; 64KiB to 64MiB. Batches are closed where their items are full, at an eighth of it or more. Higher: fuller items where there are many keys, fewer write units, more memory and more to deliver again after a crash.",
     },
     Setting {
         name: "max_batch_records",
-        default: "20000",
+        default: "100000",
         help: "Kinesis records at which a batch is closed; at least 1.",
     },
     Setting {
         name: "max_batch_age",
-        default: "5s",
-        help: "Time after which a batch is closed whatever its size; 10ms to 2m. Higher: fuller items; lower: events are queryable earlier.",
+        default: "20s",
+        help: "Time after which a batch is closed whatever its size; 10ms to 2m. Higher: fuller items where little arrives; lower: events are queryable earlier.",
     },
     Setting {
         name: "max_batch_span",
@@ -120,8 +120,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "buffer_bytes",
-        default: "16MiB",
-        help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops.",
+        default: "128MiB",
+        help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops, and batches are closed before they are full.",
     },
     Setting {
         name: "write_budget_wcu",

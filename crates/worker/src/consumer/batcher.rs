@@ -30,6 +30,8 @@ pub struct CutPolicy {
 pub enum ClosedBy {
     /// It has the bytes that are aimed at.
     Size,
+    /// It is the first of its session, and has enough bytes to tell how large the next ones should be.
+    First,
     /// It has as many Kinesis records as it may have.
     Records,
     /// It has been open for long enough.
@@ -51,6 +53,7 @@ impl ClosedBy {
     pub fn label(self) -> &'static str {
         match self {
             Self::Size => "size",
+            Self::First => "first",
             Self::Records => "records",
             Self::Age => "age",
             Self::Span => "span",
@@ -77,8 +80,8 @@ pub struct Batcher {
     shard: ShardId,
     epoch: u32,
     policy: CutPolicy,
-    /// Payload bytes at which the open batch is full.
-    aim_bytes: usize,
+    /// Payload bytes at which the open batch is full, and what that is called.
+    aim: (usize, ClosedBy),
     parameters: Arc<PackingParameters>,
     packing_version: u32,
     open: Vec<Record>,
@@ -102,7 +105,7 @@ impl Batcher {
         Self {
             shard,
             epoch,
-            aim_bytes: policy.max_bytes,
+            aim: (policy.max_bytes, ClosedBy::Size),
             policy,
             parameters,
             packing_version,
@@ -122,8 +125,8 @@ impl Batcher {
     }
 
     /// Closes batches at this size from now on, or at the largest that the policy allows.
-    pub fn aim_at(&mut self, bytes: usize) {
-        self.aim_bytes = bytes.min(self.policy.max_bytes);
+    pub fn aim_at(&mut self, bytes: usize, by: ClosedBy) {
+        self.aim = (bytes.min(self.policy.max_bytes), by);
     }
 
     /// What batches are packed with.
@@ -201,8 +204,9 @@ impl Batcher {
     }
 
     fn is_full(&self) -> Option<ClosedBy> {
-        if self.open_bytes >= self.aim_bytes {
-            return Some(ClosedBy::Size);
+        let (bytes, by) = self.aim;
+        if self.open_bytes >= bytes {
+            return Some(by);
         }
         (self.kinesis_records >= self.policy.max_records).then_some(ClosedBy::Records)
     }
@@ -281,7 +285,7 @@ mod tests {
         let now = Instant::now();
         for (aim, full_at) in [(40, 40), (1_000, 100)] {
             let mut batcher = batcher();
-            batcher.aim_at(aim);
+            batcher.aim_at(aim, ClosedBy::Size);
             batcher.push(record(1, 0, 0, full_at - 1), now);
             assert_eq!(batcher.full(), None);
             batcher.push(record(2, 0, 0, 1), now);

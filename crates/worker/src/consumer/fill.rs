@@ -18,13 +18,17 @@ pub const GOAL: f64 = 0.92;
 
 /// The smallest target is this part of the largest.
 const SMALLEST_PART: usize = 8;
+/// The first batch of a session is this part of the largest.
+const FIRST_PART: usize = 4;
 /// How many sizes are tried between the smallest and the largest.
-const STEPS: usize = 64;
+const STEPS: usize = 128;
 /// How many batches are remembered. Each counts half of the one after it, so that older ones would hardly tell.
-const REMEMBERED: usize = 4;
-/// By which share a group of the next batch may be larger or smaller than forecast, in thousandths, at least; with fewer
-/// batches to go by, in proportion more.
-const SCATTER: u32 = 20;
+const REMEMBERED: usize = 6;
+/// By which share a group of the next batch may be larger or smaller than forecast, in thousandths: with one batch to go
+/// by, and at least. Both were tried out on the flights of docs/batching.md: with less, batches that are a little larger
+/// than forecast begin items that stay nearly empty; with more, all are cut too early.
+const FIRST_SCATTER: u32 = 60;
+const SCATTER: u32 = 30;
 
 /// Chooses the size of the next batch of a shard.
 #[derive(Debug)]
@@ -48,6 +52,12 @@ impl FillTarget {
     pub fn new(largest: usize, item_bytes: u32) -> Self {
         let smallest = (largest / SMALLEST_PART).max(1);
         Self { smallest, largest, item_bytes, seen: VecDeque::new(), target: largest }
+    }
+
+    /// Payload bytes at which the first batch of a session should be closed, so that the next ones can be cut well: enough
+    /// to tell, and soon.
+    pub fn first(&self) -> usize {
+        (self.largest / FIRST_PART).max(1)
     }
 
     /// Payload bytes at which the next batch should be closed.
@@ -74,8 +84,7 @@ impl FillTarget {
     /// The fill that a batch of this size should have; 0 while nothing is known.
     pub fn forecast(&self, payload_bytes: usize) -> f64 {
         let batches = u32::try_from(self.seen.len()).unwrap_or(u32::MAX).max(1);
-        let most = u32::try_from(REMEMBERED).unwrap_or(u32::MAX);
-        let scatter = f64::from(SCATTER * most / batches) / 1_000.0;
+        let scatter = f64::from((FIRST_SCATTER / batches).max(SCATTER)) / 1_000.0;
         let (mut stored, mut items, mut weight) = (0.0, 0.0, 1.0);
         for seen in &self.seen {
             let scale = ratio(payload_bytes, seen.payload_bytes) / f64::from(self.item_bytes);

@@ -241,7 +241,11 @@ impl ShardSession {
         let shard = row.key.clone();
         let newest = policy.packing_versions.last().copied().unwrap_or_default();
         let parameters = of_shard(&policy.parameters, row);
-        let batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
+        let mut batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
+        let fill = FillTarget::new(policy.cut.max_bytes, policy.parameters.max_item_bytes);
+        if state.cuts.is_empty() {
+            batcher.aim_at(fill.first(), ClosedBy::First);
+        }
         let covered_to = state.covered_to().max(policy.parents_covered);
         let resumes_at = match (state.cuts.first(), &row.checkpoint) {
             (Some(cut), _) => Some(cut.first.clone()),
@@ -250,7 +254,7 @@ impl ShardSession {
         };
         let retention = RetentionWatch::new(policy.retention, covered_to, resumes_at);
         let mut session = Self {
-            fill: FillTarget::new(policy.cut.max_bytes, policy.parameters.max_item_bytes),
+            fill,
             closed_by: BTreeMap::new(),
             filled: Vec::new(),
             replay: Replay::new(shard.clone(), state.epoch, []),
@@ -489,7 +493,7 @@ impl ShardSession {
         self.filled.push(Filled { closed_by, stored_bytes: groups.stored_bytes(), room_bytes });
         if delivery.parameters == *self.batcher.parameters() {
             self.fill.learn(delivery.payload_bytes, groups);
-            self.batcher.aim_at(self.fill.target());
+            self.batcher.aim_at(self.fill.target(), ClosedBy::Size);
         }
     }
 
@@ -502,6 +506,7 @@ impl ShardSession {
     fn keep(&mut self, closed: Option<Closed>) {
         let Some(Closed { batch, by }) = closed else { return };
         self.closed_by.insert(batch.id.clone(), by);
+        self.batcher.aim_at(self.fill.target(), ClosedBy::Size);
         self.closed.push_back(Arc::new(batch));
     }
 
