@@ -9,6 +9,7 @@ use crate::parameters::{HashKeyRange, PackingParameters};
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
+use crate::transform::Verdict;
 
 /// The identity of a batch: never a sentinel, so it means the same range for ever.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,11 +85,19 @@ impl Cut {
         Self { packing_version, revision: self.revision + 1, ..self.clone() }
     }
 
-    /// Whether an event is not of the cut's shard: a user record whose hash key lies outside the recorded range.
-    /// A function of the record and the recorded parameters, so that a redelivery leaves out the same ones.
+    /// Whether an event is left out by the recorded parameters: it is a user record of another shard, or one that the
+    /// filter does not keep. A function of the record and the parameters, so that a redelivery leaves out the same ones.
     pub fn filters(&self, record: &Record) -> bool {
+        self.verdict(record) == Verdict::LeftOut
+    }
+
+    /// The same, with events told apart that a filter cannot judge, and that are kept for that.
+    pub fn verdict(&self, record: &Record) -> Verdict {
         let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
-        self.parameters.hash_range.zip(record.hash_key).is_some_and(outside)
+        if self.parameters.hash_range.zip(record.hash_key).is_some_and(outside) {
+            return Verdict::LeftOut;
+        }
+        self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(&record.data))
     }
 
     /// Whether an event is left out.
@@ -120,7 +129,7 @@ impl Batch {
         self.records.iter().filter(move |record| !self.cut.dropped && !left_out(record))
     }
 
-    /// How many records are not of the shard and therefore left out; none of a dropped cut is counted.
+    /// How many records the recorded parameters leave out; none of a dropped cut is counted.
     pub fn filtered(&self) -> u64 {
         let filtered = self.records.iter().filter(|record| !self.cut.dropped && self.cut.filters(record));
         u64::try_from(filtered.count()).unwrap_or(u64::MAX)
@@ -182,6 +191,26 @@ mod tests {
         let filtered = |key| cut.filters(&record(Some(key)));
         assert_eq!([9, 10, 20, 21].map(filtered), [true, false, false, true]);
         assert!(!cut.filters(&record(None)));
+    }
+
+    #[test]
+    fn an_event_that_the_filter_does_not_keep_is_left_out_and_one_that_it_cannot_judge_is_not() {
+        let record = |data: &'static str| Record {
+            sequence_number: seq(1),
+            sub_sequence_number: SubSequenceNumber(0),
+            arrival: ArrivalMillis(1),
+            partition_key: "k".into(),
+            hash_key: None,
+            data: data.into(),
+        };
+        let mut cut = cut();
+        Arc::make_mut(&mut cut.parameters).filter = Some("/n > 1".parse().unwrap());
+        let verdicts = [r#"{"n":2}"#, r#"{"n":1}"#, "text"].map(|data| cut.verdict(&record(data)));
+        assert_eq!(verdicts, [Verdict::Kept, Verdict::LeftOut, Verdict::Unreadable]);
+        assert_eq!(
+            [r#"{"n":2}"#, r#"{"n":1}"#, "text"].map(|data| cut.filters(&record(data))),
+            [false, true, false]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod record_id;
 pub mod retry;
 pub mod state;
 pub mod tracker;
+pub mod transform;
 
 pub use batch::{Batch, BatchId, Cut, Exclusion};
 pub use key_template::KeyTemplate;
@@ -24,3 +25,4 @@ pub use record_id::{SequenceNumber, ShardId, SubSequenceNumber};
 pub use retry::{Retry, RetryPolicy};
 pub use state::{DecodeStateError, LeaseState};
 pub use tracker::Tracker;
+pub use transform::{Fields, Filter, Reduce};

@@ -7,11 +7,17 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::key_template::KeyTemplate;
+use crate::transform::{Fields, Filter, Reduce};
 
-/// The version of decoding, filtering, grouping and keys that this build writes and reads. No amendment changes
+/// The version of decoding, filtering, grouping and keys that cuts are recorded with. No amendment changes
 /// it; who lacks a recorded one is not eligible for the lease. Version 1 takes aggregated records apart and leaves out
 /// user records outside the recorded hash key range.
 pub const DECODING_VERSION: u32 = 1;
+/// The version that cuts with a filter, a projection or a reduction need. Without one, cuts stay at
+/// [`DECODING_VERSION`], so that a build that knows of none of them can take over from this one.
+pub const TRANSFORM_DECODING_VERSION: u32 = 2;
+/// Every version that this build can work with.
+pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION];
 
 /// Which aggregate key an event belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -96,6 +102,12 @@ pub struct PackingParameters {
     /// User records of aggregated records whose hash key lies outside are not of this shard (an aggregate that was
     /// put while the shard split), and are left out, counted as filtered. `None` leaves nothing out.
     pub hash_range: Option<HashKeyRange>,
+    /// Which events are kept; `None` keeps all.
+    pub filter: Option<Filter>,
+    /// Which fields of them are kept; `None` keeps events as they were published.
+    pub fields: Option<Fields>,
+    /// What is stored instead of the events: counts and sums. `None` stores the events.
+    pub reduce: Option<Reduce>,
 }
 
 /// Why packing parameters cannot be used.
@@ -120,10 +132,23 @@ pub enum ParametersError {
         given: i32,
     },
     /// The encoding would crowd the lease row.
-    #[error("the packing parameters take {bytes} bytes in the lease row, more than {max}: shorten the key template", max = PackingParameters::MAX_ENCODED_BYTES)]
+    #[error("the packing parameters take {bytes} bytes in the lease row, more than {max}: shorten the key template, the filter or the fields", max = PackingParameters::MAX_ENCODED_BYTES)]
     Encoding {
         /// What they take.
         bytes: usize,
+    },
+    /// A projection of events that are not stored.
+    #[error(
+        "fields and reduce are both set: a reduction stores no events whose fields could be kept; leave one of them out"
+    )]
+    FieldsOfReduced,
+    /// The decoding version is not the one that these parameters need.
+    #[error("the packing parameters have decoding version {given}, and need {needed}")]
+    DecodingVersion {
+        /// What they have.
+        given: u32,
+        /// What they need.
+        needed: u32,
     },
 }
 
@@ -138,6 +163,22 @@ impl PackingParameters {
     pub const MAX_SPREAD: u32 = 1_000;
     /// Most bytes of encoded parameters (design: a configuration above it is refused).
     pub const MAX_ENCODED_BYTES: usize = 1_024;
+
+    /// Whether events are filtered, cut down or reduced before they are packed.
+    pub fn transforms(&self) -> bool {
+        self.filter.is_some() || self.fields.is_some() || self.reduce.is_some()
+    }
+
+    /// The same, with the decoding version that they need.
+    #[must_use]
+    pub fn with_needed_decoding_version(self) -> Self {
+        let decoding_version = self.needed_decoding_version();
+        Self { decoding_version, ..self }
+    }
+
+    fn needed_decoding_version(&self) -> u32 {
+        if self.transforms() { TRANSFORM_DECODING_VERSION } else { DECODING_VERSION }
+    }
 
     /// Checks ranges that no type can hold.
     ///
@@ -154,6 +195,13 @@ impl PackingParameters {
             && !(1..=19).contains(&level)
         {
             return Err(ParametersError::Level { given: level });
+        }
+        if self.fields.is_some() && self.reduce.is_some() {
+            return Err(ParametersError::FieldsOfReduced);
+        }
+        let (given, needed) = (self.decoding_version, self.needed_decoding_version());
+        if given != needed {
+            return Err(ParametersError::DecodingVersion { given, needed });
         }
         let bytes = crate::state::encoded_parameters_bytes(self);
         if bytes > Self::MAX_ENCODED_BYTES {
@@ -173,6 +221,9 @@ impl Default for PackingParameters {
             ttl_days: None,
             decoding_version: DECODING_VERSION,
             hash_range: None,
+            filter: None,
+            fields: None,
+            reduce: None,
         }
     }
 }
@@ -195,6 +246,19 @@ mod tests {
         assert_eq!(none.check(), Err(ParametersError::Spread { given: 0 }));
         let level = PackingParameters { codec: Codec::Zstd(20), ..base };
         assert_eq!(level.check(), Err(ParametersError::Level { given: 20 }));
+    }
+
+    #[test]
+    fn a_transform_needs_its_decoding_version_and_a_reduction_has_no_fields() {
+        let fields =
+            PackingParameters { fields: Some(Fields::parse("/a").unwrap()), ..PackingParameters::default() };
+        assert_eq!(fields.check(), Err(ParametersError::DecodingVersion { given: 1, needed: 2 }));
+        let fields = fields.with_needed_decoding_version();
+        assert_eq!(fields.check(), Ok(()));
+        let both = PackingParameters { reduce: Some(Reduce::parse("per 1h").unwrap()), ..fields };
+        assert_eq!(both.check(), Err(ParametersError::FieldsOfReduced));
+        let plain = PackingParameters { decoding_version: 2, ..PackingParameters::default() };
+        assert_eq!(plain.check(), Err(ParametersError::DecodingVersion { given: 2, needed: 1 }));
     }
 
     #[test]

@@ -5,16 +5,18 @@
 //! belong to a KCL application and are never parsed; another version is somebody else's newer build. Parameters
 //! are stored once per distinct set.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use prost::Message;
 use thiserror::Error;
 
 use crate::batch::{BatchId, Cut, Exclusion};
-use crate::parameters::{AggregateKey, Codec, DECODING_VERSION, HashKeyRange, PackingParameters};
+use crate::parameters::{AggregateKey, Codec, DECODING_VERSIONS, HashKeyRange, PackingParameters};
 use crate::position::Position;
 use crate::record::ArrivalMillis;
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
+use crate::transform::SyntaxError;
 
 /// What every encoded state begins with.
 pub const MAGIC: &[u8] = b"SLUICEGATE";
@@ -57,7 +59,7 @@ pub enum DecodeStateError {
         found: u8,
     },
     /// A cut needs decoding, grouping or keys that this build lacks.
-    #[error("a cut has decoding version {found}, this build has {DECODING_VERSION}: run the newer build")]
+    #[error("a cut has decoding version {found}, this build has {DECODING_VERSIONS:?}: run the newer build")]
     DecodingVersion {
         /// Version found.
         found: u32,
@@ -270,6 +272,13 @@ struct WireParameters {
     hash_start: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "8")]
     hash_end: Option<Vec<u8>>,
+    /// These three come with decoding version 2 and need it.
+    #[prost(string, optional, tag = "9")]
+    filter: Option<String>,
+    #[prost(string, optional, tag = "10")]
+    fields: Option<String>,
+    #[prost(string, optional, tag = "11")]
+    reduce: Option<String>,
 }
 
 impl WireState {
@@ -395,11 +404,14 @@ impl WireParameters {
             decoding_version: parameters.decoding_version,
             hash_start: parameters.hash_range.map(|range| range.start.to_be_bytes().to_vec()),
             hash_end: parameters.hash_range.map(|range| range.end.to_be_bytes().to_vec()),
+            filter: parameters.filter.as_ref().map(ToString::to_string),
+            fields: parameters.fields.as_ref().map(ToString::to_string),
+            reduce: parameters.reduce.as_ref().map(ToString::to_string),
         }
     }
 
     fn into_parameters(self) -> Result<PackingParameters, DecodeStateError> {
-        if self.decoding_version != DECODING_VERSION {
+        if !DECODING_VERSIONS.contains(&self.decoding_version) {
             return Err(DecodeStateError::DecodingVersion { found: self.decoding_version });
         }
         let hash_range = match (self.hash_start, self.hash_end) {
@@ -416,12 +428,20 @@ impl WireParameters {
             ttl_days: self.ttl_days,
             decoding_version: self.decoding_version,
             hash_range,
+            filter: parsed(self.filter)?,
+            fields: parsed(self.fields)?,
+            reduce: parsed(self.reduce)?,
         })
     }
 }
 
 fn sequence_number(text: String) -> Result<SequenceNumber, DecodeStateError> {
     SequenceNumber::parse(text).map_err(|error| damaged(error.to_string()))
+}
+
+/// A filter, fields or a reduction, if there is one.
+fn parsed<T: FromStr<Err = SyntaxError>>(text: Option<String>) -> Result<Option<T>, DecodeStateError> {
+    text.map(|text| text.parse().map_err(|error: SyntaxError| damaged(error.to_string()))).transpose()
 }
 
 fn hash_key(bytes: &[u8]) -> Result<u128, DecodeStateError> {

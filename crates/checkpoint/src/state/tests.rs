@@ -17,15 +17,26 @@ fn any_parameters() -> impl Strategy<Value = PackingParameters> {
     let range = proptest::option::of(
         (any::<u128>(), any::<u128>()).prop_map(|(start, end)| HashKeyRange { start, end }),
     );
-    (key, 4_096u32..409_600, 1u32..20, codec, proptest::option::of(1u32..4_000), range).prop_map(
-        |(aggregate_key, max_item_bytes, spread, codec, ttl_days, hash_range)| PackingParameters {
-            aggregate_key,
-            max_item_bytes,
-            spread,
-            codec,
-            ttl_days,
-            decoding_version: DECODING_VERSION,
-            hash_range,
+    let transform = prop_oneof![
+        2 => Just([None, None, None]),
+        1 => Just([Some("/a == \"x y\" and not (exists /b or /c < -1.50)"), Some("/a \"/b c\""), None]),
+        1 => Just([None, None, Some("/a per 5m by /t")]),
+    ];
+    (key, 4_096u32..409_600, 1u32..20, codec, proptest::option::of(1u32..4_000), range, transform).prop_map(
+        |(aggregate_key, max_item_bytes, spread, codec, ttl_days, hash_range, [filter, fields, reduce])| {
+            let parameters = PackingParameters {
+                aggregate_key,
+                max_item_bytes,
+                spread,
+                codec,
+                ttl_days,
+                hash_range,
+                filter: filter.map(|text| text.parse().unwrap()),
+                fields: fields.map(|text| text.parse().unwrap()),
+                reduce: reduce.map(|text| text.parse().unwrap()),
+                ..PackingParameters::default()
+            };
+            parameters.with_needed_decoding_version()
         },
     )
 }

@@ -1,0 +1,314 @@
+//! The filter: which events of a batch are kept. **Pure.**
+//!
+//! ```text
+//! filter     = all { "or" all }
+//! all        = one { "and" one }
+//! one        = "not" one | "(" filter ")" | "exists" pointer | pointer compare value
+//! compare    = "==" | "!=" | "<" | "<=" | ">" | ">="
+//! value      = string | number | "true" | "false" | "null"          as in JSON
+//! ```
+//! Strings compare by code point, numbers by the decimal that they are written as. A field that is missing, or of
+//! another type than the value, equals nothing and is neither less nor greater; so `!=` is true of it, as `not ==` is.
+//! `exists` is true of a field that is there, `null` included. An event that is no JSON cannot be judged and is kept.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use super::json::{self, Kind, Node};
+use super::words::{What, Words, quoted};
+use super::{Number, Pointer, SyntaxError};
+
+/// How deep parentheses and `not` may be nested.
+const MAX_DEPTH: usize = 32;
+
+/// A parsed filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter(Expression);
+
+/// What a filter says of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes into its item.
+    Kept,
+    /// It is left out, and counted as filtered.
+    LeftOut,
+    /// It is no JSON: it goes into its item as it is, and is counted.
+    Unreadable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expression {
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    Exists(Pointer),
+    Compare(Pointer, Compare, Literal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compare {
+    Equal,
+    Unequal,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+}
+
+impl Compare {
+    const ALL: [Self; 6] =
+        [Self::Equal, Self::Unequal, Self::Less, Self::AtMost, Self::Greater, Self::AtLeast];
+
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Equal => "==",
+            Self::Unequal => "!=",
+            Self::Less => "<",
+            Self::AtMost => "<=",
+            Self::Greater => ">",
+            Self::AtLeast => ">=",
+        }
+    }
+
+    /// Whether two values that stand like this to each other compare so; `None`: they are of different types.
+    fn holds(self, found: Option<Ordering>) -> bool {
+        match self {
+            Self::Equal => found == Some(Ordering::Equal),
+            Self::Unequal => found != Some(Ordering::Equal),
+            Self::Less => found == Some(Ordering::Less),
+            Self::AtMost => matches!(found, Some(Ordering::Less | Ordering::Equal)),
+            Self::Greater => found == Some(Ordering::Greater),
+            Self::AtLeast => matches!(found, Some(Ordering::Greater | Ordering::Equal)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Literal {
+    Null,
+    Bool(bool),
+    /// Its text, as it was written, beside its value.
+    Number(String, Number),
+    String(String),
+}
+
+impl Literal {
+    /// How a value of an event stands to this one; `None` if they are of different types. Truths and null are only
+    /// ever equal or not.
+    fn order(&self, found: &Node<'_>) -> Option<Ordering> {
+        match (&found.kind, self) {
+            (Kind::String(found), Self::String(wanted)) => Some(found.as_ref().cmp(wanted)),
+            (Kind::Number, Self::Number(_, wanted)) => Some(Number::parse(found.text)?.cmp(wanted)),
+            (Kind::Bool(found), Self::Bool(wanted)) => (found == wanted).then_some(Ordering::Equal),
+            (Kind::Null, Self::Null) => Some(Ordering::Equal),
+            (
+                Kind::Null
+                | Kind::Bool(_)
+                | Kind::Number
+                | Kind::String(_)
+                | Kind::Array(_)
+                | Kind::Object(_),
+                Self::Null | Self::Bool(_) | Self::Number(..) | Self::String(_),
+            ) => None,
+        }
+    }
+}
+
+impl Filter {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// Where the text stops making sense, and what to write instead.
+    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+        let mut words = Words::of(text)?;
+        let expression = alternatives(&mut words, 0)?;
+        let at = words.at();
+        match words.next() {
+            None => Ok(Self(expression)),
+            Some(What::Mark(")")) => {
+                Err(SyntaxError::new(at, "this ) closes nothing: remove it, or open it with ("))
+            }
+            Some(_) => {
+                Err(SyntaxError::new(at, "the filter could end here: join what follows with and, or with or"))
+            }
+        }
+    }
+
+    /// Whether an event is kept.
+    pub fn judge(&self, event: &[u8]) -> Verdict {
+        match json::parse(event) {
+            None => Verdict::Unreadable,
+            Some(event) if self.0.holds(&event) => Verdict::Kept,
+            Some(_) => Verdict::LeftOut,
+        }
+    }
+}
+
+impl Expression {
+    fn holds(&self, event: &Node<'_>) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(|part| part.holds(event)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds(event)),
+            Self::Not(part) => !part.holds(event),
+            Self::Exists(pointer) => pointer.find(event).is_some(),
+            Self::Compare(pointer, compare, literal) => {
+                compare.holds(pointer.find(event).and_then(|found| literal.order(found)))
+            }
+        }
+    }
+}
+
+fn alternatives(words: &mut Words, depth: usize) -> Result<Expression, SyntaxError> {
+    let first = conditions(words, depth)?;
+    let mut parts = vec![first];
+    while words.take("or") {
+        parts.push(conditions(words, depth)?);
+    }
+    Ok(joined(parts, Expression::Any))
+}
+
+fn conditions(words: &mut Words, depth: usize) -> Result<Expression, SyntaxError> {
+    let first = condition(words, depth)?;
+    let mut parts = vec![first];
+    while words.take("and") {
+        parts.push(condition(words, depth)?);
+    }
+    Ok(joined(parts, Expression::All))
+}
+
+fn joined(mut parts: Vec<Expression>, join: fn(Vec<Expression>) -> Expression) -> Expression {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => only,
+        last => {
+            parts.extend(last);
+            join(parts)
+        }
+    }
+}
+
+fn condition(words: &mut Words, depth: usize) -> Result<Expression, SyntaxError> {
+    let at = words.at();
+    if depth > MAX_DEPTH {
+        let why = format!("this is nested more than {MAX_DEPTH} deep: simplify the filter");
+        return Err(SyntaxError::new(at, why));
+    }
+    if words.take("not") {
+        return Ok(Expression::Not(Box::new(condition(words, depth + 1)?)));
+    }
+    if words.take("(") {
+        let inner = alternatives(words, depth + 1)?;
+        if words.take(")") {
+            return Ok(inner);
+        }
+        let why = format!(
+            "the ( at character {at} is not closed here: write ), or join what follows with and or or"
+        );
+        return Err(SyntaxError::new(words.at(), why));
+    }
+    if words.take("exists") {
+        return words.pointer("").map(Expression::Exists);
+    }
+    let pointer = words.pointer(", exists, not or (")?;
+    let at = words.at();
+    let compare = Compare::ALL.into_iter().find(|compare| words.take(compare.mark()));
+    let why =
+        || format!("a comparison of {pointer} is missing here: write ==, !=, <, <=, > or >= and a value");
+    let compare = compare.ok_or_else(|| SyntaxError::new(at, why()))?;
+    let literal = literal(words, compare)?;
+    Ok(Expression::Compare(pointer, compare, literal))
+}
+
+fn literal(words: &mut Words, compare: Compare) -> Result<Literal, SyntaxError> {
+    let at = words.at();
+    let literal = match words.next() {
+        Some(What::String(text)) => Literal::String(text),
+        Some(What::Bare(word)) => match (word.as_str(), Number::parse(&word)) {
+            ("null", _) => Literal::Null,
+            ("true", _) => Literal::Bool(true),
+            ("false", _) => Literal::Bool(false),
+            (_, Some(number)) => Literal::Number(word, number),
+            (_, None) => {
+                let why = format!(
+                    "`{word}` is no value: write a number, true, false, null, or a string as \"{word}\""
+                );
+                return Err(SyntaxError::new(at, why));
+            }
+        },
+        Some(What::Pointer(_) | What::Mark(_)) | None => {
+            let why =
+                "a value is missing here: write a string in double quotes, a number, true, false or null";
+            return Err(SyntaxError::new(at, why));
+        }
+    };
+    let ordered = match &literal {
+        Literal::Number(..) | Literal::String(_) => true,
+        Literal::Null | Literal::Bool(_) => matches!(compare, Compare::Equal | Compare::Unequal),
+    };
+    if ordered {
+        return Ok(literal);
+    }
+    let why =
+        format!("{} compares numbers and strings only: write == or != in front of this", compare.mark());
+    Err(SyntaxError::new(at, why))
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(parts) => list(f, parts, " and "),
+            Self::Any(parts) => list(f, parts, " or "),
+            Self::Not(part) => {
+                f.write_str("not ")?;
+                inner(f, part)
+            }
+            Self::Exists(pointer) => write!(f, "exists {pointer}"),
+            Self::Compare(pointer, compare, literal) => write!(f, "{pointer} {} {literal}", compare.mark()),
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, parts: &[Expression], between: &str) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            f.write_str(between)?;
+        }
+        inner(f, part)?;
+    }
+    Ok(())
+}
+
+fn inner(f: &mut fmt::Formatter<'_>, part: &Expression) -> fmt::Result {
+    match part {
+        Expression::All(_) | Expression::Any(_) => write!(f, "({part})"),
+        Expression::Not(_) | Expression::Exists(_) | Expression::Compare(..) => write!(f, "{part}"),
+    }
+}
+
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(truth) => truth.fmt(f),
+            Self::Number(text, _) => f.write_str(text),
+            Self::String(text) => f.write_str(&quoted(text)),
+        }
+    }
+}
+
+impl FromStr for Filter {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::super::json::tests::{any_json, any_number_text};
+use super::*;
+
+fn filter(text: &str) -> Filter {
+    Filter::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+const EVENT: &str = r#"{"carrier":"AA","dep_delay":15.50,"tail":null,"ok":true,"legs":[{"km":7},"x"],"a b":1,"big":9007199254740993,"":0}"#;
+
+#[test]
+fn events_are_judged_by_their_fields() {
+    let cases = [
+        (r#"/carrier == "AA""#, true),
+        (r#"/carrier == "UA""#, false),
+        (r#"/carrier != "UA""#, true),
+        (r#"/carrier < "AB" and /carrier > "A""#, true),
+        ("/dep_delay > 15", true),
+        ("/dep_delay == 1.55e1", true),
+        ("/dep_delay <= 15.5 and /dep_delay >= 15.5", true),
+        ("/dep_delay < 15.5 or /dep_delay > 15.5", false),
+        ("/big > 9007199254740992", true),
+        (r#"/dep_delay == "15.50""#, false),
+        (r#"/dep_delay != "15.50""#, true),
+        ("exists /tail", true),
+        ("exists /none", false),
+        ("/tail == null", true),
+        ("/none == null", false),
+        ("/none != 1", true),
+        ("/none < 1 or /none >= 1", false),
+        ("/ok == true and not /ok == false", true),
+        ("/legs/0/km==7", true),
+        (r#"/legs/1 == "x" and not exists /legs/2 and not exists /legs/00"#, true),
+        ("/legs == 7", false),
+        (r#""/a b" == 1"#, true),
+        (r#"/ == 0"#, true),
+        (r#"/carrier == "UA" or /ok == true and /dep_delay > 100"#, false),
+        (r#"(/carrier == "UA" or /ok == true) and /dep_delay < 100"#, true),
+        ("not not exists /ok", true),
+    ];
+    for (text, kept) in cases {
+        let wanted = if kept { Verdict::Kept } else { Verdict::LeftOut };
+        assert_eq!(filter(text).judge(EVENT.as_bytes()), wanted, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_json_cannot_be_judged() {
+    for event in [&b"plain text"[..], b"", b"{\"a\":1", b"\"\xff\"", b"{} {}"] {
+        assert_eq!(filter("exists /a").judge(event), Verdict::Unreadable, "{event:?}");
+    }
+    assert_eq!(filter("exists /a").judge(b"3"), Verdict::LeftOut, "a number has no fields");
+}
+
+#[test]
+fn a_malformed_filter_says_where_and_what_to_do() {
+    let cases = [
+        ("", 1, "something is missing here"),
+        ("carrier == 1", 1, "`carrier` is no field"),
+        ("/a", 3, "a comparison of /a is missing"),
+        ("/a = 1", 4, "write =="),
+        ("/a == AA", 7, "or a string as \"AA\""),
+        ("/a ==", 6, "a value is missing"),
+        ("/a == /b", 7, "a value is missing"),
+        ("/a == 01", 7, "`01` is no value"),
+        ("/ä == \"b", 7, "never closed"),
+        ("/a == \"\\q\"", 7, "an escape that JSON does not know"),
+        ("/a < true", 6, "< compares numbers and strings only"),
+        ("(/a == 1", 9, "the ( at character 1 is not closed"),
+        ("/a == 1)", 8, "closes nothing"),
+        ("/a == 1 /b == 2", 9, "join what follows"),
+        ("/a == 1 && /b == 2", 9, "write and"),
+        ("/a == 1 and", 12, "something is missing here"),
+        ("/a~2 == 1", 1, "escapes nothing"),
+        ("\"a\" == 1", 1, "is no JSON pointer"),
+        ("exists 3", 8, "`3` is no field"),
+        ("/a == 'x'", 7, "double quotes"),
+    ];
+    for (text, at, why) in cases {
+        let error = Filter::parse(text).unwrap_err();
+        assert!(error.at == at && error.why.contains(why) && !error.why.contains('\n'), "{text}: {error}");
+    }
+    assert!(Filter::parse(&("not ".repeat(40) + "exists /a")).unwrap_err().why.contains("nested"));
+    assert!(Filter::parse(&"(".repeat(100_000)).is_err());
+}
+
+#[test]
+fn equal_filters_are_recorded_in_the_same_words() {
+    assert_eq!(
+        filter("( /a==1 )and(not exists/b  or /c!=\"x\")").to_string(),
+        "/a == 1 and (not exists /b or /c != \"x\")"
+    );
+}
+
+fn any_pointer() -> impl Strategy<Value = Pointer> {
+    prop_oneof![4 => "(/[abc01]){1,3}", 1 => "/[ab (\"=~\n]{0,2}"]
+        .prop_filter_map("an escape of nothing", |text| Pointer::parse(&text, 1).ok())
+}
+
+fn any_literal() -> impl Strategy<Value = Literal> {
+    prop_oneof![
+        Just(Literal::Null),
+        any::<bool>().prop_map(Literal::Bool),
+        any_number_text().prop_map(|text| Literal::Number(text.clone(), Number::parse(&text).unwrap())),
+        (-20i64..20).prop_map(|n| Literal::Number(n.to_string(), Number::parse(&n.to_string()).unwrap())),
+        "[xyä\"\\\\/\n]{0,3}".prop_map(Literal::String),
+    ]
+}
+
+fn any_expression() -> impl Strategy<Value = Expression> {
+    let compare = (any_pointer(), 0usize..6, any_literal()).prop_map(|(pointer, compare, literal)| {
+        let ordered = matches!(literal, Literal::Number(..) | Literal::String(_));
+        Expression::Compare(pointer, Compare::ALL[if ordered { compare } else { compare % 2 }], literal)
+    });
+    let leaf = prop_oneof![3 => compare, 1 => any_pointer().prop_map(Expression::Exists)];
+    leaf.prop_recursive(4, 16, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expression::All),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expression::Any),
+            inner.prop_map(|inner| Expression::Not(Box::new(inner))),
+        ]
+    })
+}
+
+/// The meaning once more, over `serde_json`, for numbers that doubles hold exactly.
+fn means(expression: &Expression, event: &Value) -> bool {
+    match expression {
+        Expression::All(parts) => !parts.iter().any(|part| !means(part, event)),
+        Expression::Any(parts) => parts.iter().any(|part| means(part, event)),
+        Expression::Not(part) => !means(part, event),
+        Expression::Exists(pointer) => event.pointer(pointer.as_str()).is_some(),
+        Expression::Compare(pointer, compare, literal) => {
+            let found = event.pointer(pointer.as_str()).unwrap_or(&Value::Bool(true));
+            let there = event.pointer(pointer.as_str()).is_some();
+            let order = match literal {
+                Literal::Null => found.is_null().then_some(Ordering::Equal),
+                Literal::Bool(wanted) => (found == &Value::Bool(*wanted)).then_some(Ordering::Equal),
+                Literal::Number(text, _) => {
+                    found.as_f64().and_then(|found| found.partial_cmp(&text.parse().unwrap()))
+                }
+                Literal::String(wanted) => found.as_str().map(|found| found.cmp(wanted)),
+            };
+            let order = order.filter(|_| there);
+            match compare {
+                Compare::Equal => order == Some(Ordering::Equal),
+                Compare::Unequal => order != Some(Ordering::Equal),
+                Compare::Less => order == Some(Ordering::Less),
+                Compare::AtMost => order.is_some_and(Ordering::is_le),
+                Compare::Greater => order == Some(Ordering::Greater),
+                Compare::AtLeast => order.is_some_and(Ordering::is_ge),
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_displayed_parses_to_the_same(expression in any_expression()) {
+        let filter = Filter(expression);
+        prop_assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter);
+    }
+
+    #[test]
+    fn a_filter_means_what_it_says(expression in any_expression(), event in any_json()) {
+        let wanted = if means(&expression, &event) { Verdict::Kept } else { Verdict::LeftOut };
+        prop_assert_eq!(Filter(expression).judge(event.to_string().as_bytes()), wanted);
+    }
+
+    #[test]
+    fn no_text_makes_parsing_panic(text in "(and|or|not|exists|/a|\"|[()=!<>é \\\\~0-9-]|null){0,16}|\\PC{0,20}") {
+        if let Ok(filter) = Filter::parse(&text) {
+            prop_assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_judging_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        let told = filter("exists /a").judge(&bytes);
+        prop_assert_eq!(told == Verdict::Unreadable, serde_json::from_slice::<Value>(&bytes).is_err());
+    }
+}
