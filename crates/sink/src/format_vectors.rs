@@ -69,7 +69,19 @@ fn vectors() -> Vec<(&'static str, Batch)> {
     let place = |record: &Record| (record.sequence_number.clone(), record.sub_sequence_number);
     let all = Exclusion { from: place(&empty.records[0]), to: place(&empty.records[2]) };
     empty.cut.exclusions.push(all);
-    vec![("plain", example("job-7")), ("rows", rows), ("zstd", zstd), ("spread", spread), ("empty", empty)]
+    let mut reduced = with_parameters(example("job-7"), |parameters| {
+        parameters.reduce = Some("/n per 1h".parse().unwrap());
+        *parameters = parameters.clone().with_needed_decoding_version();
+    });
+    reduced.id.epoch = 2;
+    vec![
+        ("reduced", reduced),
+        ("plain", example("job-7")),
+        ("rows", rows),
+        ("zstd", zstd),
+        ("spread", spread),
+        ("empty", empty),
+    ]
 }
 
 /// An item as the document writes it: an attribute a line, keys first, the data and what it decompresses to
@@ -127,6 +139,11 @@ fn the_vectors_read_back() {
         let items = items_of(&batch);
         items[0].check().unwrap();
         let events = unpack(&items[0].header, &[items[0].data.clone()]).unwrap();
-        assert_eq!(events.len(), if name == "empty" { 0 } else { 3 }, "{name}");
+        let count = match name {
+            "empty" => 0,
+            "reduced" => 1,
+            _ => 3,
+        };
+        assert_eq!(events.len(), count, "{name}");
     }
 }

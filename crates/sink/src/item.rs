@@ -14,8 +14,11 @@ pub(crate) use keys::common_prefix;
 pub use keys::{ItemKey, PartitionKey, RESERVED_PARTITION, SPREAD_ROW, SortKey};
 pub use value::{Attributes, Value};
 
-/// Version of keys and attributes that this build writes and reads.
+/// Version of keys and attributes of items that hold events.
 pub const FORMAT_VERSION: u32 = 1;
+/// Version of items that hold reductions. It is another one so that a reader that does not know them refuses them,
+/// and does not take counts and sums for events.
+pub const REDUCED_FORMAT_VERSION: u32 = 2;
 /// Most parts of one group: what six hex digits of a sort key hold.
 pub const MAX_PARTS: u32 = 0x00FF_FFFF;
 
@@ -31,8 +34,10 @@ pub mod names {
     pub const PACKING: &str = "p";
     /// Codec: 0 none, 1 zstd.
     pub const CODEC: &str = "c";
-    /// Events in the group.
+    /// Events in the group, or reductions.
     pub const COUNT: &str = "n";
+    /// In items of reductions alone: how many events they sum up.
+    pub const REDUCED: &str = "e";
     /// Bytes of the framed group before compression.
     pub const RAW_BYTES: &str = "r";
     /// CRC-32 of the framed group before compression.
@@ -58,13 +63,14 @@ pub mod names {
     /// The data: this part of the compressed group.
     pub const DATA: &str = "d";
     /// All of them but the data, as a scan for headers asks for them.
-    pub const HEADER: [&str; 17] = [
+    pub const HEADER: [&str; 18] = [
         PARTITION,
         SORT,
         FORMAT,
         PACKING,
         CODEC,
         COUNT,
+        REDUCED,
         RAW_BYTES,
         GROUP_SUM,
         PART_SUM,
@@ -117,8 +123,10 @@ pub struct Header {
     pub packing_version: u32,
     /// How the data is compressed.
     pub codec: StoredCodec,
-    /// Events in the group.
+    /// Events in the group; of a group of reductions, how many of those.
     pub count: u64,
+    /// How many events the reductions of the group sum up; `None` in a group of events.
+    pub reduced: Option<u64>,
     /// Bytes of the framed group before compression.
     pub raw_bytes: u64,
     /// CRC-32 (IEEE) of the framed group before compression: end to end, over join and codec.
@@ -163,7 +171,9 @@ pub enum Fault {
     #[error("its key does not follow the format")]
     Key,
     /// Written by a newer build.
-    #[error("format version {found}, this build reads {FORMAT_VERSION}: run the newer build")]
+    #[error(
+        "format version {found}, this build reads {FORMAT_VERSION} and {REDUCED_FORMAT_VERSION}: run the newer build"
+    )]
     FormatVersion {
         /// Version found.
         found: i64,
@@ -217,6 +227,9 @@ impl Header {
             attributes.set(names::FIRST, Value::Text(keys::mark(&self.sort.first, first)));
             attributes.set(names::LAST, Value::Text(keys::mark(&self.sort.first, last)));
         }
+        if let Some(events) = self.reduced {
+            attributes.set(names::REDUCED, Value::Number(clamped(events)));
+        }
         if let Some(expires) = self.expires {
             attributes.set(names::EXPIRES, Value::Number(expires));
         }
@@ -240,20 +253,37 @@ impl Header {
 
     /// Whether another header speaks of the same group in the same words.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        (self.packing_version, self.codec, self.count, self.raw_bytes, self.group_sum, self.parts)
-            == (
-                other.packing_version,
-                other.codec,
-                other.count,
-                other.raw_bytes,
-                other.group_sum,
-                other.parts,
-            )
+        (
+            self.packing_version,
+            self.codec,
+            self.count,
+            self.reduced,
+            self.raw_bytes,
+            self.group_sum,
+            self.parts,
+        ) == (
+            other.packing_version,
+            other.codec,
+            other.count,
+            other.reduced,
+            other.raw_bytes,
+            other.group_sum,
+            other.parts,
+        )
+    }
+
+    /// How many events the group stores, reduced or not.
+    pub fn events(&self) -> u64 {
+        self.reduced.unwrap_or(self.count)
+    }
+
+    fn format_version(&self) -> u32 {
+        if self.reduced.is_some() { REDUCED_FORMAT_VERSION } else { FORMAT_VERSION }
     }
 
     fn numbers(&self) -> [(&'static str, i64); 12] {
         [
-            (names::FORMAT, i64::from(FORMAT_VERSION)),
+            (names::FORMAT, i64::from(self.format_version())),
             (names::PACKING, i64::from(self.packing_version)),
             (names::CODEC, self.codec.number()),
             (names::COUNT, clamped(self.count)),
@@ -272,9 +302,13 @@ impl Header {
         let partition = PartitionKey::parse(&key.pk).ok_or(Fault::Key)?;
         let sort = SortKey::parse(&key.sk).ok_or(Fault::Key)?;
         let format = attributes.number(names::FORMAT).ok_or(Fault::Attribute { name: names::FORMAT })?;
-        if format != i64::from(FORMAT_VERSION) {
+        let reduced = if format == i64::from(REDUCED_FORMAT_VERSION) {
+            Some(number(attributes, names::REDUCED)?)
+        } else if format == i64::from(FORMAT_VERSION) {
+            None
+        } else {
             return Err(Fault::FormatVersion { found: format });
-        }
+        };
         let codec = match number::<u8>(attributes, names::CODEC)? {
             0 => StoredCodec::None,
             1 => StoredCodec::Zstd,
@@ -285,6 +319,7 @@ impl Header {
             packing_version: number(attributes, names::PACKING)?,
             codec,
             count: number(attributes, names::COUNT)?,
+            reduced,
             raw_bytes: number(attributes, names::RAW_BYTES)?,
             group_sum: number(attributes, names::GROUP_SUM)?,
             part_sum: number(attributes, names::PART_SUM)?,

@@ -1,7 +1,8 @@
 //! Packing: the records of a batch -> the items that store them. **Pure**: the same batch and revision give
 //! the same bytes, whoever packs it and when (law D3).
 //!
-//! Records are grouped by aggregate key, each group is framed, compressed and split over items. A packing
+//! Records are filtered and grouped by aggregate key; of each group the events, what a projection keeps of them, or a
+//! reduction of them ([`shape`](self)) is framed, compressed and split over items. A packing
 //! version stands for framing, compression and splitting together; a version that was once used to write is
 //! never changed, because a batch announced under it may still be packed again by another build. Keys and
 //! grouping do not depend on it.
@@ -28,6 +29,7 @@ use crate::item::{EventId, Header, Item, MAX_PARTS, PartitionKey, SortKey, Store
 mod codec;
 mod frame;
 mod group;
+mod shape;
 mod split;
 mod varint;
 
@@ -69,8 +71,10 @@ pub struct Packed {
     pub events: u64,
     /// Kinesis records those events came from.
     pub records: u64,
-    /// Events left out: user records whose hash key lies outside the recorded range.
+    /// Events left out: user records whose hash key lies outside the recorded range, and what the filter does not keep.
     pub filtered: u64,
+    /// Events that filter, projection or reduction could not read: stored as they are, or counted as such.
+    pub unreadable: u64,
     /// Bytes of the events as published.
     pub raw_bytes: u64,
     /// Bytes of the items as DynamoDB counts them.
@@ -133,6 +137,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         events: groups.events,
         records: groups.records,
         filtered: groups.filtered,
+        unreadable: groups.unreadable,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,
         ..Packed::default()
@@ -141,7 +146,11 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
     let mut group_bytes = Vec::with_capacity(groups.by_key.len());
     for (key, records) in &groups.by_key {
         let before = packed.stored_bytes;
-        let group = Group { batch, version, key, records };
+        let shaped = shape::shaped(&cut.parameters, key, records);
+        packed.unreadable += shaped.unreadable;
+        let frames = shaped.frames(records);
+        let reduced = cut.parameters.reduce.is_some().then_some(records.len() as u64);
+        let group = Group { batch, version, key, records, frames: &frames, reduced };
         group.pack_into(&mut compressor, &mut packed)?;
         group_bytes.push(packed.stored_bytes - before);
     }
@@ -193,6 +202,12 @@ pub enum UnpackError {
     /// The frames make no sense.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// What should be a reduction is none, or does not add up with the others.
+    #[error("a reduction in it {why}")]
+    Reduction {
+        /// What is wrong.
+        why: &'static str,
+    },
     /// There are more or fewer events than stated.
     #[error("the group has {found} events and should have {stated}")]
     Count {
@@ -208,7 +223,12 @@ struct Group<'a> {
     batch: &'a Batch,
     version: PackingVersion,
     key: &'a str,
+    /// The events that went into it.
     records: &'a [&'a Record],
+    /// What is stored of them.
+    frames: &'a [&'a Record],
+    /// How many events the frames sum up, if they are reductions.
+    reduced: Option<u64>,
 }
 
 impl Group<'_> {
@@ -216,7 +236,7 @@ impl Group<'_> {
         let arrival = SortKey::clamp(self.batch.arrival);
         let base = frame::Place::of_cut(&self.batch.cut.first, arrival);
         let framed =
-            frame::encode(self.version, &base, self.records, compressor).map_err(PackError::Compress)?;
+            frame::encode(self.version, &base, self.frames, compressor).map_err(PackError::Compress)?;
         let mut header = self.header(arrival, &framed);
         let max_item_bytes = self.batch.cut.parameters.max_item_bytes as usize;
         let room = max_item_bytes.saturating_sub(largest_overhead(&header)).max(1);
@@ -259,7 +279,8 @@ impl Group<'_> {
                 Codec::None => StoredCodec::None,
                 Codec::Zstd(_) => StoredCodec::Zstd,
             },
-            count: self.records.len() as u64,
+            count: self.frames.len() as u64,
+            reduced: self.reduced,
             raw_bytes: framed.raw_bytes,
             group_sum: framed.sum,
             part_sum: 0,
@@ -272,8 +293,8 @@ impl Group<'_> {
     }
 
     fn arrivals(&self) -> (ArrivalMillis, ArrivalMillis) {
-        let earliest = self.records.iter().map(|record| record.arrival).min();
-        let latest = self.records.iter().map(|record| record.arrival).max();
+        let earliest = self.frames.iter().map(|record| record.arrival).min();
+        let latest = self.frames.iter().map(|record| record.arrival).max();
         (earliest.unwrap_or(self.batch.arrival), latest.unwrap_or(self.batch.arrival))
     }
 

@@ -339,6 +339,7 @@ impl Sink for PackingSink {
             events: packed.events,
             records: packed.records,
             filtered: packed.filtered,
+            unreadable: packed.unreadable,
             items,
             write_units,
             raw_bytes: packed.raw_bytes,

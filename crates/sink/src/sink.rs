@@ -45,8 +45,10 @@ pub struct Delivered {
     pub events: u64,
     /// Kinesis records those events came from, counted by the sink itself.
     pub records: u64,
-    /// Events left out because they are not of the shard (see [`Batch::filtered`]).
+    /// Events left out: they are not of the shard, or the filter does not keep them (see [`Batch::filtered`]).
     pub filtered: u64,
+    /// Events that a filter, projection or reduction could not read; they are among [`Delivered::events`].
+    pub unreadable: u64,
     /// Items written.
     pub items: u64,
     /// Write capacity units consumed, retries included.

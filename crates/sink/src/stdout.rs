@@ -1,7 +1,8 @@
 //! A sink that writes each event's payload as a line: for pipes and for looking at a stream.
 //!
 //! At least once: a batch that comes again is written again. Payloads are written as published, so one that
-//! holds a line feed takes several lines.
+//! holds a line feed takes several lines. Filter and fields apply; a reduction does not, as what is written could not be
+//! merged when a batch comes again.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +32,12 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
     /// Writes a batch in one piece, so that batches of several shards do not mix.
     fn write(&self, batch: &Batch) -> io::Result<Delivered> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let fields = batch.cut.parameters.fields.as_ref();
         for record in batch.stored() {
-            out.write_all(&record.data)?;
+            match fields.and_then(|fields| fields.project(&record.data)) {
+                Some(kept) => out.write_all(&kept)?,
+                None => out.write_all(&record.data)?,
+            }
             out.write_all(b"\n")?;
         }
         out.flush()?;
@@ -69,7 +74,7 @@ mod tests {
     use sluicegate_checkpoint::progress::Always;
     use sluicegate_checkpoint::{Exclusion, Retry};
 
-    use crate::testing::{Switch, batch, event};
+    use crate::testing::{Switch, batch, event, with_parameters};
 
     #[tokio::test]
     async fn each_event_is_a_line_but_for_the_exclusions() {
@@ -80,6 +85,20 @@ mod tests {
         let delivered = sink.deliver(Arc::new(batch), Arc::new(Always)).await.unwrap();
         assert_eq!((delivered.events, delivered.records, delivered.raw_bytes), (2, 2, 2));
         assert_eq!(sink.into_inner(), b"a\nc\n");
+    }
+
+    #[tokio::test]
+    async fn filter_and_fields_apply() {
+        let sink = StdoutSink::new(Vec::new());
+        let events = [r#"{"a":1,"b":2}"#, r#"{"a":2,"b":3}"#, "text"];
+        let batch = batch((1..).zip(events).map(|(n, data)| event(n, "k", data)).collect());
+        let batch = with_parameters(batch, |parameters| {
+            parameters.filter = Some("/a > 1".parse().unwrap());
+            parameters.fields = Some("/b".parse().unwrap());
+        });
+        let delivered = sink.deliver(Arc::new(batch), Arc::new(Always)).await.unwrap();
+        assert_eq!((delivered.events, delivered.filtered), (2, 1));
+        assert_eq!(sink.into_inner(), b"{\"b\":3}\ntext\n");
     }
 
     #[tokio::test]

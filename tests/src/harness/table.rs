@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use sluicegate_checkpoint::{Cut, ShardId};
 use sluicegate_sink::dynamodb::DynamoDbItems;
 use sluicegate_sink::item::Header;
-use sluicegate_sink::{Event, Overlap, Reader, TimeRange, overlaps};
+use sluicegate_sink::{Event, Overlap, Reader, Reduction, TimeRange, overlaps};
 
 use super::events::Multiset;
 
@@ -50,10 +50,11 @@ impl Table {
     pub async fn stored(&self) -> anyhow::Result<u64> {
         let mut groups = BTreeMap::new();
         for header in self.headers().await? {
+            let events = header.events();
             let sort = header.sort;
             let counts =
                 groups.entry((header.partition, sort.shard, sort.epoch, sort.first)).or_insert((0, 0));
-            *counts = (*counts).max((sort.revision, header.count));
+            *counts = (*counts).max((sort.revision, events));
         }
         Ok(groups.values().map(|(_, count)| count).sum())
     }
@@ -69,6 +70,16 @@ impl Table {
             events.push(event);
         }
         Ok(events)
+    }
+
+    /// The reductions of a key, merged.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn reductions(&self, key: &str) -> anyhow::Result<Vec<Reduction>> {
+        let mut stream = self.reader.events(key, TimeRange::default()).await?;
+        while stream.next().await?.is_some() {}
+        Ok(stream.into_reductions())
     }
 
     /// Shows every event of a key, one at a time, in the reader's order.

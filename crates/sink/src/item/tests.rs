@@ -27,6 +27,7 @@ fn item() -> Item {
         packing_version: 1,
         codec: StoredCodec::Zstd,
         count: 12,
+        reduced: None,
         raw_bytes: 345,
         group_sum: 7,
         part_sum: crc32fast::hash(&data),
@@ -99,7 +100,11 @@ fn an_item_reads_back_from_its_attributes() {
 #[test]
 fn a_header_reads_back_without_the_data() {
     let header = item().header;
-    assert_eq!(Header::from_attributes(&header.to_attributes()), Ok(header));
+    assert_eq!(Header::from_attributes(&header.to_attributes()), Ok(header.clone()));
+    let reduced = Header { reduced: Some(99), ..header };
+    assert_eq!((reduced.events(), reduced.count), (99, 12));
+    assert_eq!(reduced.to_attributes().number(names::FORMAT), Some(2));
+    assert_eq!(Header::from_attributes(&reduced.to_attributes()), Ok(reduced));
 }
 
 #[test]
@@ -116,11 +121,13 @@ fn damage_names_the_item() {
 #[test]
 fn missing_and_newer_attributes_are_told_apart() {
     let mut attributes = item().to_attributes();
-    attributes.set(names::FORMAT, Value::Number(2));
+    attributes.set(names::FORMAT, Value::Number(3));
     let newer = Header::from_attributes(&attributes).unwrap_err();
-    assert_eq!(newer.why, Fault::FormatVersion { found: 2 });
+    assert_eq!(newer.why, Fault::FormatVersion { found: 3 });
+    let mut reduced = item();
+    reduced.header.reduced = Some(99);
     for name in names::HEADER.into_iter().filter(|name| *name != names::EXPIRES) {
-        let without = item().to_attributes().into_iter().filter(|(other, _)| other != name);
+        let without = reduced.to_attributes().into_iter().filter(|(other, _)| other != name);
         let mut kept = Attributes::default();
         without.for_each(|(name, value)| kept.set(name, value));
         assert!(Header::from_attributes(&kept).is_err(), "without {name}");

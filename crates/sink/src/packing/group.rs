@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sluicegate_checkpoint::key_template::{FALLBACK_KEY, Key};
+use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{AggregateKey, Batch, BatchId, KeyTemplate, Record};
 
 /// The groups of a batch, and what was counted on the way.
@@ -19,6 +20,7 @@ pub(super) struct Groups<'a> {
     pub events: u64,
     pub records: u64,
     pub filtered: u64,
+    pub unreadable: u64,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
 }
@@ -50,7 +52,8 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
     let mut groups = Groups::default();
     let mut before = None;
     for record in batch.records.iter().filter(|record| !stored_before(batch, record)) {
-        if batch.cut.filters(record) {
+        let verdict = batch.cut.verdict(record);
+        if verdict == Verdict::LeftOut {
             groups.filtered += 1;
             continue;
         }
@@ -62,6 +65,7 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
         }
         group.push(record);
         groups.events += 1;
+        groups.unreadable += u64::from(verdict == Verdict::Unreadable);
         groups.raw_bytes += record.data.len() as u64;
         groups.fallback_keys += u64::from(fallback);
         groups.records += u64::from(before != Some(&record.sequence_number));

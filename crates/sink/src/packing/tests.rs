@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
-use sluicegate_checkpoint::{AggregateKey, Exclusion, HashKeyRange, KeyTemplate, PackingParameters, ShardId};
+use sluicegate_checkpoint::{
+    AggregateKey, Exclusion, HashKeyRange, KeyTemplate, LeaseState, PackingParameters, Position, ShardId,
+};
 
 use super::*;
 use crate::testing::{NOON, batch, event, items_of, sequence, with_parameters};
@@ -137,6 +139,107 @@ fn user_records_of_another_shard_are_left_out_and_counted_whoever_packs() {
     assert_eq!((packed.items.len(), packed.events, packed.filtered), (0, 0, 2));
 }
 
+fn transformed(batch: Batch, [filter, fields, reduce]: [&str; 3]) -> Batch {
+    with_parameters(batch, |parameters| {
+        let set = PackingParameters {
+            filter: (!filter.is_empty()).then(|| filter.parse().unwrap()),
+            fields: (!fields.is_empty()).then(|| fields.parse().unwrap()),
+            reduce: (!reduce.is_empty()).then(|| reduce.parse().unwrap()),
+            ..parameters.clone()
+        };
+        *parameters = set.with_needed_decoding_version();
+    })
+}
+
+fn payloads(packed: &Packed) -> Vec<(String, Vec<String>)> {
+    let text = |event: &Unpacked| String::from_utf8(event.data.to_vec()).unwrap();
+    unpacked(packed).into_iter().map(|(key, events)| (key, events.iter().map(text).collect())).collect()
+}
+
+#[test]
+fn what_the_filter_does_not_keep_is_left_out_and_what_it_cannot_judge_is_stored_and_counted() {
+    let records = vec![
+        event(1, "a", r#"{"delay":20}"#),
+        event(2, "b", r#"{"delay":1}"#),
+        event(3, "a", "no json"),
+        event(4, "a", "{}"),
+    ];
+    let batch = transformed(batch(records), ["/delay > 15", "", ""]);
+    let packed = pack(&batch).unwrap();
+    assert_eq!(
+        payloads(&packed),
+        [("a".to_owned(), vec![r#"{"delay":20}"#.to_owned(), "no json".to_owned()])]
+    );
+    assert_eq!((packed.events, packed.records, packed.filtered, packed.unreadable), (2, 2, 2, 1));
+    assert_eq!((batch.stored().count(), batch.filtered()), (2, 2), "other sinks leave out the same");
+}
+
+#[test]
+fn keys_come_from_the_event_as_published_and_only_the_named_fields_are_stored() {
+    let records = vec![event(1, "p", r#"{"job":"j","n": 1.50,"x":[1]}"#), event(2, "p", "no json")];
+    let batch = transformed(keyed_by(batch(records), "{/job}"), ["", "/n", ""]);
+    let packed = pack(&batch).unwrap();
+    let group = |key: &str, data: &str| (key.to_owned(), vec![data.to_owned()]);
+    assert_eq!(payloads(&packed), [group("j", r#"{"n":1.50}"#), group(FALLBACK_KEY, "no json")]);
+    assert_eq!((packed.events, packed.unreadable, packed.raw_bytes), (2, 1, 36));
+}
+
+#[test]
+fn a_reduction_stores_one_record_for_each_key_and_window() {
+    let flight = |n, key, hour, delay: &str| {
+        event(n, key, format!(r#"{{"at":"2013-01-01T{hour}:10:00Z","delay":{delay}}}"#))
+    };
+    let records = vec![
+        flight(1, "UA", 11, "2.5"),
+        flight(2, "UA", 10, "-4"),
+        flight(3, "AA", 10, "1"),
+        flight(4, "UA", 11, "null"),
+        event(5, "UA", "no json"),
+    ];
+    let batch = transformed(batch(records), ["", "", "/delay per 1h by /at"]);
+    let packed = pack(&batch).unwrap();
+    let line = |key: &str, hour: &str, events: u32, unreadable: u32, delay: &str| {
+        let window =
+            if hour.is_empty() { "null".to_owned() } else { format!("\"2013-01-01T{hour}:00:00Z\"") };
+        format!(
+            r#"{{"key":"{key}","window":{window},"reduce":"/delay per 1h by /at","events":{events},"unreadable":{unreadable},"fields":{{"/delay":{{{delay}}}}}}}"#
+        )
+    };
+    let none = r#""count":0,"sum":0,"min":null,"max":null"#;
+    let wanted = [
+        ("AA".to_owned(), vec![line("AA", "10", 1, 0, r#""count":1,"sum":1,"min":1,"max":1"#)]),
+        (
+            "UA".to_owned(),
+            vec![
+                line("UA", "11", 2, 0, r#""count":1,"sum":2.5,"min":2.5,"max":2.5"#),
+                line("UA", "10", 1, 0, r#""count":1,"sum":-4,"min":-4,"max":-4"#),
+                line("UA", "", 1, 1, none),
+            ],
+        ),
+    ];
+    assert_eq!(payloads(&packed), wanted);
+    assert_eq!((packed.events, packed.records, packed.unreadable), (5, 5, 1));
+    let header = &packed.items[1].header;
+    assert_eq!((header.count, header.reduced, header.events()), (3, Some(4), 4));
+    let range = header
+        .range
+        .as_ref()
+        .map(|(first, last)| (first.sequence_number.as_str(), last.sequence_number.as_str()));
+    assert_eq!(range, Some(("1", "5")), "first and last event, for the check that no event is stored twice");
+    let places: Vec<String> =
+        unpacked(&packed)[1].1.iter().map(|one| one.sequence_number.to_string()).collect();
+    assert_eq!(places, ["1", "2", "5"], "a window stands where its first event stood");
+}
+
+#[test]
+fn a_reduction_that_exclusions_leave_empty_is_one_item_with_count_0() {
+    let mut batch = transformed(batch(vec![event(1, "k", "{}")]), ["", "", "per 1h"]);
+    let place = (sequence(1), SubSequenceNumber(0));
+    batch.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
+    let items = items_of(&batch);
+    assert_eq!((items.len(), items[0].header.count, items[0].header.reduced), (1, 0, Some(0)));
+}
+
 #[test]
 fn a_dropped_cut_has_no_items() {
     let mut batch = batch(vec![event(1, "k", "x")]);
@@ -198,6 +301,38 @@ fn the_bytes_of_each_version_never_change() {
     assert_eq!(sums, FIXED_SUMS, "{sums:#010x?}");
 }
 
+/// The same for what filter, projection and reduction make of events: a change of their meaning needs another decoding
+/// version.
+#[test]
+fn the_bytes_of_each_transform_never_change() {
+    let line = |n: u32| {
+        let (day, delay) = (n % 28 + 1, f64::from(n * 7_919 % 1_000) / 8.0 - 60.0);
+        format!(
+            r#"{{ "day":"2013-01-{day:02}T{:02}:30:00Z", "delay": {delay}, "tail":"N{}", "legs":[{{"km":{n}e-1}}]}}"#,
+            n % 24,
+            n % 9
+        )
+    };
+    let records: Vec<Record> = (1..=2_000).map(|n| event(n, &format!("k{}", n % 3), line(n))).collect();
+    let sum = |transform| {
+        let mut sum = crc32fast::Hasher::new();
+        let batch = with_parameters(transformed(batch(records.clone()), transform), |parameters| {
+            parameters.codec = Codec::None
+        });
+        items_of(&batch).iter().for_each(|item| sum.update(&item.data));
+        sum.finalize()
+    };
+    let sums = [
+        sum([r#"/delay > -1.5e1 and not (/tail == "N3" or /legs/0/km >= 150)"#, "", ""]),
+        sum(["exists /legs/0", "/delay /legs/0/km", ""]),
+        sum(["/tail != \"N1\"", "", "/delay /legs/0/km per 6h by /day"]),
+        sum(["", "", "/delay per 1s"]),
+    ];
+    assert_eq!(sums, FIXED_TRANSFORMS, "{sums:#010x?}");
+}
+
+const FIXED_TRANSFORMS: [u32; 4] = [0x1095_7680, 0xb17c_e489, 0x7818_116d, 0x726c_5090];
+
 const FIXED_SUMS: [[u32; 4]; 2] = [
     [0x22ac_17ca, 0x88e2_e831, 0x4ba3_bfff, 0xe242_096b],
     [0xbe34_613d, 0xd104_6c7a, 0xceb0_6403, 0x664c_c8ab],
@@ -231,6 +366,17 @@ fn any_record() -> impl Strategy<Value = Record> {
         hash_key: None,
         data: data.into(),
     })
+}
+
+fn any_transform() -> impl Strategy<Value = [&'static str; 3]> {
+    let filter = prop_oneof![Just(""), Just("/delay > 0"), Just("not exists /tail or /delay <= -1.25")];
+    let shape = prop_oneof![
+        Just(["", ""]),
+        Just(["/delay", ""]),
+        Just(["", "per 1s"]),
+        Just(["", "/delay /tail per 1h by /at"]),
+    ];
+    (filter, shape).prop_map(|(filter, [fields, reduce])| [filter, fields, reduce])
 }
 
 prop_compose! {
@@ -288,6 +434,34 @@ proptest! {
     fn the_same_batch_and_parameters_give_the_same_bytes(batch in any_batch()) {
         let again = batch.clone();
         prop_assert_eq!(pack(&batch).unwrap(), pack(&again).unwrap());
+    }
+
+    /// Whatever a worker is configured with, the recorded parameters make the items (D3).
+    #[test]
+    fn a_redelivery_makes_the_same_items_of_the_recorded_transform(
+        events in proptest::collection::vec((0u8..3, -5i32..5, 0u8..3), 1..40), transform in any_transform(),
+    ) {
+        let data = |(_, delay, kind): &(u8, i32, u8)| match kind {
+            0 => format!("text {delay}"),
+            1 => format!(r#"{{"delay":{delay}}}"#),
+            _ => format!(r#"{{"at":{},"delay":{delay}.25,"tail":"x"}}"#, i64::from(*delay) * 1_800_000),
+        };
+        let records: Vec<Record> =
+            (1..).zip(&events).map(|(n, event)| self::event(n, ["a", "b", "c"][event.0 as usize], data(event))).collect();
+        let batch = transformed(batch(records.clone()), transform);
+        let packed = pack(&batch).unwrap();
+        // Conservation (K1): what was read is packed or filtered.
+        prop_assert_eq!(packed.events + packed.filtered, records.len() as u64);
+        prop_assert_eq!(packed.events, batch.stored().count() as u64);
+        let by_headers = packed.items.iter().filter(|item| item.header.sort.part == 1).map(|item| item.header.events());
+        prop_assert_eq!(by_headers.sum::<u64>(), packed.events);
+        // As another worker gets it: the cut went through a lease row, the records were read again.
+        let mut state = LeaseState::starting(None);
+        state.follows = Some(Position::TrimHorizon);
+        state.cuts = vec![batch.cut.clone()];
+        let read = LeaseState::decode(&state.encode().unwrap()).unwrap();
+        let again = Batch { cut: read.cuts[0].clone(), ..batch };
+        prop_assert_eq!(pack(&again).unwrap(), packed);
     }
 
     #[test]

@@ -4,17 +4,19 @@
 //! lanes (one per spread suffix) --groups by sort key--> waiting (compressed) --first event due--> open --> event
 //! ```
 //! An event may be yielded when no group that is still to come can hold an earlier one: when every lane has
-//! come to a cut that arrived [`MAX_BATCH_SPAN`] later, or to its end.
+//! come to a cut that arrived [`MAX_BATCH_SPAN`] later, or to its end. Groups of reductions do not wait: theirs are merged
+//! as they come, one for each window.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use sluicegate_checkpoint::ArrivalMillis;
 
 use super::lane::{Group, Lane};
 use super::{Event, MAX_BATCH_SPAN, ReadError, Retrying, TimeRange};
 use crate::item::PartitionKey;
-use crate::packing::unpack;
+use crate::packing::{UnpackError, unpack};
+use crate::reduction::Reduction;
 
 /// Items that are asked for at once, over all suffixes. An item has up to 400 KB, so pages of all lanes
 /// together stay below about 26 MB.
@@ -26,7 +28,12 @@ pub struct EventStream {
     lanes: Vec<State>,
     waiting: BinaryHeap<Reverse<Waiting>>,
     open: BinaryHeap<Reverse<Open>>,
+    reduced: BTreeMap<WindowKey, Reduction>,
 }
+
+/// What reductions are merged by, in the order in which they are given out: what was configured, then time, those
+/// without a window last.
+type WindowKey = (String, bool, Option<i64>);
 
 /// A lane and how far it has come.
 struct State {
@@ -57,10 +64,11 @@ impl EventStream {
             }
         };
         let lanes = (0..spread.max(1)).map(lane).collect();
-        Self { range, lanes, waiting: BinaryHeap::new(), open: BinaryHeap::new() }
+        Self { range, lanes, waiting: BinaryHeap::new(), open: BinaryHeap::new(), reduced: BTreeMap::new() }
     }
 
-    /// The next event; `None` when there are no more.
+    /// The next event; `None` when there are no more. Events of which only a reduction was stored are not yielded: see
+    /// [`EventStream::into_reductions`].
     ///
     /// # Errors
     /// See [`ReadError`]. After an error the stream is of no more use.
@@ -81,11 +89,21 @@ impl EventStream {
             match behind.lane.next().await? {
                 Some(group) => {
                     behind.seen = group.header.sort.arrival;
-                    self.waiting.push(Reverse(Waiting(group)));
+                    match group.header.reduced {
+                        Some(_) => reduce(&mut self.reduced, &group, self.range)?,
+                        None => self.waiting.push(Reverse(Waiting(group))),
+                    }
                 }
                 None => behind.ended = true,
             }
         }
+    }
+
+    /// What was stored as reductions: one for each window, merged, in the order of windows. Complete once
+    /// [`EventStream::next`] has given `None`. A reduction belongs to a range by the arrival of the first event of its
+    /// batch and window; so adjoining ranges divide them up, and a range of whole windows has them whole.
+    pub fn into_reductions(self) -> Vec<Reduction> {
+        self.reduced.into_values().collect()
     }
 
     /// Every event that arrived before this is in a group already seen.
@@ -117,6 +135,30 @@ impl EventStream {
         }
         Some(next)
     }
+}
+
+/// Merges the reductions of a group that are in the range.
+fn reduce(
+    merged: &mut BTreeMap<WindowKey, Reduction>,
+    group: &Group,
+    range: TimeRange,
+) -> Result<(), ReadError> {
+    let Group { header, parts } = group;
+    let failed = |source| ReadError::Group { key: header.key(), source };
+    let unpacked = unpack(header, parts).map_err(failed)?;
+    for stored in unpacked.into_iter().filter(|stored| range.contains(stored.arrival)) {
+        let malformed = || failed(UnpackError::Reduction { why: "is malformed" });
+        let one = Reduction::parse(&stored.data).ok_or_else(malformed)?;
+        let key = (one.reduce.clone(), one.window.is_none(), one.window);
+        match merged.get_mut(&key) {
+            None => drop(merged.insert(key, one)),
+            Some(sum) => {
+                let unequal = || failed(UnpackError::Reduction { why: "cannot be added to the others" });
+                sum.merge(&one).ok_or_else(unequal)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The events of a group that are in the range; `None` if there are none.

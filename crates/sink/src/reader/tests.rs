@@ -2,12 +2,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use sluicegate_checkpoint::{Batch, Codec, PackingParameters, Record};
+use sluicegate_checkpoint::transform::json;
+use sluicegate_checkpoint::{Batch, Codec, PackingParameters, Record, Reduce};
 
 use super::*;
 use crate::item::{Fault, Item, Value, names};
 use crate::memory::MemoryTable;
-use crate::packing::pack;
+use crate::packing::{UnpackError, pack};
+use crate::reduction::Reduction;
 use crate::store::{ItemWriter, Page, Query};
 use crate::testing::{NOON, batch, event, items_of, sequence, with_parameters};
 
@@ -233,6 +235,80 @@ async fn throttled_reads_are_tried_again_and_given_up_in_the_end() {
     assert!(matches!(hopeless, Err(ReadError::Store(StoreError::Throttled(_)))));
 }
 
+async fn read_reduced(
+    table: &Arc<MemoryTable>,
+    key: &str,
+    range: TimeRange,
+) -> Result<Vec<Reduction>, ReadError> {
+    let mut stream = Reader::new(table.clone(), 7).events(key, range).await?;
+    while stream.next().await?.is_some() {}
+    Ok(stream.into_reductions())
+}
+
+fn reducing(batch: Batch, reduce: &str) -> Batch {
+    with_parameters(batch, |parameters| {
+        let set = PackingParameters { reduce: Some(reduce.parse().unwrap()), ..parameters.clone() };
+        *parameters = set.with_needed_decoding_version();
+    })
+}
+
+/// What a reader should find: all events of a key reduced at once.
+fn directly(reduce: &str, key: &str, records: &[&Record]) -> Vec<Reduction> {
+    let reduce: Reduce = reduce.parse().unwrap();
+    let mut windows: Vec<Reduction> = Vec::new();
+    for record in records {
+        let event = json::parse(&record.data);
+        let window = reduce.window(record.arrival, event.as_ref());
+        let known = windows.iter().position(|one| one.window == window);
+        let at = known.unwrap_or_else(|| {
+            windows.push(Reduction::new(key, &reduce, window));
+            windows.len() - 1
+        });
+        windows[at].add(&reduce, event.as_ref());
+    }
+    windows.sort_by_key(|one| (one.window.is_none(), one.window));
+    windows
+}
+
+#[tokio::test]
+async fn reductions_are_merged_over_batches_and_stand_beside_the_events_of_another_configuration() {
+    let table = Arc::new(MemoryTable::default());
+    let first =
+        reducing(batch(vec![event(1, "k", r#"{"n":1}"#), event(2, "k", r#"{"n":2.5}"#)]), "/n per 1h");
+    let second = reducing(batch(vec![event(3, "k", r#"{"n":-4}"#), event(4, "k", "text")]), "/n per 1h");
+    for batch in [&first, &second, &first] {
+        store(&table, batch).await;
+    }
+    store(&table, &reducing(batch(vec![event(5, "k", r#"{"n":9}"#)]), "/n per 1d")).await;
+    store(&table, &batch(vec![event(6, "k", r#"{"n":7}"#)])).await;
+    let lines: Vec<String> = read_reduced(&table, "k", TimeRange::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let wanted = [
+        r#"{"key":"k","window":"2023-11-14T00:00:00Z","reduce":"/n per 1d","events":1,"unreadable":0,"fields":{"/n":{"count":1,"sum":9,"min":9,"max":9}}}"#,
+        r#"{"key":"k","window":"2023-11-14T22:00:00Z","reduce":"/n per 1h","events":4,"unreadable":1,"fields":{"/n":{"count":3,"sum":-0.5,"min":-4,"max":2.5}}}"#,
+    ];
+    assert_eq!(lines, wanted);
+    assert_eq!(numbers(&read_all(&table, "k").await), ["6"], "the events of a batch that was not reduced");
+}
+
+#[tokio::test]
+async fn a_group_of_reductions_that_holds_none_is_an_error() {
+    let table = Arc::new(MemoryTable::default());
+    let mut item = items_of(&batch(vec![event(1, "k", "{}")])).remove(0);
+    item.header.reduced = Some(1);
+    table.write(&[Arc::new(item)]).await.unwrap();
+    let error = read_reduced(&table, "k", TimeRange::default()).await.unwrap_err();
+    let malformed = UnpackError::Reduction { why: "is malformed" }.to_string();
+    assert!(
+        matches!(&error, ReadError::Group { source, .. } if source.to_string() == malformed),
+        "{error:?}"
+    );
+}
+
 fn any_batches() -> impl Strategy<Value = Vec<Batch>> {
     let record = (1u32..4, 0i64..30_000, "[kl]", proptest::collection::vec(any::<u8>(), 0..60));
     let one = (proptest::collection::vec(record, 1..12), 0u8..3, 1u32..3, 1u32..4, any::<bool>());
@@ -293,6 +369,52 @@ proptest! {
         prop_assert_eq!(&all, &wanted);
         wanted.retain(|event| range.contains(event.arrival));
         prop_assert_eq!(some, wanted);
+    }
+
+    /// Over batches, shards and suffixes, and for a range of whole windows (D4).
+    #[test]
+    fn merged_reductions_are_those_of_all_events(
+        events in proptest::collection::vec((0u8..4, -50i32..50), 1..60), cuts in proptest::collection::vec(1usize..20, 1..8),
+        spread in 1u32..4, shape in 0usize..3, (from, length) in (0i64..8, 0i64..8),
+    ) {
+        let reduce = ["/n per 1s", "/n /m per 1h by /at", "per 2s"][shape];
+        let data = |n: i64, (kind, value): (u8, i32)| match kind {
+            0 => "text".to_owned(),
+            1 => format!(r#"{{"n":{value}}}"#),
+            2 => format!(r#"{{"n":{value}.{n:03},"m":1e-{n},"at":{}}}"#, n * 999_999),
+            _ => format!(r#"{{"n":"{value}","at":"2013-01-01T0{}:59:59Z"}}"#, n % 10),
+        };
+        let records: Vec<Record> = (1u32..).zip(&events).map(|(n, kind)| Record {
+            arrival: ArrivalMillis(NOON + i64::from(n) * 170),
+            ..event(n, "k", data(i64::from(n), *kind))
+        }).collect();
+        let mut left = &records[..];
+        let mut batches = Vec::new();
+        for cut in cuts.iter().cycle() {
+            let (one, rest) = left.split_at((*cut).min(left.len()));
+            let mut batch = with_parameters(reducing(batch(one.to_vec()), reduce), |parameters| parameters.spread = spread);
+            batch.id.shard = ShardId::new(format!("shardId-{}", batches.len() % 2));
+            batches.push(batch);
+            left = rest;
+            if left.is_empty() {
+                break;
+            }
+        }
+        let range = TimeRange { from: at(from * 2_000), to: at((from + length) * 2_000) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (all, some) = runtime.block_on(async {
+            let table = Arc::new(MemoryTable::default());
+            for batch in &batches {
+                store(&table, batch).await;
+            }
+            let all = read_reduced(&table, "k", TimeRange::default()).await.unwrap();
+            (all, read_reduced(&table, "k", range).await.unwrap())
+        });
+        prop_assert_eq!(all, directly(reduce, "k", &records.iter().collect::<Vec<_>>()));
+        if shape != 1 {
+            let inside: Vec<&Record> = records.iter().filter(|record| range.contains(record.arrival)).collect();
+            prop_assert_eq!(some, directly(reduce, "k", &inside));
+        }
     }
 
     /// Any bytes under a good key: an error perhaps, never a panic.
