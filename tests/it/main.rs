@@ -37,3 +37,5 @@ mod simulation;
 mod simulation_wire;
 #[cfg(test)]
 mod stdout_sink;
+#[cfg(test)]
+mod transform;

@@ -6,12 +6,14 @@
 mod settings;
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use sluicegate_checkpoint::parameters::ParametersError;
+use sluicegate_checkpoint::transform::SyntaxError;
 use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters};
 use sluicegate_lease::{InitialPosition, ScanBudget, WriteBudget};
 use thiserror::Error;
@@ -26,6 +28,9 @@ pub use settings::{SETTINGS, Setting};
 /// What environment variables of settings begin with: `SLUICEGATE_CFG_FAILOVER_TIME=5s`. Not plain `SLUICEGATE_`,
 /// under which Kubernetes injects variables for a service of that name.
 pub const ENV_PREFIX: &str = "SLUICEGATE_CFG_";
+
+/// The word for no filter, no projection and no reduction.
+const NO_TRANSFORM: &str = "none";
 
 /// The settings as written.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -61,6 +66,9 @@ struct RawConfig {
     spread: u32,
     zstd_level: i32,
     ttl_days: u32,
+    filter: String,
+    fields: String,
+    reduce: String,
     buffer_bytes: bytesize::ByteSize,
     accept_gap: bool,
     write_budget_wcu: u64,
@@ -94,6 +102,9 @@ impl Default for RawConfig {
             spread: 0,
             zstd_level: 3,
             ttl_days: 0,
+            filter: NO_TRANSFORM.to_owned(),
+            fields: NO_TRANSFORM.to_owned(),
+            reduce: NO_TRANSFORM.to_owned(),
             buffer_bytes: ByteSize::mib(128),
             accept_gap: false,
             write_budget_wcu: 0,
@@ -161,6 +172,16 @@ pub enum ConfigError {
     /// The aggregate key is no template.
     #[error("aggregate_key: {0}")]
     AggregateKey(String),
+    /// A filter, a list of fields or a reduction is none.
+    #[error("{setting} is `{given}`; {error}")]
+    Transform {
+        /// Which of them.
+        setting: &'static str,
+        /// What was given.
+        given: String,
+        /// What is wrong, and where.
+        error: SyntaxError,
+    },
     /// The packing parameters do not fit.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
@@ -351,10 +372,26 @@ fn parameters(raw: &RawConfig) -> Result<PackingParameters, ConfigError> {
         spread: if raw.spread == 0 { spread_for(raw.write_budget_wcu) } else { raw.spread },
         codec: if raw.zstd_level == 0 { Codec::None } else { Codec::Zstd(raw.zstd_level) },
         ttl_days: (raw.ttl_days > 0).then_some(raw.ttl_days),
+        filter: transform("filter", &raw.filter)?,
+        fields: transform("fields", &raw.fields)?,
+        reduce: transform("reduce", &raw.reduce)?,
         ..PackingParameters::default()
     };
+    let parameters = parameters.with_needed_decoding_version();
     parameters.check()?;
     Ok(parameters)
+}
+
+/// Reads a filter, fields or a reduction; [`NO_TRANSFORM`] and an empty text set none.
+fn transform<T>(setting: &'static str, given: &str) -> Result<Option<T>, ConfigError>
+where
+    T: FromStr<Err = SyntaxError>,
+{
+    if matches!(given.trim(), "" | NO_TRANSFORM) {
+        return Ok(None);
+    }
+    let error = |error| ConfigError::Transform { setting, given: given.to_owned(), error };
+    given.parse().map(Some).map_err(error)
 }
 
 /// Reads an initial position as people write it.
@@ -449,6 +486,33 @@ mod tests {
         assert!(with(&[("initial_position", "EARLIEST")]).contains("TRIM_HORIZON"));
         assert!(with(&[("aggregate_key", "{carrier")]).starts_with("aggregate_key"));
         assert!(with(&[("zstd_level", "40")]).contains("1 to 19"));
+    }
+
+    #[test]
+    fn transforms_are_read_and_a_bad_one_says_where() {
+        let load = |pairs: &[(&'static str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            Config::load(None, &pairs)
+        };
+        let parameters = load(&[]).unwrap().settings.parameters;
+        assert_eq!((parameters.transforms(), parameters.decoding_version), (false, 1));
+        let given = [("filter", r#"/carrier == "AA" and /dep_delay > 15"#), ("reduce", "/dep_delay per 1h")];
+        let parameters = load(&given).unwrap().settings.parameters;
+        assert_eq!(parameters.filter.unwrap().to_string(), given[0].1);
+        assert_eq!(
+            (parameters.reduce.unwrap().to_string(), parameters.decoding_version),
+            (given[1].1.to_owned(), 2)
+        );
+        let error = |pairs| load(pairs).unwrap_err().to_string();
+        assert_eq!(
+            error(&[("filter", "/a = 1")]),
+            "filter is `/a = 1`; at character 4: '=' has no meaning here: write == to compare"
+        );
+        assert!(error(&[("fields", "a")]).starts_with("fields is `a`; at character 1: "));
+        assert!(error(&[("reduce", "per day")]).contains("at character 5: a length of time is wanted"));
+        assert!(error(&[("reduce", "per 1d"), ("fields", "/a")]).contains("leave one of them out"));
+        let long = format!("exists /{}", "x".repeat(1_100));
+        assert!(error(&[("filter", long.as_str())]).contains("in the lease row, more than 1024"));
     }
 
     #[test]

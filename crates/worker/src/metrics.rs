@@ -33,6 +33,7 @@ pub struct Metrics {
     reads_failed: IntCounter,
     events_stored: IntCounter,
     events_filtered: IntCounter,
+    events_unreadable: IntCounter,
     raw_bytes: IntCounter,
     stored_bytes: IntCounter,
     items_written: IntCounter,
@@ -126,7 +127,11 @@ impl Metrics {
             )?,
             events_filtered: counter(
                 "events_filtered_total",
-                "User records left out because their hash key is not of their shard; redelivered ones count again.",
+                "Events left out: their hash key is not of their shard, or the filter does not keep them; redelivered ones count again.",
+            )?,
+            events_unreadable: counter(
+                "events_unreadable_total",
+                "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again.",
             )?,
             raw_bytes: counter("raw_bytes_total", "Bytes of stored events as published.")?,
             stored_bytes: counter("stored_bytes_total", "Bytes of the items written.")?,
@@ -346,6 +351,7 @@ impl ShardMetrics {
         availability.flush();
         metrics.events_stored.inc_by(delivered.events);
         metrics.events_filtered.inc_by(delivered.filtered);
+        metrics.events_unreadable.inc_by(delivered.unreadable);
         metrics.raw_bytes.inc_by(delivered.raw_bytes);
         metrics.stored_bytes.inc_by(delivered.stored_bytes);
         metrics.items_written.inc_by(delivered.items);

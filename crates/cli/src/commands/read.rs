@@ -1,4 +1,4 @@
-//! `sluicegate read`: the stored events of a key, in order.
+//! `sluicegate read`: the stored events of a key, in order, and what was stored reduced, merged.
 
 use std::io::Write;
 use std::time::UNIX_EPOCH;
@@ -11,7 +11,8 @@ use crate::app;
 use crate::aws::{Aws, AwsArgs};
 use crate::exit::bad_config;
 
-/// Print the stored events of a key, in order of arrival, as newline-delimited JSON; checksums and parts are checked
+/// Print the stored events of a key, in order of arrival, as newline-delimited JSON, and behind them its reductions, one
+/// line for each window; checksums and parts are checked
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Aggregate key to read
@@ -46,6 +47,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     while let Some(event) = events.next().await.map_err(explain)? {
         let written = out.write_all(&event.data).and_then(|()| out.write_all(b"\n"));
         if !written_or_closed(written)? {
+            return Ok(());
+        }
+    }
+    for reduction in events.into_reductions() {
+        if !written_or_closed(writeln!(out, "{reduction}"))? {
             return Ok(());
         }
     }

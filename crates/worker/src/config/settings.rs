@@ -119,6 +119,21 @@ pub const SETTINGS: &[Setting] = &[
         help: "Days after arrival at which items expire; 0 keeps them.",
     },
     Setting {
+        name: "filter",
+        default: "none",
+        help: "Which events are stored, by their fields: /carrier == \"AA\" and (/dep_delay > 15 or not exists /tailnum). none stores all. What is left out is counted and gone once its batch is committed; events that are no JSON are kept. See docs/transform.md.",
+    },
+    Setting {
+        name: "fields",
+        default: "none",
+        help: "Which fields of an event are stored, as JSON pointers: /carrier /dep_delay /origin. none stores events as they were published.",
+    },
+    Setting {
+        name: "reduce",
+        default: "none",
+        help: "Stores counts and sums instead of events: /dep_delay /distance per 1h counts events by key and hour of arrival, with count, sum, least and greatest of both fields; per 1d by /time_hour goes by a field that holds a time. none stores events. Set filter, fields and reduce when every worker runs a build that has them.",
+    },
+    Setting {
         name: "buffer_bytes",
         default: "128MiB",
         help: "Memory for records from fetch to durable, all shards together; at least twice max_batch_bytes. When it is spent, reading stops, and batches are closed before they are full.",
