@@ -293,12 +293,14 @@ fn settings(script: &Script, build: &Build) -> Settings {
 
 /// What a build packs new batches with.
 pub fn parameters(build: &Build) -> PackingParameters {
-    PackingParameters {
+    let parameters = PackingParameters {
         aggregate_key: AggregateKey::try_from(build.aggregate_key.to_owned()).unwrap_or_default(),
         max_item_bytes: build.max_item_bytes,
         codec: Codec::None,
+        filter: build.filter.and_then(|filter| filter.parse().ok()),
         ..Settings::default().parameters
-    }
+    };
+    parameters.with_needed_decoding_version()
 }
 
 /// A reader that is shared: the builder takes it by value.

@@ -245,7 +245,7 @@ async fn read_back(world: &World, items: Arc<dyn ItemSource>) -> Vec<Broken> {
 
 /// What a reader should find of an event.
 struct Event {
-    /// It was committed, and its batch not given up.
+    /// It was committed, its batch not given up, and no filter left it out.
     must_be_there: bool,
     /// Its shard's row was deleted by hand.
     may_be_twice: bool,
@@ -258,7 +258,7 @@ fn events(world: &Inner) -> BTreeMap<Vec<u8>, Event> {
         let committed = world.referee.committed().get(id);
         let may_be_twice = world.referee.lifecycle.is_redone(id);
         for record in expected(world, &shard.records) {
-            let in_cut = |(_, cut): &(u32, Cut)| !cut.dropped && holds(cut, record);
+            let in_cut = |(_, cut): &(u32, Cut)| !cut.dropped && holds(cut, record) && !cut.filters(record);
             let must_be_there = committed.into_iter().flatten().any(in_cut);
             events.insert(record.data.to_vec(), Event { must_be_there, may_be_twice });
         }
