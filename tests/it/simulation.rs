@@ -154,6 +154,17 @@ fn d3_catches_redelivery_with_todays_parameters() {
     caught("D3", &plants::todays_parameters);
 }
 
+/// The same, where builds differ in their filters alone.
+#[test]
+fn d3_catches_redelivery_under_todays_filter() {
+    caught_in("D3", &plants::todays_parameters, |script| {
+        for (index, build) in script.builds.iter_mut().enumerate() {
+            (build.aggregate_key, build.max_item_bytes) = ("partition-key", 4_096);
+            build.filter = [None, Some("/n != 1"), Some("/n == 1 or /id < 50")][index % 3];
+        }
+    });
+}
+
 #[test]
 fn s3_catches_a_deleted_row_made_again() {
     // Shards come and go, and rows of the old ones are deleted.

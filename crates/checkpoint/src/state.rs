@@ -12,7 +12,9 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::batch::{BatchId, Cut, Exclusion};
-use crate::parameters::{AggregateKey, Codec, DECODING_VERSIONS, HashKeyRange, PackingParameters};
+use crate::parameters::{
+    AggregateKey, Codec, DECODING_VERSIONS, HashKeyRange, PackingParameters, TRANSFORM_DECODING_VERSION,
+};
 use crate::position::Position;
 use crate::record::ArrivalMillis;
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
@@ -419,7 +421,7 @@ impl WireParameters {
             (Some(start), Some(end)) => Some(HashKeyRange { start: hash_key(&start)?, end: hash_key(&end)? }),
             (Some(_), None) | (None, Some(_)) => return Err(damaged("half a hash key range")),
         };
-        Ok(PackingParameters {
+        let parameters = PackingParameters {
             aggregate_key: AggregateKey::try_from(self.aggregate_key)
                 .map_err(|error| damaged(error.to_string()))?,
             max_item_bytes: self.max_item_bytes,
@@ -431,7 +433,11 @@ impl WireParameters {
             filter: parsed(self.filter)?,
             fields: parsed(self.fields)?,
             reduce: parsed(self.reduce)?,
-        })
+        };
+        if parameters.transforms() && self.decoding_version < TRANSFORM_DECODING_VERSION {
+            return Err(damaged("a filter, fields or a reduction under a decoding version without them"));
+        }
+        Ok(parameters)
     }
 }
 

@@ -174,3 +174,60 @@ fn a_cut_inside_an_aggregated_record_begins_at_that_record() {
     state.cuts = vec![Cut { behind_sub: Some(SubSequenceNumber(4)), ..tiling_cut(10, 20) }];
     assert_eq!(state.check_cuts(&checkpoint), Ok(()));
 }
+
+/// A state as a build wrote it that knew of no filters.
+const BEFORE_FILTERS: &str = "534c55494345474154450108071080a0abfef9621a060a0231301004220e0a023130120232301804280138012a450a137b2f636172726965727d2d7b2f6d6f6e74687d1080e01818032006281e30013a10000000000000000000000000000000014210ffffffffffffffffffffffffffffffff3880a0abfef962";
+
+#[test]
+fn a_row_from_before_filters_reads_and_is_written_as_it_was() {
+    let bytes: Vec<u8> = (0..BEFORE_FILTERS.len() / 2)
+        .map(|at| u8::from_str_radix(&BEFORE_FILTERS[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let mut state = LeaseState::starting(Some(ArrivalMillis(1_700_000_000_000)));
+    state.epoch = 7;
+    state.follows = Some(Position::At(seq(10), SubSequenceNumber(4)));
+    let parameters = PackingParameters {
+        aggregate_key: AggregateKey::Template(KeyTemplate::parse("{/carrier}-{/month}").unwrap()),
+        spread: 3,
+        ttl_days: Some(30),
+        hash_range: Some(HashKeyRange { start: 1, end: u128::MAX }),
+        ..PackingParameters::default()
+    };
+    let parameters = Arc::new(parameters);
+    state.cuts = vec![Cut { behind_sub: Some(SubSequenceNumber(4)), parameters, ..tiling_cut(10, 20) }];
+    assert_eq!(LeaseState::decode(&bytes), Ok(state.clone()));
+    assert_eq!(state.encode().unwrap(), bytes, "a build from before filters could not take it back");
+}
+
+#[test]
+fn cuts_that_transform_say_so_and_those_of_a_later_build_are_refused() {
+    let transforming = |version| {
+        let parameters = PackingParameters {
+            filter: Some("/a == 1".parse().unwrap()),
+            decoding_version: version,
+            ..PackingParameters::default()
+        };
+        let mut state = LeaseState::starting(None);
+        state.cuts = vec![tiling_cut(1, 2), Cut { parameters: Arc::new(parameters), ..tiling_cut(3, 4) }];
+        LeaseState::decode(&state.encode().unwrap()).map(|state| state.cuts[1].parameters.decoding_version)
+    };
+    assert_eq!(transforming(2), Ok(2));
+    assert_eq!(transforming(3), Err(DecodeStateError::DecodingVersion { found: 3 }));
+    // A build that has version 1 alone refuses any other, as this one does 3; and nothing may hide behind 1.
+    assert!(matches!(transforming(1), Err(DecodeStateError::Damaged { .. })));
+}
+
+#[test]
+fn a_filter_that_this_build_cannot_read_is_damage_and_no_filter_is_guessed() {
+    let parameters =
+        PackingParameters { filter: Some("/a == 1".parse().unwrap()), ..PackingParameters::default() };
+    let mut state = LeaseState::starting(None);
+    let parameters = Arc::new(parameters.with_needed_decoding_version());
+    state.cuts = vec![Cut { parameters, ..tiling_cut(1, 2) }];
+    let mut bytes = state.encode().unwrap();
+    let at = bytes.windows(7).position(|bytes| bytes == b"/a == 1").unwrap();
+    bytes[at + 4] = b'~';
+    assert!(
+        matches!(LeaseState::decode(&bytes), Err(DecodeStateError::Damaged { why }) if why.contains("character"))
+    );
+}
