@@ -132,5 +132,11 @@ async fn a_filter_that_makes_no_sense_is_refused_with_its_place() -> anyhow::Res
     ensure!(refused.code == Some(64), "{refused:?}");
     let says = "filter is `/carrier = \"AA\"`; at character 10: '=' has no meaning here: write == to compare";
     ensure!(refused.stderr.contains(says) && refused.stderr.lines().count() == 1, "{refused:?}");
+    let environment = [("SLUICEGATE_CFG_REDUCE".to_owned(), "per 1h".to_owned())];
+    let refused = sluicegate(&environment, &[&run[..], &["--sink", "stdout"]].concat()).await?;
+    ensure!(
+        refused.code == Some(64) && refused.stderr.contains("--sink stdout writes events"),
+        "{refused:?}"
+    );
     Ok(())
 }

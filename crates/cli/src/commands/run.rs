@@ -72,6 +72,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let overrides: Vec<_> =
         args.initial_position.iter().map(|text| ("initial_position", text.clone())).collect();
     let config = Config::load(args.config.as_deref(), &overrides).map_err(bad_config)?;
+    if args.sink == SinkKind::Stdout && config.settings.parameters.reduce.is_some() {
+        let why = "reduce is set, and --sink stdout writes events: partial sums that come again there would count twice";
+        return Err(bad_config(why));
+    }
     start_logging(&config.log, config.log_format);
     let stop = stop::on_signal(args.until_stdin_closes)?;
     let aws = Aws::load(&args.aws).await?;
