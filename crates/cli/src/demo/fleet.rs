@@ -68,6 +68,10 @@ impl Fleet {
             ("IDLE_READ_INTERVAL", "100ms"),
             ("MAX_BATCH_AGE", "500ms"),
             ("COMMIT_DELAY", "500ms"),
+            // Every published event is compared with what is read, so the environment may leave none out.
+            ("FILTER", "none"),
+            ("FIELDS", "none"),
+            ("REDUCE", "none"),
         ] {
             command.env(format!("{}{name}", sluicegate_worker::config::ENV_PREFIX), value);
         }
