@@ -1,11 +1,11 @@
 //! Packing: the records of a batch -> the items that store them. **Pure**: the same batch and revision give
 //! the same bytes, whoever packs it and when (law D3).
 //!
-//! Records are filtered and grouped by aggregate key; of each group the events, what a projection keeps of them, or a
-//! reduction of them ([`shape`](self)) is framed, compressed and split over items. A packing
-//! version stands for framing, compression and splitting together; a version that was once used to write is
-//! never changed, because a batch announced under it may still be packed again by another build. Keys and
-//! grouping do not depend on it.
+//! Records are filtered and grouped by aggregate key; of each group the events, what a projection keeps of
+//! them, or a reduction of them is framed, compressed and split over items. A packing version stands for
+//! framing, compression and splitting together; a version that was once used to write is never changed,
+//! because a batch announced under it may still be packed again by another build. Filter, keys, grouping,
+//! projection and reduction do not depend on it.
 //!
 //! | version | framing | splitting |
 //! |---|---|---|
