@@ -4,11 +4,14 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
 use sluicegate_sink::dynamodb::ensure_table;
 use sluicegate_tests::harness::backend::{dynamodb_at, kinesis_at};
 use sluicegate_tests::harness::command::bare;
 use sluicegate_tests::harness::process::{Signal, signal};
-use sluicegate_tests::harness::{Finished, LONG, sluicegate};
+use sluicegate_tests::harness::{Backend, Finished, LONG, sluicegate};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
@@ -48,6 +51,47 @@ async fn it_answers_where_it_says_ends_on_sigterm_and_keeps_tables_in_a_folder()
     // It ends with whoever started it.
     drop(child.stdin.take());
     assert_eq!(tokio::time::timeout(LONG, child.wait()).await??.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_refuses_and_fails_as_it_is_told_to() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let faults = folder.path().join("faults.toml");
+    std::fs::write(&faults, "[[fault]]\nservice = 'kinesis'\nerrors = { rate = 1.0, with = 'internal' }\n")?;
+    let faults = faults.to_str().context("no text")?;
+    let limits = ["--table-wcu", "events=3", "--burst-seconds", "0"];
+    let backend =
+        Backend::process_with(&[&limits[..], &["--faults", faults, "--seed", "7"]].concat()).await?;
+    let failed = backend
+        .kinesis()
+        .list_streams()
+        .send()
+        .await
+        .map_err(|error| error.raw_response().map(|raw| raw.status().as_u16()));
+    assert_eq!(failed.err(), Some(Some(500)));
+    ensure_table(backend.dynamodb(), "events", true).await?;
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let put = || {
+        let put =
+            backend.dynamodb().put_item().table_name("events").item("pk", text("a")).item("sk", text("b"));
+        put.item("v", text(&"x".repeat(100_000))).send()
+    };
+    put().await?; // larger than the bucket, which was full; it is paid for in half a minute
+    let refused = put().await.map_err(SdkError::into_service_error);
+    assert!(refused.as_ref().is_err_and(PutItemError::is_throttling_exception), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fault_script_that_makes_no_sense_is_a_mistake_in_the_configuration() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let faults = folder.path().join("faults.toml");
+    std::fs::write(&faults, "[[fault]]\noutage = 'a bit'\n")?;
+    let faults = faults.to_str().context("no text")?;
+    let Finished { code, stderr, .. } = sluicegate(&[], &["local", "--faults", faults]).await?;
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("fault 1 of the script: outage is \"a bit\": write refuse"), "{stderr}");
     Ok(())
 }
 

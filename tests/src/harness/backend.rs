@@ -60,6 +60,14 @@ impl Backend {
     /// # Errors
     /// It cannot be started, or names no endpoints.
     pub async fn process() -> anyhow::Result<Self> {
+        Self::process_with(&[]).await
+    }
+
+    /// Starts `sluicegate local` in a process of its own, on free ports, with more arguments: its limits and faults.
+    ///
+    /// # Errors
+    /// It cannot be started, or names no endpoints.
+    pub async fn process_with(arguments: &[&str]) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let mut command = bare(home.path())?;
         command.args([
@@ -71,6 +79,7 @@ impl Backend {
             "--json",
             "--until-stdin-closes",
         ]);
+        command.args(arguments);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut line = String::new();
         let stdout = child.stdout.take().context("no output")?;

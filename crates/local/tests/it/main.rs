@@ -1,6 +1,8 @@
 //! The local backend, driven by the real SDK clients over loopback sockets, and in-process where time must stand still.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod concurrency;
 #[cfg(test)]
 mod durability;

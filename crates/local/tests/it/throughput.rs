@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::Request;
-use sluicegate_local::{Kinesis, KinesisConfig, SystemClock, kinesis_router};
+use sluicegate_local::{DynamoDb, Kinesis, KinesisConfig, SystemClock, dynamodb_router, kinesis_router};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -55,4 +55,34 @@ async fn throughput_of_puts_and_gets_of_1_kb_records() {
         }
         report(&format!("GetRecords by {limit}"), started);
     }
+}
+
+/// One batch of 25 items of about 1 KB, of keys that no other batch has.
+fn batch(number: usize) -> Bytes {
+    let data = "QUJD".repeat(RECORD_BYTES.div_ceil(3));
+    let put = |item: usize| {
+        format!(r#"{{"PutRequest":{{"Item":{{"pk":{{"S":"{number}-{item}"}},"v":{{"B":"{data}"}}}}}}}}"#)
+    };
+    let puts: Vec<_> = (0..25).map(put).collect();
+    Bytes::from(format!(r#"{{"RequestItems":{{"items":[{}]}}}}"#, puts.join(",")))
+}
+
+#[tokio::test]
+#[ignore = "a measurement, not a check"]
+async fn throughput_of_batches_of_1_kb_items() {
+    let db = DynamoDb::in_memory(Arc::new(SystemClock)).unwrap();
+    let router = dynamodb_router(db);
+    let call = |operation: &'static str, body: Bytes| {
+        let request = Request::post("/").header("x-amz-target", format!("DynamoDB_20120810.{operation}"));
+        router.clone().oneshot(request.body(Body::from(body)).unwrap())
+    };
+    let create = r#"{"TableName":"items","KeySchema":[{"AttributeName":"pk","KeyType":"HASH"}],
+        "AttributeDefinitions":[{"AttributeName":"pk","AttributeType":"S"}],"BillingMode":"PAY_PER_REQUEST"}"#;
+    call("CreateTable", create.into()).await.unwrap();
+    let batches: Vec<_> = (0..400).map(batch).collect();
+    let started = Instant::now();
+    for batch in batches {
+        assert!(call("BatchWriteItem", batch).await.unwrap().status().is_success());
+    }
+    println!("BatchWriteItem: {:.0} items/s on one core", 10_000.0 / started.elapsed().as_secs_f64());
 }
