@@ -78,6 +78,9 @@ pub enum Interruption {
     Handoff,
 }
 
+/// Shown the worker rows of a strongly consistent read.
+pub type OnFleet = Box<dyn Fn(&[WorkerRow], Look) + Send + Sync>;
+
 /// Times and bounds of a coordinator.
 #[derive(Debug, Clone)]
 pub struct CoordinatorConfig {
@@ -121,7 +124,7 @@ pub struct Coordinator {
     /// The last view, for metrics and probes.
     pub view: watch::Sender<Option<Arc<FleetView>>>,
     /// Shown the worker rows of each look, before anything is decided by them.
-    pub on_fleet: Box<dyn Fn(&[WorkerRow], Look) + Send + Sync>,
+    pub on_fleet: OnFleet,
     /// Called once a turn of the loop: the sign that it is not stuck.
     pub on_turn: Box<dyn Fn() + Send + Sync>,
 }

@@ -140,13 +140,13 @@ struct Table {
 }
 
 impl Table {
-    fn take(&mut self, n: usize, step: Step) {
+    fn take(&mut self, n: usize, step: &Step) {
         let now = self.now;
         let worker = &mut self.workers[n];
         if worker.dead {
             return;
         }
-        match step {
+        match *step {
             Step::Send if worker.sending.is_none() && worker.landed.is_none() => {
                 if worker.right_until.is_some_and(|until| now >= until) {
                     worker.grant.lapse();
@@ -202,14 +202,14 @@ proptest! {
         };
         for (n, step, wait) in history {
             table.now += Duration::from_millis(wait);
-            table.take(n, step.clone());
+            table.take(n, &step);
             prop_assert!(table.used() <= BUDGET.total_milli, "{step:?} of {n}: {}", table.used());
         }
         let calm = [Step::Land, Step::Confirm, Step::Send, Step::Land, Step::Confirm, Step::Ask, Step::Answer];
         for _round in 0..6 {
             table.now += Duration::from_millis(1_000);
             for n in 0..5 {
-                for step in calm.clone() {
+                for step in &calm {
                     table.take(n, step);
                     prop_assert!(table.used() <= BUDGET.total_milli, "in calm: {}", table.used());
                 }
