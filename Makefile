@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget
+.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -48,6 +48,12 @@ BUDGET_WCU ?= 4000
 budget: measuring
 	target/release/sluicegate-measure budget --workers $(WORKERS) --minutes $(MINUTES) --budget-wcu $(BUDGET_WCU) \
 		--failover-time 3s
+
+# A table that refuses every write, one that answers none, and a backlog under one key: make outage MINUTES=10,
+# make stalled SHARDS=500 MINUTES=10, make hotkey MINUTES=2.
+SHARDS ?= 16
+outage stalled hotkey: measuring
+	target/release/sluicegate-measure $@ --minutes $(MINUTES) --shards $(SHARDS)
 
 .PHONY: measuring
 measuring:

@@ -9,6 +9,7 @@ pub mod distribution;
 pub mod experiment;
 pub mod failover;
 pub mod handoff;
+pub mod hardship;
 pub mod journal;
 pub mod load;
 

@@ -1,9 +1,10 @@
 //! What a worker counts, for Prometheus. Names and help are the interface; `docs/` and alerts build on them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::{Counter, Encoder};
+use prometheus::{Counter, Encoder, Gauge};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -53,6 +54,9 @@ pub struct Metrics {
     session_first_read: IntGaugeVec,
     failover_gap: Histogram,
     handoff_gap: Histogram,
+    until_data_loss: Gauge,
+    /// Of each shard with something that is not durable: what arrived before is, and how long the stream keeps it.
+    at_risk: Arc<Mutex<BTreeMap<ShardId, (ArrivalMillis, Duration)>>>,
     write: write::WriteMetrics,
 }
 
@@ -188,6 +192,14 @@ impl Metrics {
                 "handoff_gap_seconds",
                 "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here.",
             )?,
+            until_data_loss: added(
+                r,
+                Gauge::new(
+                    "sluicegate_until_data_loss_seconds",
+                    "Time until retention takes the first record that this worker has not made durable; +Inf while all is. If it falls: see what holds up writing, or raise the stream's retention.",
+                ),
+            )?,
+            at_risk: Arc::default(),
             write: write::WriteMetrics::new(r)?,
             registry,
         })
@@ -198,18 +210,24 @@ impl Metrics {
     /// # Errors
     /// Encoding failed: a mistake in this file.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        self.until_data_loss.set(self.seconds_until_data_loss(wall_millis()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 
+    fn seconds_until_data_loss(&self, now: ArrivalMillis) -> f64 {
+        let at_risk = self.at_risk.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = at_risk.values().map(|(durable_to, kept)| {
+            let age = Duration::from_millis(u64::try_from(now.0 - durable_to.0).unwrap_or(0));
+            kept.as_secs_f64() - age.as_secs_f64()
+        });
+        left.fold(f64::INFINITY, f64::min)
+    }
+
     /// The metrics of one shard's session; dropped series vanish with it.
     pub fn shard(&self, shard: &ShardId) -> ShardMetrics {
-        ShardMetrics(Arc::new(Shard {
-            metrics: self.clone(),
-            shard: shard.clone(),
-            state: std::sync::Mutex::default(),
-        }))
+        ShardMetrics(Arc::new(Shard { metrics: self.clone(), shard: shard.clone(), state: Mutex::default() }))
     }
 
     /// A session ended like this.
@@ -265,7 +283,7 @@ pub struct ShardMetrics(Arc<Shard>);
 struct Shard {
     metrics: Metrics,
     shard: ShardId,
-    state: std::sync::Mutex<SessionCounts>,
+    state: Mutex<SessionCounts>,
 }
 
 #[derive(Debug, Default)]
@@ -385,18 +403,28 @@ impl ShardMetrics {
         self.0.metrics.batches.with_label_values(&["dropped"]).inc();
     }
 
+    /// Up to when everything of the shard is durable, and how long the stream keeps what came then; none while all is.
+    pub fn at_risk(&self, since: Option<(ArrivalMillis, Duration)>) {
+        let mut at_risk = self.0.metrics.at_risk.lock().unwrap_or_else(PoisonError::into_inner);
+        match since {
+            Some(since) => at_risk.insert(self.0.shard.clone(), since),
+            None => at_risk.remove(&self.0.shard),
+        };
+    }
+
     /// So much memory is held.
     pub fn buffered(&self, bytes: usize) {
         self.0.metrics.buffered_bytes.with_label_values(&[self.0.shard.as_str()]).set(signed(bytes));
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, SessionCounts> {
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, SessionCounts> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Shard {
     fn drop(&mut self) {
+        self.metrics.at_risk.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.shard);
         for series in
             [&self.metrics.buffered_bytes, &self.metrics.behind_latest, &self.metrics.session_first_read]
         {
@@ -423,5 +451,20 @@ mod tests {
         assert!(text(&metrics).contains("shardId-000000000007"));
         drop(shard);
         assert!(!text(&metrics).contains("shardId-000000000007"));
+    }
+
+    #[test]
+    fn the_shard_that_is_next_to_lose_data_counts_until_it_is_durable() {
+        let metrics = Metrics::new().unwrap();
+        let (a, b) = (metrics.shard(&ShardId::new("a")), metrics.shard(&ShardId::new("b")));
+        let now = ArrivalMillis(100_000);
+        assert_eq!(metrics.seconds_until_data_loss(now), f64::INFINITY);
+        a.at_risk(Some((ArrivalMillis(40_000), Duration::from_secs(3_600))));
+        b.at_risk(Some((ArrivalMillis(90_000), Duration::from_secs(3_600))));
+        assert_eq!(metrics.seconds_until_data_loss(now), 3_540.0);
+        a.at_risk(None);
+        assert_eq!(metrics.seconds_until_data_loss(now), 3_590.0);
+        drop(b);
+        assert_eq!(metrics.seconds_until_data_loss(now), f64::INFINITY);
     }
 }

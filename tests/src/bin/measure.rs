@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
+use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
 
 /// Measures failover and handoff with real processes on the embedded backend, under a steady load.
@@ -44,6 +45,12 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+    /// A table that refuses every write for a while
+    Outage(HardshipArgs),
+    /// A table that answers no write for a while
+    Stalled(HardshipArgs),
+    /// A backlog of events of one key
+    Hotkey(HardshipArgs),
     /// Last records read by the old owner to the first read by the new one
     Handoff {
         /// Moved shards, at least
@@ -52,6 +59,21 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct HardshipArgs {
+    /// Minutes of it
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Write capacity units a second: the table's, and the fleet's budget
+    #[arg(long, default_value_t = 4_000)]
+    budget_wcu: u32,
+    /// The workers' buffer_bytes, in MiB
+    #[arg(long, default_value_t = 128)]
+    buffer_mib: u32,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +139,9 @@ async fn measure(what: What) -> anyhow::Result<()> {
             }
             say(&report.json(&plan).to_string());
         }
+        What::Outage(args) => endure(Trouble::Outage, args, say).await?,
+        What::Stalled(args) => endure(Trouble::Stall, args, say).await?,
+        What::Hotkey(args) => endure(Trouble::HotKey, args, say).await?,
         What::Failover { kills, fleet } => {
             let plan = fleet.plan(kills);
             let report = failover::run(plan, "measure-failover", say).await?;
@@ -128,6 +153,19 @@ async fn measure(what: What) -> anyhow::Result<()> {
             show(&report.gaps, report.json(&plan));
         }
     }
+    Ok(())
+}
+
+async fn endure(trouble: Trouble, args: HardshipArgs, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let hardship = Hardship {
+        plan: args.fleet.plan(0),
+        trouble,
+        lasts: Duration::try_from_secs_f64(args.minutes * 60.0)?,
+        budget_wcu: args.budget_wcu,
+        buffer_mib: args.buffer_mib,
+    };
+    let report = hardship::run(hardship, "measure-hardship", &say).await?;
+    say(&report.json(&hardship).to_string());
     Ok(())
 }
 

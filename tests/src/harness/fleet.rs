@@ -156,6 +156,36 @@ impl<'b> Fleet<'b> {
         Ok(self.workers.remove(at.context("no such worker")?))
     }
 
+    /// Memory of each worker, in bytes.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn resident_bytes(&self) -> anyhow::Result<Vec<f64>> {
+        let of = |worker: &Worker| {
+            let id = worker.child.id().context("a worker has ended")?;
+            let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+            let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+            Ok(kib * 1024.0)
+        };
+        self.workers.iter().map(of).collect()
+    }
+
+    /// A metric without labels, of each worker that answers.
+    ///
+    /// # Errors
+    /// A worker does not have it.
+    pub async fn metrics(&self, name: &str) -> anyhow::Result<Vec<f64>> {
+        let mut values = Vec::new();
+        for row in self.backend.workers(APPLICATION).await? {
+            let Some(address) = row.address else { continue };
+            if let Ok(scrape) = get(&address, "/metrics").await {
+                values.push(crate::measure::hardship::value_of(&scrape, name)?);
+            }
+        }
+        Ok(values)
+    }
+
     /// A worker by the order of starting, killed ones left out.
     pub fn worker(&mut self, index: usize) -> &mut Worker {
         &mut self.workers[index]
@@ -174,9 +204,17 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// That does not come to pass.
     pub async fn drained(&mut self, events: usize) -> anyhow::Result<()> {
+        self.drained_within(events, LONG).await
+    }
+
+    /// [`Fleet::drained`], with more patience.
+    ///
+    /// # Errors
+    /// That does not come to pass.
+    pub async fn drained_within(&mut self, events: usize, within: Duration) -> anyhow::Result<()> {
         let table = self.backend.table(APPLICATION);
         let what = format!("{events} events stored and committed; the logs are in {}", self.logs.display());
-        wait_for(&what, LONG, async || {
+        wait_for(&what, within, async || {
             self.check_alive()?;
             let rows = self.backend.leases(APPLICATION).await?;
             let committed = !rows.is_empty() && rows.iter().all(|row| cuts(row).is_empty());

@@ -136,7 +136,7 @@ impl<'b> Experiment<'b> {
         kind: Kind,
     ) -> anyhow::Result<(Comparison, Journal)> {
         let Self { mut fleet, mut journal, backend, .. } = self;
-        fleet.drained(usize::try_from(published)?).await?;
+        fleet.drained_within(usize::try_from(published)?, Duration::from_secs(300)).await?;
         for number in fleet.numbers() {
             fleet.leave(number).await?;
         }

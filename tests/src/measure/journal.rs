@@ -46,6 +46,7 @@ pub struct Ended {
 pub struct Journal {
     read_to: BTreeMap<usize, u64>,
     ids: BTreeMap<String, usize>,
+    taken_for_dead: usize,
     /// Beginnings, in the order of each worker's log.
     pub began: Vec<Began>,
     /// Ends, in the order of each worker's log.
@@ -74,6 +75,11 @@ impl Journal {
         Ok(())
     }
 
+    /// How often a worker took another for dead.
+    pub fn taken_for_dead(&self) -> usize {
+        self.taken_for_dead
+    }
+
     /// The number of the worker with this id, once it has logged it.
     pub fn number_of(&self, id: &str) -> Option<usize> {
         self.ids.get(id).copied()
@@ -100,6 +106,7 @@ impl Journal {
             Some("worker starts") => {
                 self.ids.insert(text("worker_id")?, worker);
             }
+            Some("the fleet changed") if text("after")?.contains("Silent") => self.taken_for_dead += 1,
             Some("records flow") => self.began.push(Began {
                 shard: text("lease_key")?,
                 worker,

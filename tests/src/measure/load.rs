@@ -23,6 +23,7 @@ pub struct Load {
     kind: Kind,
     /// Events that are published at once.
     head_start: u64,
+    one_key: bool,
 }
 
 /// What events look like.
@@ -77,7 +78,7 @@ impl Load {
             Some(shard.hash_key_range()?.starting_hash_key().to_owned())
         };
         let shards = listed.shards().iter().map(first).collect::<Option<_>>().context("no hash keys")?;
-        Ok(Self { client, shards, rate, kind: Kind::Json, head_start: 0 })
+        Ok(Self { client, shards, rate, kind: Kind::Json, head_start: 0, one_key: false })
     }
 
     /// With other events, the first of them published at once.
@@ -85,9 +86,15 @@ impl Load {
         Self { kind, head_start, ..self }
     }
 
+    /// With one aggregate key for all events, on all shards.
+    pub fn under_one_key(self) -> Self {
+        Self { one_key: true, ..self }
+    }
+
     /// The aggregate keys of the events.
     pub fn keys(&self) -> Vec<String> {
-        (0..self.shards.len()).map(key).collect()
+        let count = if self.one_key { 1 } else { self.shards.len() };
+        (0..count).map(key).collect()
     }
 
     /// Publishes until stopped; returns how many events, numbered from 0, are in the stream. One that falls behind
@@ -132,7 +139,7 @@ impl Load {
         let shard = usize::try_from(number % self.shards.len() as u64)?;
         let entry = PutRecordsRequestEntry::builder()
             .data(Blob::new(self.kind.event(number)))
-            .partition_key(key(shard))
+            .partition_key(key(if self.one_key { 0 } else { shard }))
             .explicit_hash_key(&self.shards[shard]);
         Ok(entry.build()?)
     }

@@ -217,6 +217,9 @@ pub struct ShardSession {
     last_arrivals: BTreeMap<BatchId, ArrivalMillis>,
     commit_due: Option<Instant>,
     caught_up: Option<ArrivalMillis>,
+    /// Whether the last page ended at the tip, and the arrival of the first record of all.
+    at_tip: bool,
+    first_arrival: Option<ArrivalMillis>,
     reading: bool,
     /// Whether the read under way waits for memory.
     starved: bool,
@@ -274,6 +277,8 @@ impl ShardSession {
             last_arrivals: BTreeMap::new(),
             commit_due: None,
             caught_up: None,
+            at_tip: false,
+            first_arrival: None,
             reading: false,
             starved: false,
             end: None,
@@ -340,6 +345,15 @@ impl ShardSession {
         &self.flow
     }
 
+    /// Arrival up to which everything is durable, while something is not, and how long the stream keeps what arrived then.
+    pub fn at_risk_since(&self) -> Option<(ArrivalMillis, Duration)> {
+        if self.at_tip && self.is_idle() && self.replay.is_done() {
+            return None;
+        }
+        let durable_to = self.caught_up.max(self.state.covered_to()).or(self.first_arrival)?;
+        Some((durable_to, self.policy.retention?))
+    }
+
     /// Whether announced batches are being read again.
     pub fn is_replaying(&self) -> bool {
         !self.replay.is_done()
@@ -399,6 +413,7 @@ impl ShardSession {
         }
         let begun_at = self.checkpoint.clone();
         let last = page.records.last().map(|record| record.sequence_number.clone());
+        self.first_arrival = self.first_arrival.or_else(|| page.records.first().map(|record| record.arrival));
         let before = self.flow.records;
         for record in page.records {
             if is_behind(&record, &begun_at)
@@ -411,8 +426,8 @@ impl ShardSession {
         if self.flow.records > before {
             self.flow.last = last;
         }
-        let at_tip = page.behind_latest.is_zero() || page.end.is_some();
-        if at_tip {
+        self.at_tip = page.behind_latest.is_zero() || page.end.is_some();
+        if self.at_tip {
             if let Err(lost) = self.replay.caught_up() {
                 self.lost = Some(lost);
                 return;

@@ -507,6 +507,7 @@ impl Shell {
             }
         }
         self.metrics.buffered(weight);
+        self.metrics.at_risk(session.at_risk_since());
     }
 
     /// Counts records that are gone and given up as configured.
