@@ -5,6 +5,7 @@
 //! `memory` and `dynamodb` are the adapters; `reader` reads them back. The stored format is specified in
 //! `docs/item-format.md`.
 
+pub mod bisect;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod dynamodb;
@@ -30,7 +31,7 @@ pub use overlap::{Overlap, overlaps};
 pub use packing_sink::{PackingSink, PackingSinkOptions};
 pub use reader::{Event, EventStream, ReadError, Reader, TimeRange};
 pub use reduction::{FieldSum, Reduction};
-pub use sink::{DeliverError, Delivered, Sink};
+pub use sink::{DeliverError, Delivered, Offender, Sink};
 pub use stdout::StdoutSink;
 pub use store::{ItemSource, ItemWriter, StoreError};
 

@@ -270,6 +270,13 @@ impl ItemWriter for Ports {
         written.await.and_then(|outcome| outcome).map_err(unstored)
     }
 
+    async fn probe(&self, _item: &Item) -> Result<f64, StoreError> {
+        let probed = self.0.write(Service::Items, move |world, now| {
+            if now < world.sink_out_until { Err(Lost::Throttled) } else { Ok(1.0) }
+        });
+        probed.await.and_then(|outcome| outcome).map_err(unstored)
+    }
+
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
         let raised = self.0.write(Service::Items, move |world, _| world.spread = world.spread.max(count));
         raised.await.map_err(unstored)
