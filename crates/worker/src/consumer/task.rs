@@ -454,8 +454,9 @@ impl Shell {
             Ok(delivered) => {
                 self.delivery_delays.reset();
                 self.metrics.delivered(&batch, &delivered);
+                let accounted = delivered.events + delivered.filtered;
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
-                Ok(Some(Event::Delivered { id, revision, groups: delivered.groups }))
+                Ok(Some(Event::Delivered { id, revision, groups: delivered.groups, accounted }))
             }
             Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
             Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
