@@ -17,12 +17,14 @@ use crate::packing_sink::{PackingSink, PackingSinkOptions};
 use crate::store::{HeaderPage, ItemSource, ItemWriter, Page, Query, StoreError, Written};
 
 mod attributes;
+mod dead_letters;
 mod error;
 mod table;
 
 use attributes::{from_sdk, to_sdk};
+pub use dead_letters::DynamoDbDeadLetters;
 pub use error::TableError;
-pub use table::ensure_table;
+pub use table::{ensure_letters_table, ensure_table};
 
 /// Name of the attribute that holds the spread count, in the row of that name.
 const SPREAD_COUNT: &str = "n";

@@ -8,6 +8,7 @@
 pub mod bisect;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod dead_letter;
 pub mod dynamodb;
 pub mod governor;
 pub mod group_sizes;
@@ -23,6 +24,7 @@ pub mod sink;
 pub mod stdout;
 pub mod store;
 
+pub use dead_letter::{DeadLetters, Letter, LetterId, MemoryDeadLetters};
 pub use governor::Governor;
 pub use group_sizes::GroupSizes;
 pub use memory::{MemorySink, MemoryTable};

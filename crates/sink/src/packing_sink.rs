@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::dead_letter::{Letter, redriven_items};
 use crate::governor::pace::PaceOptions;
 use crate::governor::{Governor, Outcome};
 use crate::item::Item;
@@ -155,6 +156,24 @@ impl PackingSink {
         }
         self.spread.fetch_max(count, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Stores the items of one event that was dead-lettered. They are the same whenever they are made, so that this
+    /// can be repeated.
+    ///
+    /// # Errors
+    /// See [`DeliverError`]; an event that the table still rejects is [`DeliverError::Refused`].
+    pub async fn redrive(&self, letter: &Letter, right: &dyn Right) -> Result<f64, DeliverError> {
+        let items = redriven_items(letter)
+            .map_err(|error| DeliverError::Refused { what: error.to_string(), source: Box::new(error) })?;
+        let (write_units, rejected) = self.write_all(items, right).await?;
+        match rejected.into_iter().next() {
+            None => Ok(write_units),
+            Some(rejected) => Err(DeliverError::Refused {
+                what: format!("the table still rejects it: {}", rejected.why()),
+                source: "a rejected item".into(),
+            }),
+        }
     }
 
     async fn pack(&self, batch: Arc<Batch>) -> Result<Packed, DeliverError> {
@@ -316,11 +335,11 @@ fn still_unprocessed() -> StoreError {
     StoreError::Throttled(Box::new(Unprocessed))
 }
 
-fn unavailable(what: String, error: StoreError) -> DeliverError {
+pub(crate) fn unavailable(what: String, error: StoreError) -> DeliverError {
     DeliverError::Unavailable { what, source: Box::new(error) }
 }
 
-fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
+pub(crate) fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
     let what = match &error {
         StoreError::Refused { what, .. } => what.clone(),
         StoreError::Throttled(_)

@@ -51,6 +51,11 @@ impl Rejected {
         }
         Some(Self { aggregate_key: item.header.partition.aggregate_key.clone(), why })
     }
+
+    /// The table's answer.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
 }
 
 /// A rejected group: where its events stand in the batch, ascending.

@@ -2,6 +2,7 @@
 
 pub mod batcher;
 pub mod conservation;
+pub mod delivery;
 pub mod exclusion;
 pub mod fill;
 pub mod pace;
