@@ -135,7 +135,10 @@ impl Letter {
     }
 
     /// Joins the items of a letter, in the order of their parts.
-    pub(crate) fn from_items(items: &[Attributes]) -> Result<Self, LetterError> {
+    ///
+    /// # Errors
+    /// What does not follow the format, or is not all there; never a guess.
+    pub fn from_items(items: &[Attributes]) -> Result<Self, LetterError> {
         let header = LetterHeader::of_items(items)?;
         let fail = |why: String| LetterError { key: header.id.to_string(), why };
         let parts = items.first().and_then(|item| item.number(names::PARTS));

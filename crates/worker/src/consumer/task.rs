@@ -384,7 +384,9 @@ impl Shell {
     fn start_delivery(&mut self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
         let clock = self.clock.clone();
         let right: Arc<dyn Right> = Arc::new(self.right.clone());
-        let deliver = self.delivery.deliver(&batch, right, self.rng.next_u64());
+        // Only letters need one.
+        let seed = if batch.cut.exclusions.is_empty() { 0 } else { self.rng.next_u64() };
+        let deliver = self.delivery.deliver(&batch, right, seed);
         let delivery = async move {
             clock.sleep(after).await;
             (batch, deliver.await)
