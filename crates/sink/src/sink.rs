@@ -39,7 +39,8 @@ pub trait Sink: Send + Sync + 'static {
 /// The packing versions of a sink whose output does not depend on packing.
 pub const UNPACKED: &[u32] = &[1];
 
-/// What a delivery did.
+/// What a delivery did. Events stored and left out must be all of the batch but the excluded ones: the worker compares
+/// them with what it fetched (K1).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delivered {
     /// Events stored.

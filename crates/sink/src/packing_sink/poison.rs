@@ -23,8 +23,8 @@ use crate::packing::aggregate_key_of;
 use crate::sink::{DeliverError, Offender};
 use crate::store::StoreError;
 
-/// Most questions asked in one delivery. One event of 10,000 takes 29, ten of them about 220; at 10 ms each, two at a
-/// time, all of them take 1.3 s. A row has no room for many more ranges either, so further precision would be lost.
+/// Most questions asked in one delivery. One event of 10,000 takes up to 29, ten of them about 220; at 10 ms each, two at
+/// a time, all of them take 1.4 s. A row has no room for many more ranges either, so further precision would be lost.
 const MAX_PROBES: usize = 256;
 
 /// What a question will take: as it is never stored, one write unit, whatever the size.
