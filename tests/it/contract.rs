@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use async_trait::async_trait;
 use sluicegate_lease::{Clock, contract as leases, dynamodb::ensure_tables};
 use sluicegate_sink::contract::{Subject, run_all};
-use sluicegate_sink::dynamodb::{dynamodb_sink, ensure_table};
+use sluicegate_sink::dead_letter::contract as letters;
+use sluicegate_sink::dynamodb::{DynamoDbDeadLetters, dynamodb_sink, ensure_letters_table, ensure_table};
 use sluicegate_sink::{Event, PackingSinkOptions, Sink};
 use sluicegate_tests::harness::{Backend, Table};
 use sluicegate_worker::offload::BlockingPool;
@@ -53,5 +54,14 @@ async fn the_dynamodb_sink_keeps_every_promise() -> anyhow::Result<()> {
     let client = backend.dynamodb().clone();
     ensure_table(&client, "suite-events", true).await?;
     run_all(&OnDynamoDb { client, table: backend.table("suite") }).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dead_letter_table_in_dynamodb_keeps_every_promise() -> anyhow::Result<()> {
+    let backend = Backend::start().await?;
+    let client = backend.dynamodb().clone();
+    ensure_letters_table(&client, "suite-dead-letters", true).await?;
+    letters::run_all(&DynamoDbDeadLetters::new(client, "suite-dead-letters")).await;
     Ok(())
 }

@@ -26,6 +26,8 @@ mod operator;
 #[cfg(test)]
 mod packing_versions;
 #[cfg(test)]
+mod poison;
+#[cfg(test)]
 mod produce;
 #[cfg(test)]
 mod read;

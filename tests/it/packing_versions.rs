@@ -58,6 +58,10 @@ impl ItemWriter for NeverAnswers {
         std::future::pending().await
     }
 
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        self.table.probe(item).await
+    }
+
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
         self.table.raise_spread(count).await
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sluicegate_tests::simulation::fleet::Plant;
+use sluicegate_tests::simulation::poison::Poison;
 use sluicegate_tests::simulation::script::{Act, Rates, Script};
 use sluicegate_tests::simulation::{as_it_is, plants, run, run_script};
 
@@ -175,6 +176,39 @@ fn s3_catches_a_deleted_row_made_again() {
         script.acts.extend(every(3_000, Act::Split).chain(every(1_100, Act::DeleteRow)));
         script.acts.sort_by_key(|(at, _)| *at);
     });
+}
+
+/// A table that takes one event in ten never, and none of some keys.
+fn poisoned(script: &mut Script) {
+    script.poison = Some(Poison { seed: script.seed, one_event_in: 10, one_key_in: script.seed % 2 * 5 });
+}
+
+#[test]
+fn every_law_holds_where_the_table_rejects_many_events() {
+    let mut letters = 0;
+    for seed in 0..60 {
+        let mut script = Script::of(seed);
+        poisoned(&mut script);
+        let outcome = run_script(&script, &as_it_is);
+        assert!(outcome.broken.is_empty(), "{}", outcome.report());
+        letters += outcome.history.matches("puts the letter").count();
+    }
+    assert!(letters > 500, "{letters} letters");
+}
+
+#[test]
+fn c2_catches_a_commit_before_its_letters() {
+    caught_in("C2", &plants::letters_are_not_put, poisoned);
+}
+
+#[test]
+fn d2_catches_halves_that_are_stored() {
+    caught_in("D2", &plants::halves_are_stored, poisoned);
+}
+
+#[test]
+fn k1_catches_a_record_that_leaks() {
+    caught("K1", &plants::a_record_leaks);
 }
 
 /// A fleet that nothing is done to, on a stream that keeps records for a few seconds.

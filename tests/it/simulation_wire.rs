@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sluicegate_tests::simulation::as_it_is;
 use sluicegate_tests::simulation::fleet::Plant;
+use sluicegate_tests::simulation::poison::Poison;
 use sluicegate_tests::simulation::wire::{Bend, Wiring, plants, run_wire, run_wire_script, script};
 
 /// Seeds that the gate runs.
@@ -18,6 +19,19 @@ fn every_law_holds_over_the_wire() {
     if let Some(outcome) = failed {
         panic!("{}", outcome.report());
     }
+}
+
+#[test]
+fn every_law_holds_over_the_wire_where_the_table_rejects_many_events() {
+    let mut letters = 0;
+    for seed in 0..3 {
+        let mut script = script(seed);
+        script.poison = Some(Poison { seed, one_event_in: 8, one_key_in: 0 });
+        let outcome = run_wire_script(&script, &Wiring::of(seed), &as_it_is);
+        assert!(outcome.broken.is_empty(), "{}", outcome.report());
+        letters += outcome.history.matches("puts the letter").count();
+    }
+    assert!(letters > 10, "{letters} letters");
 }
 
 /// A worker whose listing is older than a split must not take the new shard for one that is gone.

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod oracle;
 pub mod plants;
+pub mod poison;
 pub mod ports;
 pub mod referee;
 pub mod script;

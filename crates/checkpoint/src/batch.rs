@@ -122,11 +122,26 @@ pub struct Batch {
 impl Batch {
     /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
     pub fn stored(&self) -> impl Iterator<Item = &Record> {
-        let left_out = |record: &&Record| {
-            let (cut, number) = (&self.cut, &record.sequence_number);
-            cut.filters(record) || cut.excludes(number, record.sub_sequence_number)
-        };
-        self.records.iter().filter(move |record| !self.cut.dropped && !left_out(record))
+        self.records.iter().filter(|record| self.stores(record))
+    }
+
+    /// Whether a sink stores this record of the batch.
+    pub fn stores(&self, record: &Record) -> bool {
+        let cut = &self.cut;
+        !cut.dropped
+            && !cut.filters(record)
+            && !cut.excludes(&record.sequence_number, record.sub_sequence_number)
+    }
+
+    /// The records that are dead-lettered instead: the excluded, but for those that are filtered anyway; none of a
+    /// dropped cut.
+    pub fn excluded(&self) -> impl Iterator<Item = &Record> {
+        let cut = &self.cut;
+        self.records.iter().filter(move |record| {
+            !cut.dropped
+                && !cut.filters(record)
+                && cut.excludes(&record.sequence_number, record.sub_sequence_number)
+        })
     }
 
     /// How many records the recorded parameters leave out; none of a dropped cut is counted.

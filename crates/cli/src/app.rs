@@ -9,9 +9,13 @@ use rand::{RngCore, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry, ensure_tables, worker_table_name};
 use sluicegate_lease::{Clock, LeaseStore, WorkerRegistry};
-use sluicegate_sink::dynamodb::{DynamoDbItems, dynamodb_sink, ensure_table};
+use sluicegate_sink::dynamodb::{
+    DynamoDbDeadLetters, DynamoDbItems, dynamodb_sink, ensure_letters_table, ensure_table,
+};
 use sluicegate_sink::governor::pace::PaceOptions;
-use sluicegate_sink::{Governor, Offload, PackingSinkOptions, Reader, Sink, StdoutSink};
+use sluicegate_sink::{
+    DeadLetters, Governor, Offload, PackingSink, PackingSinkOptions, Reader, Sink, StdoutSink,
+};
 use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::nudge::HttpNudge;
 use sluicegate_worker::offload::BlockingPool;
@@ -35,6 +39,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) stream: String,
     pub(crate) application: String,
     pub(crate) table: String,
+    pub(crate) dead_letters: String,
     pub(crate) sink: SinkKind,
     pub(crate) admin: SocketAddr,
     pub(crate) advertise: Option<String>,
@@ -45,6 +50,11 @@ pub(crate) struct WorkerArgs {
 /// The analytics table of an application, unless another is named.
 pub(crate) fn default_table(application: &str) -> String {
     format!("{application}-events")
+}
+
+/// The dead-letter table of an application, unless another is named.
+pub(crate) fn default_dead_letters(application: &str) -> String {
+    format!("{application}-dead-letters")
 }
 
 /// Creates or checks the tables and puts a worker together on them.
@@ -77,6 +87,7 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         .nudge(HttpNudge::new())
         .sink(sink)
         .governor(governor)
+        .dead_letters(dead_letters(aws, &args.dead_letters))
         .metrics(Metrics::new().context("metrics")?)
         .admin(admin)
         .advertise(args.advertise)
@@ -97,6 +108,7 @@ async fn sink(
         SinkKind::Dynamodb => {
             let client = aws.dynamodb();
             ensure_table(&client, &args.table, args.create_tables).await?;
+            ensure_letters_table(&client, &args.dead_letters, args.create_tables).await?;
             // Two requests of 2 MiB under way fill any link; each more would cost 5 MB of memory.
             let mut options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
             if let Some(versions) = &args.packing_versions {
@@ -124,6 +136,18 @@ pub(crate) async fn stream_time(aws: &Aws, stream: &str) -> anyhow::Result<Arriv
 /// A reader of an analytics table.
 pub(crate) fn reader(aws: &Aws, table: &str) -> Reader {
     Reader::new(Arc::new(DynamoDbItems::new(aws.dynamodb(), table)), SmallRng::from_os_rng().next_u64())
+}
+
+/// The dead letters of an application.
+pub(crate) fn dead_letters(aws: &Aws, table: &str) -> Arc<dyn DeadLetters> {
+    Arc::new(DynamoDbDeadLetters::new(aws.dynamodb(), table))
+}
+
+/// A sink for single events that are redriven.
+pub(crate) fn redriving_sink(aws: &Aws, table: &str) -> PackingSink {
+    let pool: Arc<dyn Offload> = Arc::new(BlockingPool::new(1));
+    let seed = SmallRng::from_os_rng().next_u64();
+    dynamodb_sink(aws.dynamodb(), table, PackingSinkOptions::default(), pool, seed)
 }
 
 /// One for each processor: packing is pure computation.

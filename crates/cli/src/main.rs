@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{checkpoint, drain, leases, produce, read, run};
+use commands::{checkpoint, dead_letters, drain, leases, produce, read, run};
 
 /// Moves bursts of events from Kinesis Data Streams into DynamoDB: compressed, at a controlled rate, none lost,
 /// none twice.
@@ -50,6 +50,8 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Have a worker hand everything over and leave
     Drain(drain::Args),
+    /// See the events that can never be stored with their batch, and store them again
+    DeadLetters(dead_letters::Args),
     /// Run an embedded Kinesis and DynamoDB on this machine
     #[cfg(feature = "embedded")]
     Local(commands::local::Args),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
             Command::Leases(args) => leases::run(args).await,
             Command::Checkpoint(args) => checkpoint::run(args).await,
             Command::Drain(args) => drain::run(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             #[cfg(feature = "embedded")]
             Command::Local(args) => commands::local::run(args).await,
             #[cfg(feature = "embedded")]

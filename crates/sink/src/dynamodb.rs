@@ -17,15 +17,21 @@ use crate::packing_sink::{PackingSink, PackingSinkOptions};
 use crate::store::{HeaderPage, ItemSource, ItemWriter, Page, Query, StoreError, Written};
 
 mod attributes;
+mod dead_letters;
 mod error;
 mod table;
 
 use attributes::{from_sdk, to_sdk};
+pub use dead_letters::DynamoDbDeadLetters;
 pub use error::TableError;
-pub use table::ensure_table;
+pub use table::{ensure_letters_table, ensure_table};
 
 /// Name of the attribute that holds the spread count, in the row of that name.
 const SPREAD_COUNT: &str = "n";
+
+/// What a put consumes whose condition does not hold and under whose key nothing is stored (DynamoDB developer guide,
+/// "Read and write operations": the size of the stored item counts, and at least one unit).
+const PROBE_UNITS: f64 = 1.0;
 
 /// The items of one DynamoDB table.
 #[derive(Debug, Clone)]
@@ -84,6 +90,26 @@ impl ItemWriter for DynamoDbItems {
             (0..).zip(items).filter(|(_, item)| again(item)).map(|(index, _)| index).collect()
         };
         Ok(Written { unprocessed, write_units })
+    }
+
+    /// A put whose condition never holds: DynamoDB validates the item first, so that only what it would store comes as
+    /// far as the condition.
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        let call = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(to_sdk(item.to_attributes())))
+            .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#pk)")
+            .expression_attribute_names("#pk", names::PARTITION);
+        match call.send().await {
+            Err(error) if error::is_failed_condition(&error) => Ok(PROBE_UNITS),
+            Err(error) => Err(error::store_error(error, &self.table)),
+            Ok(_) => Err(StoreError::Refused {
+                what: format!("table `{}` takes puts whose condition does not hold", self.table),
+                source: "a put under an impossible condition was accepted".into(),
+            }),
+        }
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use sluicegate_checkpoint::{
     ArrivalMillis, Batch, Codec, Exclusion, Record, SequenceNumber, SubSequenceNumber,
 };
 
+use crate::dead_letter::{letters_of, redriven_items};
 use crate::item::{Attributes, Item, StoredCodec, Value};
 use crate::packing::unpack;
 use crate::testing::{batch, items_of, with_parameters};
@@ -84,6 +85,28 @@ fn vectors() -> Vec<(&'static str, Batch)> {
     ]
 }
 
+/// The third event of the example, dead-lettered and redriven.
+fn redriven() -> Item {
+    let mut amended = example("job-7");
+    let record = &amended.records[2];
+    let place = (record.sequence_number.clone(), record.sub_sequence_number);
+    amended.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
+    let letter = letters_of(&amended, &[], "a worker", ArrivalMillis(0)).remove(0);
+    redriven_items(&letter).unwrap().remove(0)
+}
+
+fn items() -> Vec<(&'static str, Item)> {
+    let one = |batch: &Batch| {
+        let mut items = items_of(batch);
+        assert_eq!(items.len(), 1);
+        items.remove(0)
+    };
+    let batches = vectors();
+    let mut items: Vec<(&str, Item)> = batches.iter().map(|(name, batch)| (*name, one(batch))).collect();
+    items.push(("redriven", redriven()));
+    items
+}
+
 /// An item as the document writes it: an attribute a line, keys first, the data and what it decompresses to
 /// last.
 fn written(item: &Item) -> String {
@@ -121,11 +144,8 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_document_has_the_vectors_that_the_code_makes() {
     let mut missing = String::new();
-    for (name, batch) in vectors() {
-        let items = items_of(&batch);
-        assert_eq!(items.len(), 1);
-        let block =
-            format!("```text\nvector: {name}\n{}size = {}\n```\n", written(&items[0]), items[0].bytes());
+    for (name, item) in items() {
+        let block = format!("```text\nvector: {name}\n{}size = {}\n```\n", written(&item), item.bytes());
         if !DOCUMENT.contains(&block) {
             missing.push_str(&block);
         }
@@ -135,15 +155,15 @@ fn the_document_has_the_vectors_that_the_code_makes() {
 
 #[test]
 fn the_vectors_read_back() {
-    for (name, batch) in vectors() {
-        let items = items_of(&batch);
-        items[0].check().unwrap();
-        let events = unpack(&items[0].header, &[items[0].data.clone()]).unwrap();
+    for (name, item) in items() {
+        item.check().unwrap();
+        let events = unpack(&item.header, std::slice::from_ref(&item.data)).unwrap();
         let count = match name {
             "empty" => 0,
-            "reduced" => 1,
+            "redriven" | "reduced" => 1,
             _ => 3,
         };
         assert_eq!(events.len(), count, "{name}");
+        assert_eq!(Item::from_attributes(&item.to_attributes()).unwrap(), item);
     }
 }

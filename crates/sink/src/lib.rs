@@ -5,8 +5,10 @@
 //! `memory` and `dynamodb` are the adapters; `reader` reads them back. The stored format is specified in
 //! `docs/item-format.md`.
 
+pub mod bisect;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod dead_letter;
 pub mod dynamodb;
 pub mod governor;
 pub mod group_sizes;
@@ -22,6 +24,7 @@ pub mod sink;
 pub mod stdout;
 pub mod store;
 
+pub use dead_letter::{DeadLetters, Letter, LetterId, MemoryDeadLetters};
 pub use governor::Governor;
 pub use group_sizes::GroupSizes;
 pub use memory::{MemorySink, MemoryTable};
@@ -30,7 +33,7 @@ pub use overlap::{Overlap, overlaps};
 pub use packing_sink::{PackingSink, PackingSinkOptions};
 pub use reader::{Event, EventStream, ReadError, Reader, TimeRange};
 pub use reduction::{FieldSum, Reduction};
-pub use sink::{DeliverError, Delivered, Sink};
+pub use sink::{DeliverError, Delivered, Offender, Sink};
 pub use stdout::StdoutSink;
 pub use store::{ItemSource, ItemWriter, StoreError};
 

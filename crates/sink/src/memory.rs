@@ -22,6 +22,18 @@ const SCAN_ITEMS: usize = 100;
 #[derive(Debug, Default)]
 pub struct MemoryTable {
     state: Mutex<TableState>,
+    rejects: Option<Rejects>,
+}
+
+/// Says why an item can never be stored, if it cannot.
+struct Rejects(Box<Reason>);
+
+type Reason = dyn Fn(&Item) -> Option<String> + Send + Sync;
+
+impl std::fmt::Debug for Rejects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rejects")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +43,16 @@ struct TableState {
 }
 
 impl MemoryTable {
+    /// A table that rejects items: all of a request with one for which this gives a reason.
+    pub fn rejecting(reason: impl Fn(&Item) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self { rejects: Some(Rejects(Box::new(reason))), ..Self::default() }
+    }
+
+    fn check(&self, item: &Item) -> Result<(), StoreError> {
+        let reason = self.rejects.as_ref().and_then(|rejects| rejects.0(item));
+        reason.map_or(Ok(()), |reason| Err(StoreError::Rejected(reason.into())))
+    }
+
     /// All items, by key.
     pub fn items(&self) -> BTreeMap<ItemKey, Attributes> {
         self.state().items.clone()
@@ -56,6 +78,7 @@ impl MemoryTable {
 impl ItemWriter for MemoryTable {
     async fn write(&self, items: &[Arc<Item>]) -> Result<Written, StoreError> {
         debug_assert!(items.len() <= MAX_WRITE_ITEMS, "more items than a request takes");
+        items.iter().try_for_each(|item| self.check(item))?;
         let mut state = self.state();
         let mut units = 0;
         for item in items {
@@ -65,6 +88,10 @@ impl ItemWriter for MemoryTable {
         #[expect(clippy::cast_precision_loss, reason = "a request consumes at most ten thousand units")]
         let write_units = units as f64;
         Ok(Written { unprocessed: Vec::new(), write_units })
+    }
+
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        self.check(item).map(|()| 1.0)
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {

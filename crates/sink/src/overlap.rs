@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluicegate_checkpoint::{SequenceNumber, ShardId};
+use sluicegate_checkpoint::{SequenceNumber, ShardId, SubSequenceNumber};
 
 use crate::item::{EventId, Header};
 
@@ -17,6 +17,8 @@ pub struct GroupId {
     pub epoch: u32,
     /// First sequence number of its cut.
     pub first: SequenceNumber,
+    /// Index of the event, if it is a single one that was redriven.
+    pub event: Option<SubSequenceNumber>,
 }
 
 /// Two groups of one shard and key whose ranges of events meet. After an operator moved a row back (a higher
@@ -39,11 +41,15 @@ type Ranged = (EventId, EventId, GroupId);
 /// Which groups overlap, of each the highest complete revision. Groups without events or without a complete
 /// revision do not count. Of more than two groups that overlap, each is reported with the one that reaches
 /// furthest before it.
+///
+/// Redriven events are judged among themselves: each lies between the ends of the group that it was excluded from, and
+/// headers do not tell that the group lacks it.
 pub fn overlaps<'h>(headers: impl IntoIterator<Item = &'h Header>) -> Vec<Overlap> {
-    let mut by_shard_and_key: BTreeMap<(String, ShardId), Vec<Ranged>> = BTreeMap::new();
+    let mut by_shard_and_key: BTreeMap<(String, ShardId, bool), Vec<Ranged>> = BTreeMap::new();
     for (id, header) in highest_complete(headers) {
         if let Some((first, last)) = &header.range {
-            let ranges = by_shard_and_key.entry((id.aggregate_key.clone(), id.shard.clone())).or_default();
+            let lane = (id.aggregate_key.clone(), id.shard.clone(), id.event.is_some());
+            let ranges = by_shard_and_key.entry(lane).or_default();
             ranges.push((first.clone(), last.clone(), id));
         }
     }
@@ -81,6 +87,7 @@ pub fn highest_complete<'h>(headers: impl IntoIterator<Item = &'h Header>) -> BT
             shard: header.sort.shard.clone(),
             epoch: header.sort.epoch,
             first: header.sort.first.clone(),
+            event: header.sort.event,
         };
         parts.entry((id, header.sort.revision)).or_default().push(header);
     }

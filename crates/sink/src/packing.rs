@@ -271,6 +271,7 @@ impl Group<'_> {
                 shard: id.shard.clone(),
                 epoch: id.epoch,
                 first: cut.first.clone(),
+                event: None,
                 revision: cut.revision,
                 part: 1,
             },

@@ -8,8 +8,10 @@
 //! ```text
 //! pack (offloaded) -> queue -> [permit -> right? -> write] x n -> stored: done
 //!                       ^                                      |  unprocessed, throttled, no answer: later
-//!                       +--------------------------------------+  rejected: alone; alone and rejected: refused
+//!                       +--------------------------------------+  rejected: alone; alone and rejected: poison
 //! ```
+//! What is rejected alone can never be stored. The other items are written, and then the events at fault are looked for
+//! (`poison`) and named in the answer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::dead_letter::{Letter, redriven_items};
 use crate::governor::pace::PaceOptions;
 use crate::governor::{Governor, Outcome};
 use crate::item::Item;
@@ -34,8 +37,10 @@ use crate::packing::{PACKING_VERSION, PackError, Packed, pack};
 use crate::sink::{DeliverError, Delivered, Sink};
 use crate::store::{ItemWriter, StoreError, Written};
 
+mod poison;
 mod write_queue;
 
+use poison::Rejected;
 use write_queue::{Request, WriteQueue};
 
 /// What can be set of a [`PackingSink`].
@@ -153,6 +158,24 @@ impl PackingSink {
         Ok(())
     }
 
+    /// Stores the items of one event that was dead-lettered. They are the same whenever they are made, so that this
+    /// can be repeated.
+    ///
+    /// # Errors
+    /// See [`DeliverError`]; an event that the table still rejects is [`DeliverError::Refused`].
+    pub async fn redrive(&self, letter: &Letter, right: &dyn Right) -> Result<f64, DeliverError> {
+        let items = redriven_items(letter)
+            .map_err(|error| DeliverError::Refused { what: error.to_string(), source: Box::new(error) })?;
+        let (write_units, rejected) = self.write_all(items, right).await?;
+        match rejected.into_iter().next() {
+            None => Ok(write_units),
+            Some(rejected) => Err(DeliverError::Refused {
+                what: format!("the table still rejects it: {}", rejected.why()),
+                source: "a rejected item".into(),
+            }),
+        }
+    }
+
     async fn pack(&self, batch: Arc<Batch>) -> Result<Packed, DeliverError> {
         match offload(&self.pool, move || pack(&batch)).await {
             Some(Ok(packed)) => Ok(packed),
@@ -167,10 +190,14 @@ impl PackingSink {
         }
     }
 
-    /// Writes all items; returns the write units that it took.
-    async fn write_all(&self, items: Vec<Item>, right: &dyn Right) -> Result<f64, DeliverError> {
+    /// Writes all items that the table takes; returns the write units that it took, and what it rejected.
+    async fn write_all(
+        &self,
+        items: Vec<Item>,
+        right: &dyn Right,
+    ) -> Result<(f64, Vec<Rejected>), DeliverError> {
         let mut queue = WriteQueue::new(items, self.options.retry);
-        let mut write_units = 0.0;
+        let (mut write_units, mut rejected) = (0.0, Vec::new());
         // Time spent waiting for one's turn is no failure.
         let mut failing_since: Option<Instant> = None;
         let all = queue.units();
@@ -190,7 +217,7 @@ impl PackingSink {
                 biased;
                 Some(attempt) = in_flight.next() => attempt,
                 () = sleep_until(due), if due.is_some() => continue,
-                else => return Ok(write_units),
+                else => return Ok((write_units, rejected)),
             };
             let Attempt::Done(request, outcome) = attempt else { return Err(DeliverError::RightEnded) };
             let failure = match outcome {
@@ -209,6 +236,13 @@ impl PackingSink {
                 }
                 Err(StoreError::Rejected(_)) if request.len() > 1 => {
                     queue.one_by_one(request);
+                    None
+                }
+                Err(StoreError::Rejected(why)) => {
+                    failing_since = None;
+                    waiting.done(request.units().iter().map(|(_key, units)| units).sum());
+                    let items = request.items().iter();
+                    rejected.extend(items.filter_map(|item| Rejected::of(item, why.to_string())));
                     None
                 }
                 Err(error) => {
@@ -301,11 +335,11 @@ fn still_unprocessed() -> StoreError {
     StoreError::Throttled(Box::new(Unprocessed))
 }
 
-fn unavailable(what: String, error: StoreError) -> DeliverError {
+pub(crate) fn unavailable(what: String, error: StoreError) -> DeliverError {
     DeliverError::Unavailable { what, source: Box::new(error) }
 }
 
-fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
+pub(crate) fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
     let what = match &error {
         StoreError::Refused { what, .. } => what.clone(),
         StoreError::Throttled(_)
@@ -332,9 +366,12 @@ impl Sink for PackingSink {
             return Err(DeliverError::RightEnded);
         }
         self.raise_spread(batch.cut.parameters.spread, right.as_ref()).await?;
-        let packed = self.pack(batch).await?;
+        let packed = self.pack(Arc::clone(&batch)).await?;
         let items = packed.items.len() as u64;
-        let write_units = self.write_all(packed.items, right.as_ref()).await?;
+        let (write_units, rejected) = self.write_all(packed.items, right.as_ref()).await?;
+        if !rejected.is_empty() {
+            return Err(self.poison(&batch, rejected, write_units, right.as_ref()).await);
+        }
         Ok(Delivered {
             events: packed.events,
             records: packed.records,

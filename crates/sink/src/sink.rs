@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sluicegate_checkpoint::{Batch, Retry, Right};
+use sluicegate_checkpoint::{Batch, Exclusion, Retry, Right};
 use thiserror::Error;
 
 use crate::group_sizes::GroupSizes;
@@ -19,7 +19,8 @@ pub trait Sink: Send + Sync + 'static {
     /// Makes a batch durable.
     ///
     /// *To be correct*: returns `Ok` only when every record of [`Batch::stored`] is durable; asks
-    /// `right` before each attempt at writing and stops with [`DeliverError::RightEnded`] when it is over.
+    /// `right` before each attempt at writing and stops with [`DeliverError::RightEnded`] when it is over. Events that
+    /// can never be stored it names ([`DeliverError::Poison`]); leaving them out is not its own to decide.
     /// *Repeating it*: must be harmless; the same batch may come again from another worker at any later time, also
     /// while this delivery is still running.
     /// *Cancelling it* (dropping the future): leaves an unknown part written; the batch comes again.
@@ -38,7 +39,8 @@ pub trait Sink: Send + Sync + 'static {
 /// The packing versions of a sink whose output does not depend on packing.
 pub const UNPACKED: &[u32] = &[1];
 
-/// What a delivery did.
+/// What a delivery did. Events stored and left out must be all of the batch but the excluded ones: the worker compares
+/// them with what it fetched (K1).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Delivered {
     /// Events stored.
@@ -63,9 +65,26 @@ pub struct Delivered {
     pub groups: GroupSizes,
 }
 
+/// Events that can never be stored with their batch, and what the table says of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offender {
+    /// Events that follow each other in the shard, all of one rejected group.
+    pub events: Exclusion,
+    /// The table's answer, for the operator.
+    pub why: String,
+}
+
 /// Why a delivery ended without being durable.
 #[derive(Debug, Error)]
 pub enum DeliverError {
+    /// Some events can never be stored: deliver the batch without them, under a higher revision.
+    #[error("{} of the batch can never be stored; the first answer was: {}", counted(.offenders), first_answer(.offenders))]
+    Poison {
+        /// Which, in the order of the shard; never empty, and none that the cut excludes already.
+        offenders: Vec<Offender>,
+        /// Write capacity units consumed until they were found.
+        write_units: f64,
+    },
     /// The worker's right ended before everything was written; whoever owns the shard delivers again.
     #[error("the right to deliver ended")]
     RightEnded,
@@ -100,7 +119,20 @@ impl DeliverError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Unavailable { .. } => Retry::Backoff,
-            Self::RightEnded | Self::Refused { .. } | Self::PackingVersion { .. } => Retry::Never,
+            Self::Poison { .. } | Self::RightEnded | Self::Refused { .. } | Self::PackingVersion { .. } => {
+                Retry::Never
+            }
         }
     }
+}
+
+fn counted(offenders: &[Offender]) -> String {
+    match offenders.len() {
+        1 => "a range of events".to_owned(),
+        ranges => format!("{ranges} ranges of events"),
+    }
+}
+
+fn first_answer(offenders: &[Offender]) -> &str {
+    offenders.first().map_or("", |offender| &offender.why)
 }

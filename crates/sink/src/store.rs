@@ -33,6 +33,18 @@ pub trait ItemWriter: Send + Sync + 'static {
     /// See [`StoreError`]; after one, any of the items may be stored all the same.
     async fn write(&self, items: &[Arc<Item>]) -> Result<Written, StoreError>;
 
+    /// Asks once whether the table would ever store an item, and stores nothing.
+    ///
+    /// *To be correct*: what the table checks of a write it checks here, and in no case is anything stored, also if
+    /// something is stored under the item's key.
+    /// *Repeating it*, *cancelling it*: harmless.
+    ///
+    /// Returns the write capacity units consumed.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`] if it would never store it; the others say nothing about the item.
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError>;
+
     /// Raises the spread count that readers go by to at least this; it never falls.
     ///
     /// *Repeating it*, *cancelling it*: harmless.

@@ -11,10 +11,10 @@ use prometheus::{
 };
 use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
 use sluicegate_lease::Interruption;
-use sluicegate_sink::Delivered;
 use sluicegate_sink::governor::Flow as WriteFlow;
 
 use crate::consumer::batcher::ClosedBy;
+use crate::consumer::delivery::Durable;
 use crate::consumer::state::{Filled, Flow};
 use crate::deaggregate::is_kept_whole;
 use crate::stream::RecordPage;
@@ -40,6 +40,8 @@ pub struct Metrics {
     items_written: IntCounter,
     write_units: Counter,
     fallback_keys: IntCounter,
+    dead_letters: IntCounter,
+    unaccounted: IntGauge,
     batches: IntCounterVec,
     batch_fill: HistogramVec,
     sessions: IntCounterVec,
@@ -148,7 +150,21 @@ impl Metrics {
                 ),
             )?,
             fallback_keys: counter("fallback_keys_total", "Events stored under the fallback key.")?,
-            batches: by_outcome("batches_total", "Batches by outcome: delivered, redelivered, failed.")?,
+            dead_letters: counter(
+                "dead_letters_total",
+                "Events that can never be stored and went to the dead letters; a redelivered one counts once.",
+            )?,
+            unaccounted: added(
+                r,
+                IntGauge::new(
+                    "sluicegate_records_unaccounted",
+                    "Records of committed ranges by which what was counted at fetch differs from what was packed, filtered and dead-lettered. Anything but 0 is a bug in Sluicegate.",
+                ),
+            )?,
+            batches: by_outcome(
+                "batches_total",
+                "Batches by outcome: delivered, redelivered, failed, poisoned (delivered again without some events), dropped.",
+            )?,
             batch_fill: {
                 let options = HistogramOpts::new(
                     "sluicegate_batch_fill_ratio",
@@ -358,8 +374,9 @@ impl ShardMetrics {
     }
 
     /// A batch is durable.
-    pub fn delivered(&self, batch: &Batch, delivered: &Delivered) {
-        let metrics = &self.0.metrics;
+    pub fn delivered(&self, batch: &Batch, durable: &Durable) {
+        let (metrics, delivered) = (&self.0.metrics, &durable.delivered);
+        metrics.dead_letters.inc_by(durable.posted.new);
         let now = wall_millis();
         let availability = metrics.availability.local();
         for record in batch.stored() {
@@ -386,6 +403,17 @@ impl ShardMetrics {
         let Some(fill) = filled.ratio() else { return };
         let closed_by = filled.closed_by.map_or("earlier_session", ClosedBy::label);
         self.0.metrics.batch_fill.with_label_values(&[closed_by]).observe(fill);
+    }
+
+    /// Events of a batch can never be stored; it took so many write units to find them.
+    pub fn poisoned(&self, write_units: f64) {
+        self.0.metrics.write_units.inc_by(write_units.max(0.0));
+        self.0.metrics.batches.with_label_values(&["poisoned"]).inc();
+    }
+
+    /// So many records of a committed range did not come out, or came out twice.
+    pub fn unaccounted(&self, records: u64) {
+        self.0.metrics.unaccounted.add(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// A delivery failed and is repeated.

@@ -428,6 +428,7 @@ impl Supervisor {
             held: HeldLease::new(Arc::clone(&self.worker.store), self.worker.clock.clone(), row, held_rng),
             stream: Arc::clone(&self.worker.stream),
             sink: Arc::clone(&self.worker.sink),
+            letters: Arc::clone(&self.worker.letters),
             right,
             clock: self.worker.clock.clone(),
             budget: Arc::clone(&self.budget),

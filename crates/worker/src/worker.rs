@@ -14,7 +14,8 @@ use sluicegate_lease::{
     Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, ScanBudget,
     WorkerId, WorkerRegistry, WriteBudget,
 };
-use sluicegate_sink::{Governor, Sink};
+use sluicegate_sink::dead_letter::NoDeadLetters;
+use sluicegate_sink::{DeadLetters, Governor, Sink};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -126,6 +127,7 @@ pub struct Worker {
     pub(crate) nudge: Arc<dyn Nudge>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) governor: Option<Arc<Governor>>,
+    pub(crate) letters: Arc<dyn DeadLetters>,
     pub(crate) metrics: Metrics,
     pub(crate) admin: Option<TcpListener>,
     pub(crate) advertise: Option<String>,
@@ -170,6 +172,7 @@ impl Worker {
             nudge: None,
             sink: None,
             governor: None,
+            letters: Arc::new(NoDeadLetters),
             metrics: None,
             admin: None,
             advertise: None,
@@ -203,6 +206,7 @@ pub struct WorkerBuilder {
     nudge: Option<Arc<dyn Nudge>>,
     sink: Option<Arc<dyn Sink>>,
     governor: Option<Arc<Governor>>,
+    letters: Arc<dyn DeadLetters>,
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
     advertise: Option<String>,
@@ -259,6 +263,12 @@ impl WorkerBuilder {
     /// The governor of the sink, to be given this worker's share of the write budget. Default: the sink sets its own rate.
     pub fn governor(mut self, governor: Arc<Governor>) -> Self {
         self.governor = Some(governor);
+        self
+    }
+
+    /// Where events go that the sink never takes. Default: nowhere, so that a batch with such events stops its shard.
+    pub fn dead_letters(mut self, letters: Arc<dyn DeadLetters>) -> Self {
+        self.letters = letters;
         self
     }
 
@@ -334,6 +344,7 @@ impl WorkerBuilder {
             nudge: self.nudge.unwrap_or_else(|| Arc::new(LocalNudge::default())),
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
             governor: self.governor,
+            letters: self.letters,
             metrics,
             admin: self.admin,
             advertise: self.advertise,

@@ -207,7 +207,9 @@ impl Drain<'_> {
             room_bytes: packed.items.len() as u64 * item_bytes,
             write_units: write_units(&packed),
         });
-        Happened::Delivered { id: batch.id.clone(), revision: batch.cut.revision, groups: packed.groups }
+        let (id, revision) = (batch.id.clone(), batch.cut.revision);
+        let accounted = packed.events + packed.filtered;
+        Happened::Delivered { id, revision, groups: packed.groups, accounted }
     }
 
     /// Takes in why the batch was closed that has just become durable.

@@ -52,8 +52,8 @@ impl Table {
         for header in self.headers().await? {
             let events = header.events();
             let sort = header.sort;
-            let counts =
-                groups.entry((header.partition, sort.shard, sort.epoch, sort.first)).or_insert((0, 0));
+            let group = (header.partition, sort.shard, sort.epoch, sort.first, sort.event);
+            let counts = groups.entry(group).or_insert((0, 0));
             *counts = (*counts).max((sort.revision, events));
         }
         Ok(groups.values().map(|(_, count)| count).sum())

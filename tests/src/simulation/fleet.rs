@@ -10,7 +10,7 @@ use sluicegate_lease::clock::Freeze;
 use sluicegate_lease::nudge::{Heard, Hint, LocalNudge};
 use sluicegate_lease::{Clock, LeaseStore, Nudge, ScanBudget, WorkerId, WorkerRegistry};
 use sluicegate_sink::offload::Inline;
-use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, Sink};
+use sluicegate_sink::{DeadLetters, ItemWriter, PackingSink, PackingSinkOptions, Sink};
 use sluicegate_worker::metrics::Metrics;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{StreamReader, Worker, WorkerError};
@@ -42,6 +42,8 @@ pub struct Parts {
     pub registry: Arc<dyn WorkerRegistry>,
     /// Writes items.
     pub writer: Arc<dyn ItemWriter>,
+    /// The dead-letter table.
+    pub letters: Arc<dyn DeadLetters>,
     /// Wraps the sink over the writer.
     pub sink: WrapSink,
 }
@@ -154,6 +156,7 @@ impl<'a> Fleet<'a> {
             .stream(Shared(parts.stream))
             .tables(parts.store, parts.registry)
             .sink(sink)
+            .dead_letters(parts.letters)
             .metrics(metrics)
             .nudge(Arc::new(nudge))
             .nudged_by(self.nudge.register(id.clone()))

@@ -147,6 +147,11 @@ impl Lifecycle {
             .then(|| format!("{writer} passes over {records} records of {shard} and does not count it"))
     }
 
+    /// Records of committed ranges that did not come out, as all workers counted them (K1).
+    pub fn unaccounted(&self) -> u64 {
+        self.metrics.values().map(|metrics| counted(metrics, &["sluicegate_records_unaccounted "])).sum()
+    }
+
     /// Losses that all workers counted.
     pub fn losses(&self) -> u64 {
         self.metrics.values().map(lost).sum()
@@ -155,8 +160,11 @@ impl Lifecycle {
 
 /// Losses that one worker counted.
 fn lost(metrics: &Metrics) -> u64 {
+    counted(metrics, &["sluicegate_records_lost_total ", "sluicegate_shards_lost_total "])
+}
+
+fn counted(metrics: &Metrics, names: &[&str]) -> u64 {
     let text = metrics.text().map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-    let names = ["sluicegate_records_lost_total ", "sluicegate_shards_lost_total "];
     let values = text.lines().filter_map(|line| names.iter().find_map(|name| line.strip_prefix(name)));
     values.filter_map(|value| value.parse::<u64>().ok()).sum()
 }

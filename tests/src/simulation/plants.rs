@@ -19,6 +19,10 @@ use super::fleet::Parts;
 use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER};
 
+mod poison;
+
+pub use poison::{a_record_leaks, halves_are_stored, letters_are_not_put};
+
 type Inner = Arc<dyn LeaseStore>;
 
 /// A weakened lease table. What it does not weaken it passes on.

@@ -10,13 +10,15 @@ use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
-use sluicegate_sink::item::Item;
+use sluicegate_sink::dead_letter::{LetterPage, NoDeadLetters};
+use sluicegate_sink::item::{Item, ItemKey};
 use sluicegate_sink::store::Written as ItemsWritten;
-use sluicegate_sink::{ItemWriter, StoreError};
+use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
 use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
 use super::link::{Link, Lost};
 use super::script::{BEGIN_MS, Service};
+use super::world::Inner;
 
 /// All ports of a worker.
 #[derive(Debug, Clone)]
@@ -247,14 +249,38 @@ fn page(records: &[Record], place: usize, most: u32) -> (Vec<Record>, usize) {
     (records[place..next].to_vec(), next)
 }
 
+/// Why the table of items did not do as it was asked.
+#[derive(Debug)]
+enum Untaken {
+    Lost(Lost),
+    Never(&'static str),
+}
+
+impl From<Untaken> for StoreError {
+    fn from(untaken: Untaken) -> Self {
+        match untaken {
+            Untaken::Lost(lost) => unstored(lost),
+            Untaken::Never(why) => Self::Rejected(why.into()),
+        }
+    }
+}
+
+impl Inner {
+    /// Whether the table of items takes something at all, and these items.
+    fn takes<'a>(&mut self, mut items: impl Iterator<Item = &'a Item>, now: Duration) -> Result<(), Untaken> {
+        if now < self.sink_out_until {
+            return Err(Untaken::Lost(Lost::Throttled));
+        }
+        items.find_map(|item| self.rejects(item)).map_or(Ok(()), |why| Err(Untaken::Never(why)))
+    }
+}
+
 #[async_trait]
 impl ItemWriter for Ports {
     async fn write(&self, items: &[Arc<Item>]) -> Result<ItemsWritten, StoreError> {
         let (items, me) = (items.to_vec(), self.0.worker.clone());
         let written = self.0.write(Service::Items, move |world, now| {
-            if now < world.sink_out_until {
-                return Err(Lost::Throttled);
-            }
+            world.takes(items.iter().map(|item| &**item), now)?;
             // Under faults, some items of a request are left unprocessed.
             let some_left = world.rates.throttled > 0 && world.rng.random_bool(0.1);
             let mut unprocessed = Vec::new();
@@ -265,13 +291,41 @@ impl ItemWriter for Ports {
                     world.store(&me, item, now);
                 }
             }
-            Ok(ItemsWritten { unprocessed, write_units: 1.0 })
+            Ok::<_, Untaken>(ItemsWritten { unprocessed, write_units: 1.0 })
         });
-        written.await.and_then(|outcome| outcome).map_err(unstored)
+        Ok(written.await.map_err(unstored)??)
+    }
+
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        let item = item.clone();
+        let probed = self.0.write(Service::Items, move |world, now| world.takes(std::iter::once(&item), now));
+        Ok(probed.await.map_err(unstored)?.map(|()| 1.0)?)
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
         let raised = self.0.write(Service::Items, move |world, _| world.spread = world.spread.max(count));
         raised.await.map_err(unstored)
+    }
+}
+
+/// Workers only put; nobody reads letters in a simulation but the oracle.
+#[async_trait]
+impl DeadLetters for Ports {
+    async fn put(&self, letter: &Letter) -> Result<bool, StoreError> {
+        let (letter, me) = (letter.clone(), self.0.worker.clone());
+        let put = self.0.write(Service::Items, move |world, now| world.put_letter(&me, &letter, now));
+        put.await.map_err(unstored)
+    }
+
+    async fn list(&self, _: Option<&ItemKey>) -> Result<LetterPage, StoreError> {
+        NoDeadLetters.list(None).await
+    }
+
+    async fn letter(&self, id: &LetterId) -> Result<Option<Letter>, StoreError> {
+        NoDeadLetters.letter(id).await
+    }
+
+    async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
+        NoDeadLetters.mark_redriven(id, at).await
     }
 }

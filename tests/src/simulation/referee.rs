@@ -4,18 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluicegate_checkpoint::{ArrivalMillis, Batch, Cut, Position, Record, SequenceNumber, ShardId};
+use sluicegate_checkpoint::key_template::FALLBACK_KEY;
+use sluicegate_checkpoint::{
+    ArrivalMillis, Batch, Cut, Exclusion, Position, Record, SequenceNumber, ShardId,
+};
 use sluicegate_lease::invariants::{self, Broken};
 use sluicegate_lease::{Lease, LeaseCounter, LeaseKey, WorkerId, WorkerRow, WorkerState};
-use sluicegate_sink::item::{Attributes, Item, ItemKey};
-use sluicegate_sink::packing::pack;
+use sluicegate_sink::dead_letter::LetterHeader;
+use sluicegate_sink::item::{Attributes, Header, Item, ItemKey};
+use sluicegate_sink::packing::{aggregate_key_of, pack};
+use sluicegate_sink::{Letter, LetterId};
 
 use super::lifecycle::Lifecycle;
+use super::poison::Poison;
 use super::script::FAILOVER;
 use super::stream::SimStream;
 
 /// Names a cut under one of its revisions.
 type CutName = (ShardId, u32, SequenceNumber, u32);
+
+/// What is in the analytics and the dead-letter table.
+pub type Stored<'a> = (&'a BTreeMap<ItemKey, Attributes>, &'a BTreeMap<LetterId, Letter>);
 
 /// What a worker saw of the others when it last read the worker table.
 pub type Heard = BTreeMap<WorkerId, Duration>;
@@ -26,6 +35,10 @@ pub struct Referee {
     broken: Vec<Broken>,
     /// Items of every announced cut, as the pure packer makes them.
     announced: BTreeMap<CutName, BTreeMap<ItemKey, Attributes>>,
+    /// What announced cuts leave out, whichever revision.
+    excluded: BTreeMap<(ShardId, u32, SequenceNumber), Vec<Exclusion>>,
+    /// What the table never takes.
+    poison: Option<Poison>,
     /// Cuts that were committed, in the order of the commits.
     committed: BTreeMap<ShardId, Vec<(u32, Cut)>>,
     /// Who gave a lease away with the last change of its owner, and the row's counter then.
@@ -53,8 +66,8 @@ pub type Sight = (Duration, Heard);
 
 impl Referee {
     /// Has seen nothing yet.
-    pub fn of(accept_gap: bool) -> Self {
-        let mut referee = Self::default();
+    pub fn of(accept_gap: bool, poison: Option<Poison>) -> Self {
+        let mut referee = Self { poison, ..Self::default() };
         referee.lifecycle.accept_gap = accept_gap;
         referee
     }
@@ -209,6 +222,24 @@ impl Referee {
         }
     }
 
+    /// A letter is about to be put, new or not: its event is one that an announced cut leaves out (D2), whole (D3).
+    pub fn letter(&mut self, letter: &Letter, stream: &SimStream) {
+        let LetterHeader { id, epoch, batch_first, .. } = &letter.header;
+        let cut = (id.shard.clone(), *epoch, batch_first.clone());
+        let covers = |range: &Exclusion| range.covers(&id.sequence_number, id.sub_sequence_number);
+        if !self.excluded.get(&cut).is_some_and(|ranges| ranges.iter().any(covers)) {
+            self.broke("D2", format!("the letter {id} is put, and no announced cut leaves its event out"));
+        }
+        let is = |record: &&Record| {
+            (&record.sequence_number, record.sub_sequence_number)
+                == (&id.sequence_number, id.sub_sequence_number)
+        };
+        let event = stream.shards().get(&id.shard).and_then(|shard| shard.records.iter().find(is));
+        if !event.is_some_and(|event| event.data == letter.data && event.arrival == letter.header.arrival) {
+            self.broke("D3", format!("the letter {id} does not hold its event"));
+        }
+    }
+
     /// Whether this worker wrote a row as it stands there.
     pub fn wrote(&self, worker: &WorkerId, row: &Lease) -> bool {
         self.authors.get(&(row.key.clone(), row.counter)) == Some(worker)
@@ -220,7 +251,7 @@ impl Referee {
         (writer, sight): (&WorkerId, &Sight),
         (before, after): (&Lease, &Lease),
         (stream, rows): (&SimStream, &BTreeMap<LeaseKey, Lease>),
-        stored: &BTreeMap<ItemKey, Attributes>,
+        stored: Stored<'_>,
         now: Duration,
     ) {
         let still_since = self.written_at.insert(after.key.clone(), now);
@@ -300,14 +331,14 @@ impl Referee {
         (before, after): (&Lease, &Lease),
         stream: &SimStream,
         rows: &BTreeMap<LeaseKey, Lease>,
-        stored: &BTreeMap<ItemKey, Attributes>,
+        stored: Stored<'_>,
     ) {
         let (Some(old), Some(new)) = (before.pending.state(), after.pending.state()) else { return };
         let (shard, epoch) = (&after.key, new.epoch);
         let gone =
             old.cuts.iter().take_while(|cut| !new.cuts.iter().any(|kept| kept.first == cut.first)).count();
         for cut in &old.cuts[..gone] {
-            self.committed_cut(shard, epoch, cut, stored);
+            self.committed_cut(shard, epoch, cut, stored, stream);
         }
         let end = old.cuts[..gone].last().map_or_else(|| before.checkpoint.clone(), Cut::end);
         if after.checkpoint != end && !after.is_finished() {
@@ -363,10 +394,37 @@ impl Referee {
                 self.broke("S4", why);
             }
         }
-        let grown = kept.exclusions.iter().all(|exclusion| found.exclusions.contains(exclusion));
+        // Ranges may have been joined.
+        let within = |range: &Exclusion| {
+            found.exclusions.iter().any(|found| found.from <= range.from && range.to <= found.to)
+        };
+        let grown = kept.exclusions.iter().all(within);
+        self.only_poison_is_excluded(shard, found, stream);
         if kept.parameters != found.parameters || !grown || (kept != found && kept.revision >= found.revision)
         {
             self.broke("D3", format!("cut {} of {shard} was amended as cuts are not", kept.first));
+        }
+    }
+
+    /// Nothing is left out but what the table never takes (D1). Rows of a simulation have room for all ranges.
+    fn only_poison_is_excluded(&mut self, shard: &ShardId, cut: &Cut, stream: &SimStream) {
+        if cut.exclusions.is_empty() {
+            return;
+        }
+        let is_poison = |record: &Record| {
+            let key = aggregate_key_of(&cut.parameters.aggregate_key, record);
+            self.poison.is_some_and(|poison| {
+                poison.is_event(&record.data) || poison.is_key(key.as_deref().unwrap_or(FALLBACK_KEY))
+            })
+        };
+        let records = records_of(shard, cut, stream).0;
+        let excluded = records
+            .iter()
+            .filter(|record| cut.excludes(&record.sequence_number, record.sub_sequence_number))
+            .find(|record| !is_poison(record));
+        if let Some(record) = excluded {
+            let why = format!("{} of {shard} can be stored and is left out", record.position());
+            self.broke("D1", why);
         }
     }
 
@@ -414,9 +472,11 @@ impl Referee {
     }
 
     fn announce(&mut self, shard: &ShardId, epoch: u32, cut: &Cut, stream: &SimStream) {
-        let records = records_of(shard, cut, stream).0;
-        let Some(arrival) = records.first().map(|record| record.arrival) else { return };
-        let batch = Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records };
+        if !cut.exclusions.is_empty() {
+            let name = (shard.clone(), epoch, cut.first.clone());
+            self.excluded.insert(name, cut.exclusions.clone());
+        }
+        let Some(batch) = batch_of(shard, epoch, cut, stream) else { return };
         match pack(&batch) {
             Ok(packed) => {
                 let items =
@@ -433,7 +493,8 @@ impl Referee {
         shard: &ShardId,
         epoch: u32,
         cut: &Cut,
-        stored: &BTreeMap<ItemKey, Attributes>,
+        (stored, letters): Stored<'_>,
+        stream: &SimStream,
     ) {
         self.committed.entry(shard.clone()).or_default().push((epoch, cut.clone()));
         let name = (shard.clone(), epoch, cut.first.clone(), cut.revision);
@@ -442,7 +503,7 @@ impl Referee {
             .get(&name)
             .into_iter()
             .flatten()
-            .filter(|(key, item)| stored.get(key) != Some(item))
+            .filter(|(key, item)| stored.get(key) != Some(item) && !self.is_unwritable(item))
             .count();
         if missing > 0 && !cut.dropped {
             self.broke(
@@ -453,6 +514,33 @@ impl Referee {
                 ),
             );
         }
+        let batch = batch_of(shard, epoch, cut, stream);
+        let missing = batch.iter().flat_map(Batch::excluded).filter(|record| {
+            let id = LetterId {
+                shard: shard.clone(),
+                sequence_number: record.sequence_number.clone(),
+                sub_sequence_number: record.sub_sequence_number,
+            };
+            !letters.contains_key(&id)
+        });
+        let missing = missing.count();
+        if missing > 0 {
+            self.broke(
+                "C2",
+                format!(
+                    "{missing} letters of the committed cut {} to {} of {shard} are not there",
+                    cut.first, cut.last
+                ),
+            );
+        }
+    }
+
+    /// Whether an item only hides older revisions, and none of them can be there as no item can have its key.
+    fn is_unwritable(&self, item: &Attributes) -> bool {
+        let header = Header::from_attributes(item);
+        self.poison.zip(header.ok()).is_some_and(|(poison, header)| {
+            header.count == 0 && poison.is_key(&header.partition.aggregate_key)
+        })
     }
 
     /// No child before its parents' end (S1), by the stream's own lineage.
@@ -549,6 +637,13 @@ fn is_behind(record: &Record, position: &Position, wanted: Wanted) -> bool {
 fn is_behind_first(records: &[Record], cut: &Cut, position: &Position, wanted: Wanted) -> bool {
     let first = records.iter().find(|record| record.sequence_number == cut.first);
     first.is_some_and(|first| is_behind(first, position, wanted))
+}
+
+/// The batch of a cut.
+fn batch_of(shard: &ShardId, epoch: u32, cut: &Cut, stream: &SimStream) -> Option<Batch> {
+    let records = records_of(shard, cut, stream).0;
+    let arrival = records.first().map(|record| record.arrival)?;
+    Some(Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records })
 }
 
 /// The records of a cut, and how many Kinesis records they are.

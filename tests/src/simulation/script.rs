@@ -7,6 +7,8 @@ use rand::{Rng, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::InitialPosition;
 
+use super::poison::Poison;
+
 /// Epoch milliseconds at which every simulation begins.
 pub const BEGIN_MS: i64 = 1_700_000_000_000;
 /// The failover time of every simulated fleet.
@@ -118,6 +120,8 @@ pub struct Script {
     pub retention: Option<Duration>,
     /// Whether workers go on behind records that retention took.
     pub accept_gap: bool,
+    /// What the table of items never takes.
+    pub poison: Option<Poison>,
 }
 
 impl Script {
@@ -137,11 +141,25 @@ impl Script {
             calm_at,
             retention: None,
             accept_gap: false,
+            poison: None,
         };
         script.draw_acts(&mut rng);
         script.initial = script.draw_initial(&mut rng);
         script.draw_lifecycle();
+        script.draw_poison();
         script
+    }
+
+    /// In one history of four the table rejects some events for good.
+    fn draw_poison(&mut self) {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ 0x0dead);
+        if rng.random_bool(0.25) {
+            self.poison = Some(Poison {
+                seed: rng.random(),
+                one_event_in: rng.random_range(5..60),
+                one_key_in: if rng.random_bool(0.3) { 5 } else { 0 },
+            });
+        }
     }
 
     /// In a few histories records and shards expire, or rows are deleted by hand: what may then be lost or stored twice

@@ -48,6 +48,7 @@ impl Services for InMemory {
             stream: Arc::clone(&ports) as _,
             store: Arc::clone(&ports) as _,
             registry: Arc::clone(&ports) as _,
+            letters: Arc::clone(&ports) as _,
             writer: ports,
             sink: Box::new(|sink| sink),
         }

@@ -37,7 +37,7 @@ use sluicegate_checkpoint::{ArrivalMillis, ShardId};
 use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry};
 use sluicegate_lease::{Clock, WorkerId};
 use sluicegate_sink::ItemSource;
-use sluicegate_sink::dynamodb::DynamoDbItems;
+use sluicegate_sink::dynamodb::{DynamoDbDeadLetters, DynamoDbItems};
 use sluicegate_worker::kinesis::KinesisStream;
 
 use super::fleet::{APPLICATION, Parts, Plant};
@@ -46,7 +46,7 @@ use super::script::{Build, FAILOVER, Script};
 use super::services::Services;
 use super::world::{Inner, UserEvent, World};
 use super::{Outcome, run_on};
-use backend::{Backend, STREAM, items_table, workers_table};
+use backend::{Backend, STREAM, items_table, letters_table, workers_table};
 use client::Clients;
 use registry::TwoClients;
 
@@ -137,7 +137,8 @@ impl Services for Wire {
                 beats: DynamoRegistry::new(beats, workers_table(), APPLICATION),
                 rest: DynamoRegistry::new(client.clone(), workers_table(), APPLICATION),
             }),
-            writer: Arc::new(DynamoDbItems::new(client, items_table())),
+            writer: Arc::new(DynamoDbItems::new(client.clone(), items_table())),
+            letters: Arc::new(DynamoDbDeadLetters::new(client, letters_table())),
             sink: Box::new(|sink| sink),
         }
     }

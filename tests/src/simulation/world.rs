@@ -11,9 +11,11 @@ use rand::{Rng, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::{FixedStart, Lease, LeaseKey, WorkerId, WorkerRow, Written};
 use sluicegate_sink::item::{Attributes, Item, ItemKey};
+use sluicegate_sink::{Letter, LetterId};
 use tokio::time::Instant;
 
 use super::history::History;
+use super::poison::Poison;
 use super::referee::{Referee, Sight};
 use super::script::{BEGIN_MS, Rates, Script};
 use super::stream::SimStream;
@@ -45,7 +47,11 @@ pub struct Inner {
     pub items: BTreeMap<ItemKey, Attributes>,
     /// The spread count in it.
     pub spread: u32,
-    /// Until when it takes nothing.
+    /// What it never takes.
+    pub poison: Option<Poison>,
+    /// The dead-letter table.
+    pub letters: BTreeMap<LetterId, Letter>,
+    /// Until when the analytics table takes nothing.
     pub sink_out_until: Duration,
     /// Who watches.
     pub referee: Referee,
@@ -74,8 +80,10 @@ impl World {
             start: None,
             items: BTreeMap::new(),
             spread: 1,
+            poison: script.poison,
+            letters: BTreeMap::new(),
             sink_out_until: Duration::ZERO,
-            referee: Referee::of(script.accept_gap),
+            referee: Referee::of(script.accept_gap, script.poison),
             history: History::default(),
             rng: SmallRng::seed_from_u64(script.seed ^ 0x5eed),
             rates: script.rates,
@@ -162,7 +170,8 @@ impl Inner {
         next: &Lease,
         now: Duration,
     ) {
-        self.referee.replaced((writer, sight), (before, next), (&self.stream, &self.rows), &self.items, now);
+        let stored = (&self.items, &self.letters);
+        self.referee.replaced((writer, sight), (before, next), (&self.stream, &self.rows), stored, now);
         self.history.line(now, writer.as_str(), format_args!("{}", Change(before, next)));
         self.rows.insert(next.key.clone(), next.clone());
     }
@@ -230,6 +239,27 @@ impl Inner {
         self.referee.item(item);
         self.items.insert(item.header.key(), item.to_attributes());
     }
+
+    /// What the table says of an item that it never takes.
+    pub fn rejects(&mut self, item: &Item) -> Option<&'static str> {
+        let why = self.poison.and_then(|poison| poison.rejects(item));
+        if why.is_some() {
+            self.fault("rejected item");
+        }
+        why
+    }
+
+    /// Puts a letter, if there is none of its name; returns whether it is new.
+    pub fn put_letter(&mut self, writer: &WorkerId, letter: &Letter, now: Duration) -> bool {
+        self.referee.letter(letter, &self.stream);
+        let id = &letter.header.id;
+        let new = !self.letters.contains_key(id);
+        if new {
+            self.history.line(now, writer.as_str(), format_args!("puts the letter {id}"));
+            self.letters.insert(id.clone(), letter.clone());
+        }
+        new
+    }
 }
 
 /// A change of a row in a few words.
@@ -250,6 +280,9 @@ impl std::fmt::Display for Change<'_> {
             f.write_str(" cuts")?;
             for cut in &new.cuts {
                 write!(f, " [{}..{} r{} v{}]", cut.first, cut.last, cut.revision, cut.packing_version)?;
+                for range in &cut.exclusions {
+                    write!(f, " but {}.{}..{}.{}", range.from.0, range.from.1, range.to.0, range.to.1)?;
+                }
             }
         }
         if before.children != after.children {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod checkpoint;
+pub(crate) mod dead_letters;
 pub(crate) mod drain;
 pub(crate) mod leases;
 #[cfg(feature = "embedded")]

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Analytics table [default: the application's name and `-events`]
     #[arg(long)]
     table: Option<String>,
+    /// Table of events that can never be stored [default: the application's name and `-dead-letters`]
+    #[arg(long, value_name = "TABLE")]
+    dead_letters: Option<String>,
     /// Where batches go
     #[arg(long, value_enum, default_value_t = SinkKind::Dynamodb)]
     sink: SinkKind,
@@ -81,6 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let aws = Aws::load(&args.aws).await?;
     let worker_args = WorkerArgs {
         table: args.table.unwrap_or_else(|| app::default_table(&args.application)),
+        dead_letters: args.dead_letters.unwrap_or_else(|| app::default_dead_letters(&args.application)),
         stream: args.stream,
         application: args.application,
         sink: args.sink,

@@ -45,6 +45,16 @@ pub enum TableError {
     },
 }
 
+/// What the service answered, in its own words.
+#[derive(Debug, Error)]
+#[error("{code}: {detail}")]
+struct Answer {
+    code: String,
+    detail: String,
+    #[source]
+    source: Cause,
+}
+
 /// Maps the failure of a call about a table.
 pub(super) fn store_error<E, R>(error: SdkError<E, R>, table: &str) -> StoreError
 where
@@ -63,7 +73,9 @@ where
         | "ThrottlingException"
         | "RequestLimitExceeded"
         | "Throttling" => StoreError::Throttled(source),
-        "ValidationException" | "ItemCollectionSizeLimitExceededException" => StoreError::Rejected(source),
+        "ValidationException" | "ItemCollectionSizeLimitExceededException" => {
+            StoreError::Rejected(Box::new(Answer { code, detail, source }))
+        }
         "ResourceNotFoundException" => {
             let what =
                 format!("table `{table}` does not exist: create it with --create-tables or the template");

@@ -1,4 +1,4 @@
-//! Whether the analytics table is there and fit, and creating it where that is allowed.
+//! Whether the analytics and the dead-letter table are there and fit, and creating them where that is allowed.
 
 use std::time::Duration;
 
@@ -25,6 +25,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// See [`TableError`].
 pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<(), TableError> {
+    let created = ensure(client, table, create).await?;
+    if created {
+        expire_items(client, table).await;
+    }
+    Ok(())
+}
+
+/// The same for the dead-letter table, which has keys of the same names and types. Letters never expire.
+///
+/// # Errors
+/// See [`TableError`].
+pub async fn ensure_letters_table(client: &Client, table: &str, create: bool) -> Result<(), TableError> {
+    ensure(client, table, create).await.map(drop)
+}
+
+/// Returns whether the table is new.
+async fn ensure(client: &Client, table: &str, create: bool) -> Result<bool, TableError> {
     let failed =
         |action: &'static str| move |source| TableError::Failed { table: table.to_owned(), action, source };
     let mut created = false;
@@ -34,7 +51,7 @@ pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<
             return Err(TableError::Missing { table: table.to_owned() });
         }
         create_table(client, table).await.map_err(failed("created"))?;
-        info!(table, "analytics table created");
+        info!(table, "table created");
         created = true;
     }
     let begun = Instant::now();
@@ -42,10 +59,7 @@ pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<
         if let Some(description) = &found {
             check_keys(table, description)?;
             if usable(description) {
-                if created {
-                    expire_items(client, table).await;
-                }
-                return Ok(());
+                return Ok(created);
             }
         }
         if begun.elapsed() >= PATIENCE {

@@ -4,7 +4,9 @@
 //! nothing, so a key may be spread later without moving what is stored. A single `~` therefore only ever
 //! begins a suffix or a reserved row. `sk` is `arrival#shard#epoch#first#revision#part` with every number of
 //! fixed width; the sequence number, which has 1 to 129 digits, carries its length in front, so that text
-//! order is number order without padding every key to 129 digits.
+//! order is number order without padding every key to 129 digits. There are two classes of sort keys: those of a
+//! cut's groups, and those of single events that were redriven, which name the event's index behind the sequence
+//! number (`first.index`), so that neither can ever be the other's.
 
 use std::fmt;
 
@@ -89,8 +91,10 @@ pub struct SortKey {
     pub shard: ShardId,
     /// Epoch of the cut.
     pub epoch: u32,
-    /// Sequence number of the cut's first record.
+    /// Sequence number of the cut's first record; of the event itself in the class of redriven events.
     pub first: SequenceNumber,
+    /// The event's index in its record, in the class of redriven events; none in that of cuts.
+    pub event: Option<SubSequenceNumber>,
     /// Revision of the cut.
     pub revision: u32,
     /// Which part, from 1.
@@ -102,6 +106,8 @@ impl SortKey {
     pub const EARLIEST: ArrivalMillis = ArrivalMillis(0);
     /// Highest arrival a key can hold: 13 digits, the year 2286.
     pub const LATEST: ArrivalMillis = ArrivalMillis(9_999_999_999_999);
+    /// Bytes that a key of the class of redriven events has more: a point and 16 hexadecimal digits.
+    pub const EVENT_BYTES: u32 = 17;
 
     /// An arrival as keys hold it. Monotone, so that a time outside what a key holds still finds its items.
     pub fn clamp(arrival: ArrivalMillis) -> ArrivalMillis {
@@ -127,7 +133,7 @@ impl SortKey {
 
     /// Whether both name the same group, whatever the revision and part.
     pub fn same_group(&self, other: &Self) -> bool {
-        (self.arrival, self.epoch) == (other.arrival, other.epoch)
+        (self.arrival, self.epoch, self.event) == (other.arrival, other.epoch, other.event)
             && self.first == other.first
             && self.shard == other.shard
     }
@@ -139,6 +145,10 @@ impl SortKey {
         let shard = ShardId::new(fields.next()?);
         let epoch = fixed(fields.next()?, 8, 16)?;
         let (length, digits) = fields.next()?.split_at_checked(3)?;
+        let (digits, event) = match digits.split_once('.') {
+            None => (digits, None),
+            Some((digits, event)) => (digits, Some(SubSequenceNumber(fixed(event, 16, 16)?))),
+        };
         let first = SequenceNumber::parse(digits).ok()?;
         let exact = first.as_str() == digits && fixed(length, 3, 10)? == u64::try_from(digits.len()).ok()?;
         let revision = fixed(fields.next()?, 8, 16)?;
@@ -151,6 +161,7 @@ impl SortKey {
             shard,
             epoch: u32::try_from(epoch).ok()?,
             first,
+            event,
             revision: u32::try_from(revision).ok()?,
             part: u32::try_from(part).ok()?,
         })
@@ -165,13 +176,13 @@ fn fixed(text: &str, width: usize, radix: u32) -> Option<u64> {
 
 impl fmt::Display for SortKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { arrival, shard, epoch, first, revision, part } = self;
+        let Self { arrival, shard, epoch, first, event, revision, part } = self;
         let length = first.as_str().len();
-        write!(
-            f,
-            "{:013}#{shard}#{epoch:08x}#{length:03}{first}#{revision:08x}#{part:06x}",
-            Self::clamp(*arrival).0
-        )
+        write!(f, "{:013}#{shard}#{epoch:08x}#{length:03}{first}", Self::clamp(*arrival).0)?;
+        if let Some(SubSequenceNumber(index)) = event {
+            write!(f, ".{index:016x}")?;
+        }
+        write!(f, "#{revision:08x}#{part:06x}")
     }
 }
 

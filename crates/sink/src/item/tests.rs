@@ -13,6 +13,7 @@ fn sort_key(arrival: i64, shard: &str, first: u128, revision: u32, part: u32) ->
         shard: ShardId::new(shard),
         epoch: 0,
         first: sequence(first),
+        event: None,
         revision,
         part,
     }

@@ -1,14 +1,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 
-use sluicegate_checkpoint::PackingParameters;
 use sluicegate_checkpoint::progress::Always;
+use sluicegate_checkpoint::{Exclusion, PackingParameters, SubSequenceNumber};
 
 use super::*;
 use crate::memory::MemoryTable;
 use crate::offload::Inline;
+use crate::sink::Offender;
 use crate::store::Cause;
-use crate::testing::{Switch, batch, event, with_parameters};
+use crate::testing::{Switch, batch, event, sequence, with_parameters};
 
 /// What a scripted table answers next.
 enum Answer {
@@ -60,6 +61,11 @@ impl ItemWriter for Scripted {
             None => {}
         }
         self.stored.write(items).await
+    }
+
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        let key = item.header.partition.to_string();
+        if Some(key.as_str()) == self.poison { Err(StoreError::Rejected("no".into())) } else { Ok(1.0) }
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
@@ -151,14 +157,18 @@ async fn a_missing_table_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_item_is_searched_for_and_named_and_the_others_before_it_are_stored() {
+async fn a_rejected_item_is_searched_for_and_its_event_named_and_the_others_are_stored() {
     let table = Arc::new(Scripted { poison: Some("c"), ..Scripted::default() });
     let options = PackingSinkOptions { requests_in_flight: 1, ..PackingSinkOptions::default() };
     let writer: Arc<dyn ItemWriter> = table.clone();
     let sink = PackingSink::new(writer, options, Arc::new(Inline), 7);
     let error = sink.deliver(keys(&["a", "b", "c", "d"]), Arc::new(Always)).await.unwrap_err();
-    assert!(matches!(&error, DeliverError::Refused { what, .. } if what.contains("pk `c`")), "{error}");
-    assert_eq!(table.requests(), [vec!["a", "b", "c", "d"], vec!["a"], vec!["b"], vec!["c"]]);
+    let DeliverError::Poison { offenders, .. } = error else { panic!("{error}") };
+    let place = (sequence(3), SubSequenceNumber(0));
+    let events = Exclusion { from: place.clone(), to: place };
+    assert_eq!(offenders, [Offender { events, why: "no".to_owned() }]);
+    assert_eq!(table.requests(), [vec!["a", "b", "c", "d"], vec!["a"], vec!["b"], vec!["c"], vec!["d"]]);
+    assert_eq!(table.stored.items().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,8 +40,10 @@ pub struct Replay {
 /// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// It belongs to an announced cut that is not complete yet, or to a dropped one.
+    /// It belongs to an announced cut that is not complete yet.
     Kept,
+    /// It belongs to a dropped cut.
+    Passed,
     /// It completed a batch.
     Batch(Box<Batch>),
     /// All announced cuts are behind it: it is new.
@@ -98,7 +100,7 @@ impl Replay {
                 break;
             }
             if record.sequence_number <= cut.last {
-                return Ok(Replayed::Kept);
+                return Ok(Replayed::Passed);
             }
             self.cuts.pop_front();
         }
@@ -242,7 +244,7 @@ mod tests {
     fn a_dropped_cut_passes_over_its_records() {
         let dropped = Cut { dropped: true, ..cut(1, 3, 3) };
         let mut replay = replay([dropped, cut(5, 5, 1)]);
-        assert_eq!(replay.push(record(2)), Ok(Replayed::Kept));
+        assert_eq!(replay.push(record(2)), Ok(Replayed::Passed));
         assert!(matches!(replay.push(record(5)), Ok(Replayed::Batch(_))));
         assert_eq!(replay.caught_up(), Ok(()));
     }

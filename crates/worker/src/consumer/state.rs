@@ -7,6 +7,8 @@
 //!    +--------------------------------------------------------------------------> Working --Finish--> Over
 //!
 //! Working:  Read -> Page -> replay | batcher -> closed --Write--> announced --Deliver--> acknowledged --Write--> committed
+//!                                                                    ^          | Poisoned
+//!                                                                    +--Write---+ events excluded, next revision
 //! ```
 //! One row write at a time, and no delivery of a batch before the write that announced it was confirmed (law D2).
 //! A commit is the longest acknowledged prefix (C2). What is announced and not committed when the session ends goes
@@ -17,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_checkpoint::{
-    Announced, ArrivalMillis, Batch, BatchId, Cut, HashKeyRange, LeaseState, PackingParameters, Position,
-    Record, SequenceNumber, ShardId, Tracker,
+    Announced, ArrivalMillis, Batch, BatchId, Cut, Exclusion, HashKeyRange, LeaseState, PackingParameters,
+    Position, Record, SequenceNumber, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
 use sluicegate_sink::GroupSizes;
@@ -26,6 +28,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::batcher::{Batcher, Closed, ClosedBy, CutPolicy, is_behind};
+use super::conservation::{Conservation, Unaccounted};
+use super::exclusion::{Poisoned, excluding, leaves_room};
 use super::fill::FillTarget;
 use super::replay::{RecordsLost, Replay, Replayed};
 use super::retention::{Overtaken, RetentionWatch};
@@ -67,6 +71,15 @@ pub enum Event {
         revision: u32,
         /// How it was stored.
         groups: GroupSizes,
+        /// Records that came out of it: packed, filtered or dead-lettered.
+        accounted: u64,
+    },
+    /// Events of a batch can never be stored.
+    Poisoned {
+        /// The batch.
+        batch: Arc<Batch>,
+        /// Which events; none that its cut excludes already.
+        events: Vec<Exclusion>,
     },
     /// Finish, and hand over at the latest at this time.
     Drain {
@@ -168,6 +181,8 @@ enum PendingWrite {
     Amend,
     /// A cut marked as dropped.
     Drop,
+    /// Events excluded from the first so many poisoned batches.
+    Exclude { batches: usize },
     /// Batches announced, batches committed.
     Progress { announced: usize, committed: usize },
 }
@@ -213,6 +228,9 @@ pub struct ShardSession {
     ready: VecDeque<Arc<Batch>>,
     /// The batches the sink works on.
     delivering: BTreeMap<BatchId, Delivery>,
+    /// Announced, and not to be delivered again before some events are excluded.
+    poisoned: Vec<Poisoned>,
+    conservation: Conservation,
     /// Arrival of the last record of each announced batch.
     last_arrivals: BTreeMap<BatchId, ArrivalMillis>,
     commit_due: Option<Instant>,
@@ -274,6 +292,8 @@ impl ShardSession {
             closed: VecDeque::new(),
             ready: VecDeque::new(),
             delivering: BTreeMap::new(),
+            poisoned: Vec::new(),
+            conservation: Conservation::default(),
             last_arrivals: BTreeMap::new(),
             commit_due: None,
             caught_up: None,
@@ -313,7 +333,9 @@ impl ShardSession {
 
     /// Memory that this session's records take, in bytes.
     pub fn weight_bytes(&self) -> usize {
-        let queued = self.closed.iter().chain(&self.ready).map(|batch| weight(batch)).sum::<usize>();
+        let poisoned = self.poisoned.iter().map(|(batch, _)| batch);
+        let queued = self.closed.iter().chain(&self.ready).chain(poisoned);
+        let queued = queued.map(|batch| weight(batch)).sum::<usize>();
         queued
             + self.delivering.values().map(|delivery| delivery.weight).sum::<usize>()
             + self.batcher.weight_bytes()
@@ -369,6 +391,11 @@ impl ShardSession {
         std::mem::take(&mut self.filled)
     }
 
+    /// Committed ranges of which not every record came out, since this was last asked (K1): none, ever.
+    pub fn unaccounted(&mut self) -> Vec<Unaccounted> {
+        self.conservation.take_unaccounted()
+    }
+
     /// When [`ShardSession::on`] wants to be called with [`Event::Tick`].
     pub fn next_deadline(&self) -> Option<Instant> {
         // While a row write is outstanding its answer is what moves things on.
@@ -388,7 +415,14 @@ impl ShardSession {
             Event::Page(page) => self.on_page(page, now),
             Event::Written(Announced::Recorded) => self.on_recorded(),
             Event::Written(Announced::Lost) => return self.finish(Finish::Lost),
-            Event::Delivered { id, revision, groups } => self.on_delivered(&id, revision, groups),
+            Event::Delivered { id, revision, groups, accounted } => {
+                self.conservation.accounted(id.clone(), accounted);
+                self.on_delivered(&id, revision, groups);
+            }
+            Event::Poisoned { batch, events } => {
+                self.delivering.remove(&batch.id);
+                self.poisoned.push((batch, events));
+            }
             Event::Drain { deadline } => self.draining = Some(deadline),
             Event::Starved => self.starved = true,
             Event::Tick => {}
@@ -399,7 +433,8 @@ impl ShardSession {
             let aged = self.batcher.aged(now);
             self.keep(aged);
         }
-        if self.starved && self.closed.is_empty() && self.ready.is_empty() && self.delivering.is_empty() {
+        let undelivered = !self.ready.is_empty() || !self.delivering.is_empty() || !self.poisoned.is_empty();
+        if self.starved && self.closed.is_empty() && !undelivered {
             self.close_open(ClosedBy::Memory);
         }
         self.advance(now)
@@ -459,8 +494,11 @@ impl ShardSession {
 
     fn on_record(&mut self, record: Record, now: Instant) -> Result<(), RecordsLost> {
         match self.replay.push(record)? {
-            Replayed::Kept => {}
+            Replayed::Kept => self.conservation.fetched(),
+            Replayed::Passed => {}
             Replayed::Batch(batch) => {
+                self.conservation.fetched();
+                self.conservation.closed(batch.id.clone());
                 self.note_arrival(&batch);
                 self.ready.push_back(Arc::new(*batch));
             }
@@ -469,6 +507,8 @@ impl ShardSession {
                 self.flow.records += 1;
                 let closed = self.batcher.push(*record, now);
                 self.keep(closed);
+                // Behind what it closed: it is the first of the next batch then.
+                self.conservation.fetched();
             }
         }
         Ok(())
@@ -481,6 +521,7 @@ impl ShardSession {
         match write {
             PendingWrite::Amend => self.expect_announced(),
             PendingWrite::Drop => self.restart = true,
+            PendingWrite::Exclude { batches } => self.deliver_amended(batches),
             PendingWrite::Progress { announced, committed } => {
                 self.tracker.commit(committed);
                 for batch in self.closed.drain(..announced) {
@@ -489,6 +530,17 @@ impl ShardSession {
                 }
                 self.commit_due = None;
             }
+        }
+    }
+
+    /// The exclusions are recorded: their batches are delivered under the new revision, before any other.
+    fn deliver_amended(&mut self, batches: usize) {
+        for (batch, _) in self.poisoned.drain(..batches).rev() {
+            let Some(cut) = self.state.cuts.iter().find(|cut| cut.first == batch.cut.first) else { continue };
+            let amended = self.tracker.amend(&batch.id, cut.revision);
+            debug_assert!(amended, "a batch that is not durable is tracked: {:?}", batch.id);
+            let batch = Batch { cut: cut.clone(), ..Arc::unwrap_or_clone(batch) };
+            self.ready.push_front(Arc::new(batch));
         }
     }
 
@@ -521,6 +573,7 @@ impl ShardSession {
     fn keep(&mut self, closed: Option<Closed>) {
         let Some(Closed { batch, by }) = closed else { return };
         self.closed_by.insert(batch.id.clone(), by);
+        self.conservation.closed(batch.id.clone());
         self.batcher.aim_at(self.fill.target(), ClosedBy::Size);
         self.closed.push_back(Arc::new(batch));
     }
@@ -591,7 +644,7 @@ impl ShardSession {
     }
 
     fn wants_to_read(&self) -> bool {
-        let waiting = self.closed.len() + self.delivering.len();
+        let waiting = self.closed.len() + self.delivering.len() + self.poisoned.len();
         let replaying = !self.replay.is_done();
         let amending = matches!(self.pending, Some((PendingWrite::Amend, ..)));
         !self.reading
@@ -614,6 +667,11 @@ impl ShardSession {
         if let Some(state) = self.amendment.take() {
             return Some(self.write(PendingWrite::Amend, self.checkpoint.clone(), state));
         }
+        if !self.poisoned.is_empty() && !self.drain_deadline_passed(now) {
+            let state = excluding(&self.state, &self.poisoned);
+            let batches = self.poisoned.len();
+            return Some(self.write(PendingWrite::Exclude { batches }, self.checkpoint.clone(), state));
+        }
         let committed = self.tracker.committable();
         let wanted = if self.drain_deadline_passed(now) { 0 } else { self.room().min(self.closed.len()) };
         let announced = self.fitting(wanted, committed);
@@ -635,7 +693,7 @@ impl ShardSession {
         let fits = |announced: &usize| {
             let new = self.closed.iter().take(*announced).map(|batch| &batch.cut);
             let cuts = left.iter().chain(new).cloned().collect();
-            LeaseState { cuts, ..self.state.clone() }.encode().is_ok()
+            leaves_room(&LeaseState { cuts, ..self.state.clone() })
         };
         // A single cut always fits. Should it not, its write says so.
         let least = usize::from(left.is_empty()).min(wanted);
@@ -652,7 +710,9 @@ impl ShardSession {
         let done: Vec<Cut> = state.cuts.drain(..committed).collect();
         let checkpoint = done.last().map_or_else(|| self.checkpoint.clone(), Cut::end);
         for cut in &done {
-            let arrival = self.last_arrivals.remove(&cut.id(&self.shard, state.epoch));
+            let id = cut.id(&self.shard, state.epoch);
+            self.conservation.committed(&id);
+            let arrival = self.last_arrivals.remove(&id);
             state.checkpoint_arrival = arrival.or(state.checkpoint_arrival);
         }
         if !done.is_empty() && self.checkpoint.is_start() && state.checkpoint_arrival.is_some() {
@@ -701,7 +761,8 @@ impl ShardSession {
         if self.restart {
             return Some(Finish::Restart);
         }
-        let working = !self.closed.is_empty() || !self.ready.is_empty() || !self.delivering.is_empty();
+        let undelivered = !self.ready.is_empty() || !self.delivering.is_empty() || !self.poisoned.is_empty();
+        let working = !self.closed.is_empty() || undelivered;
         let committable = self.tracker.committable();
         if self.draining.is_some() && (!working || self.drain_deadline_passed(now)) {
             let commit = (committable > 0).then(|| Box::new(self.progress(0, committable)));

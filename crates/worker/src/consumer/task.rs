@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use rand::RngCore;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
@@ -17,11 +18,12 @@ use sluicegate_checkpoint::{
 use sluicegate_lease::{
     Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, ThroughputMeter, WorkerId, open_start,
 };
-use sluicegate_sink::{DeliverError, Delivered, Sink};
+use sluicegate_sink::{DeadLetters, DeliverError, Sink};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::{Delivery, Durable};
 use super::pace::{Pace, ReadPolicy};
 use super::state::{Command, Event, Finish, SessionPolicy, ShardSession};
 use crate::budget::{Account, ByteBudget, Overdraw};
@@ -109,6 +111,8 @@ pub struct Consumer {
     pub stream: Arc<dyn StreamReader>,
     /// Where batches go.
     pub sink: Arc<dyn Sink>,
+    /// Where events go that the sink never takes.
+    pub letters: Arc<dyn DeadLetters>,
     /// The worker's right, as of the session's beginning.
     pub right: SessionRight,
     /// The worker's clock.
@@ -142,7 +146,7 @@ impl std::fmt::Debug for Consumer {
 type ReadDone = (Place, Result<RecordPage, StreamError>);
 
 type WriteDone = (Box<HeldLease>, Result<Announced, ProgressError>);
-type DeliveryDone = (Arc<Batch>, Result<Delivered, DeliverError>);
+type DeliveryDone = (Arc<Batch>, Result<Durable, DeliverError>);
 
 /// The place in the shard, and what a page that is being read holds of the budget.
 struct Place {
@@ -268,6 +272,7 @@ impl Consumer {
             commands = session.on(event, shell.clock.now());
             shell.note_gaps(&mut session);
             shell.note_fills(&mut session);
+            shell.note_unaccounted(&mut session);
             shell.note_flow(&session);
             shell.account(&mut work, &session);
         }
@@ -289,7 +294,7 @@ fn failed(error: impl Into<ConsumerError>) -> Ended {
 
 /// What stays the same during a session.
 struct Shell {
-    sink: Arc<dyn Sink>,
+    delivery: Delivery,
     right: SessionRight,
     clock: Clock,
     metrics: ShardMetrics,
@@ -306,9 +311,10 @@ const RIGHT_CHECK: Duration = Duration::from_millis(500);
 
 impl Shell {
     fn from(consumer: Consumer, work: &mut Work) -> Self {
+        let me = consumer.held.row().owner.clone().unwrap_or_else(|| WorkerId::new("nobody"));
         work.held = Some(consumer.held);
         Self {
-            sink: consumer.sink,
+            delivery: Delivery::new(consumer.sink, consumer.letters, me),
             right: consumer.right,
             throughput: ThroughputMeter::new(consumer.clock.now()),
             clock: consumer.clock,
@@ -375,13 +381,15 @@ impl Shell {
         work.writing = Some(write.boxed());
     }
 
-    fn start_delivery(&self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
-        let (sink, clock) = (Arc::clone(&self.sink), self.clock.clone());
+    fn start_delivery(&mut self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
+        let clock = self.clock.clone();
         let right: Arc<dyn Right> = Arc::new(self.right.clone());
+        // Only letters need one.
+        let seed = if batch.cut.exclusions.is_empty() { 0 } else { self.rng.next_u64() };
+        let deliver = self.delivery.deliver(&batch, right, seed);
         let delivery = async move {
             clock.sleep(after).await;
-            let outcome = sink.deliver(Arc::clone(&batch), right).await;
-            (batch, outcome)
+            (batch, deliver.await)
         };
         work.deliveries.push(delivery.boxed());
     }
@@ -448,14 +456,22 @@ impl Shell {
         &mut self,
         work: &mut Work,
         batch: Arc<Batch>,
-        outcome: Result<Delivered, DeliverError>,
+        outcome: Result<Durable, DeliverError>,
     ) -> Result<Option<Event>, Box<Ended>> {
         match outcome {
-            Ok(delivered) => {
+            Ok(durable) => {
                 self.delivery_delays.reset();
-                self.metrics.delivered(&batch, &delivered);
+                self.delivery.done(&batch);
+                self.metrics.delivered(&batch, &durable);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
-                Ok(Some(Event::Delivered { id, revision, groups: delivered.groups }))
+                let (accounted, groups) = (durable.accounted(), durable.delivered.groups);
+                Ok(Some(Event::Delivered { id, revision, groups, accounted }))
+            }
+            Err(DeliverError::Poison { offenders, write_units }) => {
+                self.metrics.poisoned(write_units);
+                let events = offenders.iter().map(|offender| offender.events.clone()).collect();
+                self.delivery.rejected(&batch, offenders);
+                Ok(Some(Event::Poisoned { batch, events }))
             }
             Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
             Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
@@ -522,6 +538,23 @@ impl Shell {
     fn note_fills(&self, session: &mut ShardSession) {
         for filled in session.filled() {
             self.metrics.filled(&filled);
+        }
+    }
+
+    /// Counts records that went in and did not come out (K1), or came out twice.
+    fn note_unaccounted(&self, session: &mut ShardSession) {
+        for range in session.unaccounted() {
+            self.metrics.unaccounted(range.difference());
+            let (first, last) = (range.id.first.as_str(), range.id.to.as_str());
+            let (fetched, accounted) = (range.fetched, range.accounted);
+            tracing::error!(
+                lease_key = session.shard().as_str(),
+                first,
+                last,
+                fetched,
+                accounted,
+                "records of a committed range are not accounted for"
+            );
         }
     }
 

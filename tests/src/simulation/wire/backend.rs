@@ -33,6 +33,11 @@ pub(super) fn items_table() -> String {
     format!("{APPLICATION}-events")
 }
 
+/// The dead-letter table's name.
+pub(super) fn letters_table() -> String {
+    format!("{APPLICATION}-dead-letters")
+}
+
 /// A request to one of the services.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
@@ -69,7 +74,9 @@ impl Backend {
         backend.ask("CreateStream", json!({ "StreamName": STREAM, "ShardCount": shards }));
         backend.create_table(APPLICATION, &["leaseKey"]);
         backend.create_table(&workers_table(), &["fleet", "workerId"]);
-        backend.create_table(&items_table(), &[names::PARTITION, names::SORT]);
+        for table in [items_table(), letters_table()] {
+            backend.create_table(&table, &[names::PARTITION, names::SORT]);
+        }
         backend
     }
 

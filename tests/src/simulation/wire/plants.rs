@@ -110,6 +110,10 @@ impl ItemWriter for AllStored {
         Ok(store::Written { unprocessed: Vec::new(), ..written })
     }
 
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        self.0.probe(item).await
+    }
+
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
         self.0.raise_spread(count).await
     }

@@ -54,6 +54,12 @@ pub(super) fn failed(service: Service, rng: &mut SmallRng) -> Response<Bytes> {
     }
 }
 
+/// The items of a request can never be stored.
+pub(super) fn invalid(why: &str) -> Response<Bytes> {
+    let body = json!({ "__type": "com.amazon.coral.validate#ValidationException", "message": why });
+    answer(StatusCode::BAD_REQUEST, &body.to_string())
+}
+
 fn answer(status: StatusCode, body: &str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::copy_from_slice(body.as_bytes()));
     *answer.status_mut() = status;

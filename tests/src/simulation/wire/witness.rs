@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sluicegate_checkpoint::SequenceNumber;
 use sluicegate_lease::dynamodb::decode::{self, FleetItem};
 use sluicegate_lease::{Lease, LeaseKey, WorkerId};
+use sluicegate_sink::Letter;
 use sluicegate_sink::item::{Item, RESERVED_PARTITION, names};
 
 use super::super::fleet::APPLICATION;
@@ -49,6 +50,9 @@ pub(super) fn answer(
     let held_back = hold_back(&mut call, world);
     if held_back.as_ref().is_some_and(|(_, nothing_left)| *nothing_left) {
         return refusal::throttled(call.service, &mut world.rng);
+    }
+    if let Some(why) = rejected(&call, world) {
+        return refusal::invalid(why);
     }
     check(&call, world, &me.id);
     let mut answer = backend.call(&call);
@@ -91,6 +95,21 @@ fn hold_back(call: &mut Call, world: &mut Inner) -> Option<(Vec<Value>, bool)> {
     *puts = kept;
     world.fault("unprocessed items");
     Some((held_back, nothing_left))
+}
+
+/// Why the analytics table never takes an item of a request, asked or written.
+fn rejected(call: &Call, world: &mut Inner) -> Option<&'static str> {
+    let puts = match call.operation.as_str() {
+        "BatchWriteItem" => call.body["RequestItems"][items_table()].as_array()?.iter().collect(),
+        "PutItem" if call.body["TableName"] == json!(items_table()) => vec![&call.body],
+        _ => return None,
+    };
+    let item = |put: &Value| {
+        [&put["PutRequest"]["Item"], &put["Item"]].into_iter().find(|item| item.is_object()).cloned()
+    };
+    let items = puts.into_iter().filter_map(item);
+    let mut items = items.filter_map(|item| Item::from_attributes(&values::stored(&item)).ok());
+    items.find_map(|item| world.rejects(&item))
 }
 
 /// What holds for requests as such.
@@ -141,6 +160,7 @@ impl Witness<'_> {
                     self.item_stored(&put["PutRequest"]["Item"]);
                 }
             }
+            (Service::Items, "PutItem") => self.letter_put(&body["Item"]),
             (Service::Stream, "GetRecords") => self.records_given(answer),
             _ => {}
         }
@@ -220,6 +240,19 @@ impl Witness<'_> {
             }
             Err(error) => {
                 let why = format!("{} stored an item that cannot be read: {error}", self.me.id);
+                self.world.referee.broke("D3", why);
+            }
+        }
+    }
+
+    /// No event of a simulation takes more than one item.
+    fn letter_put(&mut self, item: &Value) {
+        match Letter::from_items(&[values::stored(item)]) {
+            Ok(letter) => {
+                self.world.put_letter(&self.me.id, &letter, self.now);
+            }
+            Err(error) => {
+                let why = format!("{} put a letter that cannot be read: {error}", self.me.id);
                 self.world.referee.broke("D3", why);
             }
         }

@@ -86,7 +86,87 @@ fn recorded() -> Event {
 }
 
 fn delivered(batch: &Batch) -> Event {
-    Event::Delivered { id: batch.id.clone(), revision: batch.cut.revision, groups: GroupSizes::default() }
+    let accounted = batch.records.len() as u64;
+    let (id, revision) = (batch.id.clone(), batch.cut.revision);
+    Event::Delivered { id, revision, groups: GroupSizes::default(), accounted }
+}
+
+fn excluded(n: u64) -> Exclusion {
+    let id = (record(n).sequence_number, SubSequenceNumber(0));
+    Exclusion { from: id.clone(), to: id }
+}
+
+#[test]
+fn poison_is_excluded_by_one_write_before_the_batch_is_delivered_again() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=6, false), now);
+    let batches = deliveries(&session.on(recorded(), now));
+    let poisoned = Event::Poisoned { batch: batches[1].clone(), events: vec![excluded(5)] };
+    let held = session.weight_bytes();
+    let commands = session.on(poisoned, now);
+    let (checkpoint, state) = written(&commands).unwrap();
+    assert!(deliveries(&commands).is_empty(), "nothing under a revision before its amendment is confirmed");
+    assert_eq!(session.weight_bytes(), held, "its memory is counted all the while");
+    assert_eq!((checkpoint, state.cuts.len()), (Position::TrimHorizon, 2));
+    assert_eq!((state.cuts[1].revision, &state.cuts[1].exclusions), (1, &vec![excluded(5)]));
+    assert_eq!(state.cuts[0], batches[0].cut);
+    // What is found while that write is under way goes into the next.
+    let other = Event::Poisoned { batch: batches[0].clone(), events: vec![excluded(1), excluded(3)] };
+    assert_eq!(session.on(other, now), vec![]);
+    let commands = session.on(recorded(), now);
+    let again = deliveries(&commands).remove(0);
+    assert_eq!((again.cut.revision, again.records.len()), (1, 3));
+    let (_, state) = written(&commands).unwrap();
+    assert_eq!(state.cuts[0].exclusions, vec![excluded(1), excluded(3)]);
+    let first = deliveries(&session.on(recorded(), now)).remove(0);
+    session.on(delivered(&again), now);
+    session.on(delivered(&first), now);
+    let due = session.next_deadline().unwrap();
+    let (checkpoint, state) = written(&session.on(Event::Tick, due)).unwrap();
+    assert_eq!((checkpoint.to_string(), state.cuts.len()), ("6".to_owned(), 0));
+    assert_eq!(session.unaccounted(), vec![]);
+}
+
+#[test]
+fn exclusions_go_with_the_row_and_are_found_by_the_next_owner() {
+    let now = Instant::now();
+    let mut first = session(&row(), policy());
+    let (checkpoint, state) = written(&first.on(page(1..=3, false), now)).unwrap();
+    let announced = row().progressed(checkpoint.clone(), state);
+    let batch = deliveries(&first.on(recorded(), now)).remove(0);
+    let (_, state) = written(&first.on(Event::Poisoned { batch, events: vec![excluded(2)] }, now)).unwrap();
+    let again = deliveries(&first.on(recorded(), now)).remove(0);
+    let mut second = session(&announced.progressed(checkpoint, state), policy());
+    let taken_over = deliveries(&second.on(page(1..=5, false), now)).remove(0);
+    assert_eq!(taken_over, again, "the same batch under the same revision (D3)");
+    assert_eq!(taken_over.excluded().count(), 1);
+}
+
+#[test]
+fn past_the_drain_deadline_poison_goes_with_the_row_as_it_stands() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=3, false), now);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    let deadline = now + Duration::from_millis(500);
+    session.on(Event::Drain { deadline }, now);
+    let commands = session.on(Event::Poisoned { batch, events: vec![excluded(2)] }, deadline);
+    assert_eq!(commands, vec![Command::Finish(Finish::HandOver { commit: None })]);
+}
+
+#[test]
+fn a_record_that_does_not_come_out_is_found_at_the_commit() {
+    let now = Instant::now();
+    let mut session = session(&row(), policy());
+    session.on(page(1..=3, false), now);
+    let batch = deliveries(&session.on(recorded(), now)).remove(0);
+    let Event::Delivered { id, revision, groups, accounted } = delivered(&batch) else { unreachable!() };
+    session.on(Event::Delivered { id: id.clone(), revision, groups, accounted: accounted - 1 }, now);
+    assert_eq!(session.unaccounted(), vec![], "it is not committed yet");
+    let due = session.next_deadline().unwrap();
+    session.on(Event::Tick, due);
+    assert_eq!(session.unaccounted(), vec![Unaccounted { id, fetched: 3, accounted: 2 }]);
 }
 
 #[test]
@@ -183,7 +263,7 @@ fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_w
     let batch = deliveries(&session.on(recorded(), later)).remove(0);
     let item = u64::from(PackingParameters::DEFAULT_ITEM_BYTES);
     let groups = GroupSizes::new(vec![item / 2], 1);
-    session.on(Event::Delivered { id: batch.id.clone(), revision: 0, groups }, later);
+    session.on(Event::Delivered { id: batch.id.clone(), revision: 0, groups, accounted: 5 }, later);
     let filled = Filled { closed_by: Some(ClosedBy::Age), stored_bytes: item / 2, room_bytes: item };
     assert_eq!(session.filled(), [filled]);
     assert_eq!(session.filled(), []);
@@ -538,8 +618,16 @@ struct World {
     tip: u64,
     now: Instant,
     session: Option<Run>,
-    /// What the sink has, by batch.
-    stored: BTreeMap<(SequenceNumber, SequenceNumber), Vec<Record>>,
+    /// What the sink has, by batch and revision.
+    stored: BTreeMap<(SequenceNumber, SequenceNumber), BTreeMap<u32, Vec<Record>>>,
+    /// What is dead-lettered.
+    letters: BTreeMap<Position, Record>,
+}
+
+/// Whether the sink of the [`World`] never takes a record.
+fn is_poison(record: &Record) -> bool {
+    let n: u64 = record.sequence_number.as_str().parse().unwrap();
+    n % 5 == 3 && record.sub_sequence_number.0 == 0
 }
 
 #[derive(Debug)]
@@ -557,10 +645,15 @@ fn check_write(row: &Lease, acknowledged: &[BatchId], checkpoint: &Position, sta
     assert!(*checkpoint >= row.checkpoint, "C1");
     for cut in &row.pending.state().unwrap().cuts {
         let id = cut.id(&row.key, 0);
-        let committed = !state.cuts.contains(cut);
+        let committed = state.cuts.iter().all(|kept| kept.first != cut.first);
         assert!(!committed || acknowledged.contains(&id), "C2: {id:?}");
     }
     assert_eq!(state.check_cuts(checkpoint), Ok(()), "D5");
+}
+
+fn range(record: &Record) -> Exclusion {
+    let id = (record.sequence_number.clone(), record.sub_sequence_number);
+    Exclusion { from: id.clone(), to: id }
 }
 
 impl World {
@@ -648,17 +741,27 @@ impl World {
     fn answer_delivery(&mut self, which: usize) {
         let Some(run) = self.session.as_mut().filter(|run| !run.deliveries.is_empty()) else { return };
         let batch = run.deliveries.remove(which % run.deliveries.len());
+        let poison: Vec<Exclusion> = batch.stored().filter(|record| is_poison(record)).map(range).collect();
+        if !poison.is_empty() {
+            // A pass may find some of it only.
+            let events = poison[..1 + which % poison.len()].to_vec();
+            return self.step(Event::Poisoned { batch, events });
+        }
         run.acknowledged.push(batch.id.clone());
         let key = (batch.cut.first.clone(), batch.cut.last.clone());
-        let before = self.stored.insert(key, batch.records.clone());
-        assert!(before.is_none_or(|before| before == batch.records), "D3");
+        let stored: Vec<Record> = batch.stored().cloned().collect();
+        let before = self.stored.entry(key).or_default().insert(batch.cut.revision, stored.clone());
+        assert!(before.is_none_or(|before| before == stored), "D3");
+        self.letters.extend(batch.excluded().map(|record| (record.position(), record.clone())));
         self.step(delivered(&batch));
+        let unaccounted = self.session.as_mut().map(|run| run.state.unaccounted());
+        assert!(unaccounted.is_none_or(|unaccounted| unaccounted.is_empty()), "K1");
     }
 }
 
 proptest! {
     /// Whatever comes in whatever order: the laws hold at each step, and once the faults stop, everything that
-    /// was published is stored exactly once.
+    /// was published is stored or dead-lettered exactly once, and nothing but poison is dead-lettered.
     #[test]
     fn every_record_is_stored_once(
         begun in (0u64..4, 0u64..3), steps in proptest::collection::vec((0u8..9, 1u64..6), 0..120),
@@ -666,14 +769,16 @@ proptest! {
         let (tip, sub) = (begun.0, begun.1.min(begun.0 % 3));
         let checkpoint = if tip > 0 { at(tip, sub) } else { Position::TrimHorizon };
         let row = Lease { checkpoint: checkpoint.clone(), ..row() };
-        let mut world = World { row, tip, now: Instant::now(), session: None, stored: BTreeMap::new() };
+        let mut world = World { row, tip, now: Instant::now(), session: None, stored: BTreeMap::new(), letters: BTreeMap::new() };
         world.take_over();
         for (choice, amount) in steps { world.act(choice, amount); }
         world.take_over();
         for _ in 0..(4 * world.tip + 40) {
             for choice in [1, 3, 4, 6, 3] { world.act(choice, 5); }
         }
-        let mut stored: Vec<Position> = world.stored.values().flatten().map(Record::position).collect();
+        let highest = world.stored.values().filter_map(|revisions| revisions.values().next_back()).flatten();
+        prop_assert!(world.letters.values().all(is_poison));
+        let mut stored: Vec<Position> = highest.chain(world.letters.values()).map(Record::position).collect();
         stored.sort();
         let all = (1..=world.tip).flat_map(user_records).map(|record| record.position());
         let wanted: Vec<Position> = all.filter(|position| *position > checkpoint).collect();

@@ -3,7 +3,13 @@ use sluicegate_checkpoint::{ArrivalMillis, PackingParameters, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, ListingWanted, Sessions, Written};
-use sluicegate_sink::MemorySink;
+use sluicegate_sink::dead_letter::LetterPage;
+use sluicegate_sink::item::ItemKey;
+use sluicegate_sink::offload::Inline;
+use sluicegate_sink::{
+    Delivered, Letter, LetterId, MemoryDeadLetters, MemorySink, MemoryTable, PackingSink, PackingSinkOptions,
+    Reader, StoreError, TimeRange,
+};
 use tokio::sync::watch;
 
 use super::*;
@@ -53,6 +59,7 @@ async fn consumer_from(
         held: HeldLease::new(shared, Clock::new(), row, rng.clone()),
         stream,
         sink: Arc::new(MemorySink::default()),
+        letters: Arc::new(MemoryDeadLetters::default()),
         right: right.session(),
         clock: Clock::new(),
         budget: ByteBudget::new(1 << 20),
@@ -170,4 +177,187 @@ async fn what_a_shard_carries_is_measured_and_recorded_with_its_commits() {
     let recorded = row(&store).await.throughput.unwrap().micros() / 1_000;
     assert!((9_500..=10_500).contains(&recorded), "{recorded} thousandths of a kilobyte a second");
     assert_eq!(store.broken_laws(), vec![]);
+}
+
+/// Drops one record of each batch on the way to the sink.
+struct Leaks(Arc<MemorySink>);
+
+#[async_trait::async_trait]
+impl Sink for Leaks {
+    async fn deliver(&self, batch: Arc<Batch>, right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
+        let mut leaking = Arc::unwrap_or_clone(batch);
+        leaking.records.pop();
+        self.0.deliver(Arc::new(leaking), right).await
+    }
+
+    fn packing_versions(&self) -> &[u32] {
+        self.0.packing_versions()
+    }
+}
+
+/// Runs a consumer of a stream with these events until nothing is left; returns its metrics.
+async fn run_over(
+    events: &[(&str, &str)],
+    change: impl FnOnce(&mut Consumer),
+) -> (String, Arc<MemoryLeaseStore>) {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(200)));
+    right.confirm(clock.now());
+    let (mut consumer, store, requester) = consumer(&right).await;
+    let stream = MemoryStream::new(1);
+    for (key, data) in events {
+        stream.put(key, (*data).to_owned());
+    }
+    consumer.stream = Arc::new(stream);
+    let metrics = Metrics::new().unwrap();
+    consumer.metrics = metrics.shard(&ShardId::new(SHARD));
+    change(&mut consumer);
+    let drain = async {
+        clock.sleep(Duration::from_secs(20)).await;
+        requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), drain);
+    assert!(matches!(ended, Ended::HandedOver { to: None, .. }), "{ended:?}");
+    assert_eq!(store.broken_laws(), vec![]);
+    (String::from_utf8(metrics.text().unwrap()).unwrap(), store)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_dropped_inside_the_pipeline_is_seen() {
+    let events = [("k", "a"), ("k", "b"), ("k", "c")];
+    let (text, _) = run_over(&events, |_| {}).await;
+    assert!(text.contains("\nsluicegate_records_unaccounted 0\n"), "{text}");
+    let (text, store) = run_over(&events, |consumer| consumer.sink = Arc::new(Leaks(Arc::default()))).await;
+    assert!(text.contains("\nsluicegate_records_unaccounted 1\n"), "{text}");
+    assert_eq!(row(&store).await.checkpoint.to_string(), "3", "it is seen at the commit");
+}
+
+/// A packing sink over a table that never takes an item with this in it.
+fn picky(table: &Arc<MemoryTable>) -> Arc<dyn Sink> {
+    Arc::new(PackingSink::new(table.clone(), PackingSinkOptions::default(), Arc::new(Inline), 1))
+}
+
+fn table_without(poison: &'static str) -> Arc<MemoryTable> {
+    Arc::new(MemoryTable::rejecting(move |item| {
+        let found = item.data.windows(poison.len()).any(|window| window == poison.as_bytes());
+        found.then(|| "no poison here".to_owned())
+    }))
+}
+
+fn plain(consumer: &mut Consumer) {
+    let parameters =
+        PackingParameters { codec: sluicegate_checkpoint::Codec::None, ..PackingParameters::default() };
+    consumer.policy.parameters = Arc::new(parameters);
+}
+
+async fn read(table: &Arc<MemoryTable>, key: &str) -> Vec<bytes::Bytes> {
+    let mut stream = Reader::new(table.clone(), 7).events(key, TimeRange::default()).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(event) = stream.next().await.unwrap() {
+        found.push(event.data);
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_goes_to_the_dead_letters_and_the_shard_goes_on() {
+    let (table, letters) = (table_without("poison"), Arc::new(MemoryDeadLetters::default()));
+    let mut events = vec![("k", "fine"); 25];
+    events[3].1 = "poison";
+    events[17] = ("other", "poison too");
+    let (text, store) = run_over(&events, |consumer| {
+        plain(consumer);
+        consumer.sink = picky(&table);
+        consumer.letters = letters.clone();
+    })
+    .await;
+    assert_eq!(read(&table, "k").await, vec![bytes::Bytes::from_static(b"fine"); 23]);
+    assert_eq!(read(&table, "other").await, Vec::<bytes::Bytes>::new());
+    let kept = letters.all().unwrap();
+    let found: Vec<_> = kept.iter().map(|l| (l.header.id.sequence_number.as_str(), &l.data[..])).collect();
+    assert_eq!(found, [("4", &b"poison"[..]), ("18", &b"poison too"[..])]);
+    assert_eq!((kept[0].header.why.as_str(), kept[0].header.worker.as_str()), ("no poison here", "me"));
+    let left = row(&store).await;
+    assert_eq!((left.checkpoint.to_string(), left.owner), ("25".to_owned(), None));
+    for line in [
+        "sluicegate_dead_letters_total 2",
+        "sluicegate_records_unaccounted 0",
+        "sluicegate_events_stored_total 23",
+        "sluicegate_batches_total{outcome=\"poisoned\"} 2",
+        "sluicegate_batches_total{outcome=\"delivered\"} 3",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+}
+
+/// A dead-letter table that cannot be reached for a while.
+struct Out {
+    inner: Arc<MemoryDeadLetters>,
+    until: Instant,
+}
+
+#[async_trait::async_trait]
+impl DeadLetters for Out {
+    async fn put(&self, letter: &Letter) -> Result<bool, StoreError> {
+        if Instant::now() < self.until {
+            return Err(StoreError::Unavailable("out".into()));
+        }
+        self.inner.put(letter).await
+    }
+
+    async fn list(&self, behind: Option<&ItemKey>) -> Result<LetterPage, StoreError> {
+        self.inner.list(behind).await
+    }
+
+    async fn letter(&self, id: &LetterId) -> Result<Option<Letter>, StoreError> {
+        self.inner.letter(id).await
+    }
+
+    async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
+        self.inner.mark_redriven(id, at).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_committed_before_its_letters_are_durable_and_the_next_owner_puts_them() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(200)));
+    right.confirm(clock.now());
+    let (table, letters) = (table_without("poison"), Arc::new(MemoryDeadLetters::default()));
+    let stream = MemoryStream::new(1);
+    for data in ["fine", "poison", "fine"] {
+        stream.put("k", data);
+    }
+    let (mut first, store, _requester) = consumer(&right).await;
+    plain(&mut first);
+    first.stream = Arc::new(stream.clone());
+    first.sink = picky(&table);
+    let never = clock.now() + Duration::from_secs(1_000);
+    first.letters = Arc::new(Out { inner: letters.clone(), until: never });
+    // A crash: the exclusion is recorded, the letter is not there.
+    tokio::time::timeout(Duration::from_secs(30), first.run(CancellationToken::new())).await.unwrap_err();
+    let crashed = row(&store).await;
+    assert_eq!(crashed.checkpoint, Position::TrimHorizon);
+    assert_eq!(crashed.pending.state().unwrap().cuts[0].exclusions.len(), 1);
+    assert!(letters.all().unwrap().is_empty());
+
+    let (mut second, _, requester) = consumer(&right).await;
+    plain(&mut second);
+    let taken = store.replace(&crashed, &crashed.taken_by(&WorkerId::new("other"))).await.unwrap();
+    let Written::Applied(taken) = taken else { panic!("nobody else wrote it") };
+    let shared: Arc<dyn LeaseStore> = Arc::<MemoryLeaseStore>::clone(&store);
+    second.held = HeldLease::new(shared, clock.clone(), taken, SmallRng::seed_from_u64(2));
+    second.stream = Arc::new(stream);
+    second.sink = picky(&table);
+    second.letters = letters.clone();
+    let drain = async {
+        clock.sleep(Duration::from_secs(9)).await;
+        requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(second.run(CancellationToken::new()), drain);
+    assert!(matches!(ended, Ended::HandedOver { .. }), "{ended:?}");
+    let kept = letters.all().unwrap();
+    assert_eq!((kept.len(), kept[0].header.worker.as_str()), (1, "other"));
+    assert_eq!(read(&table, "k").await.len(), 2);
+    assert_eq!(row(&store).await.checkpoint.to_string(), "3");
 }

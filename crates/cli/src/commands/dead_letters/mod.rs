@@ -1,0 +1,168 @@
+//! `sluicegate dead-letters`: events that the table rejected, and bringing them home.
+
+mod list;
+mod redrive;
+mod show;
+
+use std::sync::Arc;
+
+use clap::Subcommand;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use serde::Serialize;
+use sluicegate_checkpoint::RetryPolicy;
+use sluicegate_sink::dead_letter::{DeadLetters, LetterHeader};
+use sluicegate_sink::item::ItemKey;
+use sluicegate_sink::store::StoreError;
+
+use crate::app;
+use crate::aws::{Aws, AwsArgs};
+
+/// See the events that can never be stored with their batch, and store them again
+///
+/// An event that the table rejects for good does not stop its shard: it goes to the dead letters, whole, and the shard
+/// goes on. Once the cause is mended, `redrive` stores it after all; readers then find it in its place.
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  sluicegate dead-letters list    --application billing
+  sluicegate dead-letters show    --application billing shardId-000000000003:49590338271490256608559692538361571095
+  sluicegate dead-letters redrive --application billing --all --dry-run
+  sluicegate dead-letters redrive --application billing --all";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print all letters
+    List(list::Args),
+    /// Print one letter with its payload
+    Show(show::Args),
+    /// Store events again, and mark their letters
+    Redrive(redrive::Args),
+}
+
+/// Runs a subcommand.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::List(args) => list::run(args).await,
+        Command::Show(args) => show::run(args).await,
+        Command::Redrive(args) => redrive::run(args).await,
+    }
+}
+
+/// Which table, and how it is reached.
+#[derive(Debug, clap::Args)]
+struct LettersArgs {
+    /// Application whose letters they are
+    #[arg(long, required_unless_present = "dead_letters")]
+    application: Option<String>,
+    /// Dead-letter table [default: the application's name and `-dead-letters`]
+    #[arg(long, value_name = "TABLE")]
+    dead_letters: Option<String>,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// The table of letters, as a command asks it.
+struct Letters {
+    aws: Aws,
+    table: Arc<dyn DeadLetters>,
+    name: String,
+}
+
+/// Attempts at one call before a command gives up.
+const ATTEMPTS: u32 = 8;
+
+impl Letters {
+    async fn open(args: &LettersArgs) -> anyhow::Result<Self> {
+        let aws = Aws::load(&args.aws).await?;
+        let of_application = args.application.as_deref().map(app::default_dead_letters);
+        let name = args.dead_letters.clone().or(of_application).unwrap_or_default();
+        Ok(Self { table: app::dead_letters(&aws, &name), aws, name })
+    }
+
+    /// Asks the table, again while it throttles or does not answer.
+    async fn ask<T>(
+        &self,
+        mut attempt: impl AsyncFnMut(&dyn DeadLetters) -> Result<T, StoreError>,
+    ) -> anyhow::Result<T> {
+        let (mut delays, mut rng) = (RetryPolicy::AWS.delays(), SmallRng::from_os_rng());
+        let mut attempts = 1;
+        loop {
+            let error = match attempt(self.table.as_ref()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match delays.after(error.retry(), &mut rng).filter(|_| attempts < ATTEMPTS) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(anyhow::Error::new(error).context(format!("table `{}`", self.name))),
+            }
+            attempts += 1;
+        }
+    }
+
+    /// The headers of all letters, in the order of shards and of each shard.
+    async fn all(&self) -> anyhow::Result<Vec<LetterHeader>> {
+        let (mut all, mut behind): (Vec<LetterHeader>, Option<ItemKey>) = (Vec::new(), None);
+        loop {
+            let page = self.ask(async |table| table.list(behind.as_ref()).await).await?;
+            all.extend(page.letters);
+            behind = page.next;
+            if behind.is_none() {
+                break;
+            }
+        }
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(all)
+    }
+}
+
+/// A letter as machines get it.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    letter: String,
+    shard: &'a str,
+    sequence_number: &'a str,
+    sub_sequence_number: u64,
+    /// `open` or `redriven`.
+    state: &'static str,
+    why: &'a str,
+    key: &'a str,
+    partition_key: &'a str,
+    bytes: u64,
+    arrived_ms: i64,
+    epoch: u32,
+    batch_first: &'a str,
+    batch_last: &'a str,
+    worker: &'a str,
+    put_at_ms: i64,
+    redriven_at_ms: Option<i64>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(header: &'a LetterHeader) -> Self {
+        Self {
+            letter: header.id.to_string(),
+            shard: header.id.shard.as_str(),
+            sequence_number: header.id.sequence_number.as_str(),
+            sub_sequence_number: header.id.sub_sequence_number.0,
+            state: if header.redriven_at.is_some() { "redriven" } else { "open" },
+            why: &header.why,
+            key: &header.aggregate_key,
+            partition_key: &header.partition_key,
+            bytes: header.data_bytes,
+            arrived_ms: header.arrival.0,
+            epoch: header.epoch,
+            batch_first: header.batch_first.as_str(),
+            batch_last: header.batch_last.as_str(),
+            worker: &header.worker,
+            put_at_ms: header.put_at.0,
+            redriven_at_ms: header.redriven_at.map(|at| at.0),
+        }
+    }
+}

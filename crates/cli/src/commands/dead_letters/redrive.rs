@@ -1,0 +1,114 @@
+//! `sluicegate dead-letters redrive`: stores events after all, and marks their letters.
+
+use anyhow::bail;
+use serde::Serialize;
+use sluicegate_checkpoint::progress::Always;
+use sluicegate_sink::PackingSink;
+use sluicegate_sink::dead_letter::LetterId;
+use sluicegate_worker::telemetry::wall_millis;
+
+use super::{Letters, LettersArgs};
+use crate::app;
+use crate::exit::bad_config;
+use crate::output::{self, counted};
+
+/// Store events again, and mark their letters
+///
+/// Each event is stored by itself, under the key that it would have had with its batch and under a class of sort keys
+/// that no batch uses; readers find it in its place. The same letter always gives the same items, so this can be
+/// interrupted and repeated. Letters are marked and never deleted. Those that are marked already are passed over.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Letters, as `list` prints them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    letter: Vec<String>,
+    /// All that were not redriven yet
+    #[arg(long)]
+    all: bool,
+    /// Say what would be stored, and store nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object per letter
+    #[arg(long)]
+    json: bool,
+    /// Analytics table [default: the application's name and `-events`]
+    #[arg(long, required_unless_present = "application")]
+    table: Option<String>,
+    #[command(flatten)]
+    letters: LettersArgs,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 all are stored (with --dry-run: could be tried), 1 some are not, 64 bad arguments.";
+
+/// What became of a letter.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    letter: String,
+    /// `would_redrive`, `redriven`, `redriven_before`, `missing` or `failed`.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let named: Vec<LetterId> =
+        args.letter.iter().map(|name| name.parse().map_err(bad_config)).collect::<Result<_, _>>()?;
+    let letters = Letters::open(&args.letters).await?;
+    let ids = if args.all {
+        let open = letters.all().await?.into_iter().filter(|letter| letter.redriven_at.is_none());
+        open.map(|letter| letter.id).collect()
+    } else {
+        named
+    };
+    let of_application = args.letters.application.as_deref().map(app::default_table);
+    let table = args.table.or(of_application).unwrap_or_default();
+    let sink = app::redriving_sink(&letters.aws, &table);
+    let (mut done, mut not_done) = (0, 0);
+    for id in &ids {
+        let outcome = redrive(&letters, &sink, id, args.dry_run).await?;
+        match outcome.outcome {
+            "missing" | "failed" => not_done += 1,
+            _ => done += 1,
+        }
+        if args.json {
+            output::json(&outcome)?;
+        } else {
+            let why = outcome.why.map(|why| format!(": {why}")).unwrap_or_default();
+            output::line(&format!("{}  {}{why}", outcome.letter, outcome.outcome.replace('_', " ")));
+        }
+    }
+    if !args.json {
+        let what = if args.dry_run { "would be redriven" } else { "redriven" };
+        output::note(&format!("{} {what}", counted(done, "letter")));
+    }
+    if not_done > 0 {
+        bail!("{} could not be redriven", counted(not_done, "letter"));
+    }
+    Ok(())
+}
+
+async fn redrive(
+    letters: &Letters,
+    sink: &PackingSink,
+    id: &LetterId,
+    dry_run: bool,
+) -> anyhow::Result<Outcome> {
+    let outcome = |outcome, why| Ok(Outcome { letter: id.to_string(), outcome, why });
+    let Some(letter) = letters.ask(async |table| table.letter(id).await).await? else {
+        return outcome("missing", None);
+    };
+    if letter.header.redriven_at.is_some() {
+        return outcome("redriven_before", None);
+    }
+    if dry_run {
+        return outcome("would_redrive", None);
+    }
+    if let Err(error) = sink.redrive(&letter, &Always).await {
+        return outcome("failed", Some(error.to_string()));
+    }
+    // Marked behind the event: interrupted in between, it is stored again under the same keys.
+    letters.ask(async |table| table.mark_redriven(id, wall_millis()).await).await?;
+    outcome("redriven", None)
+}

@@ -1,0 +1,90 @@
+//! One batch made durable: its events in the sink, then a letter for each event that it leaves out. Only then may it be
+//! committed, whoever excluded them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use sluicegate_checkpoint::{Batch, BatchId, Right};
+use sluicegate_lease::WorkerId;
+use sluicegate_sink::dead_letter::post::Posted;
+use sluicegate_sink::dead_letter::{letters_of, post};
+use sluicegate_sink::{DeadLetters, DeliverError, Delivered, Offender, Sink};
+
+use crate::telemetry::wall_millis;
+
+/// What a durable batch came to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Durable {
+    /// What the sink did.
+    pub delivered: Delivered,
+    /// What became of its letters.
+    pub posted: Posted,
+}
+
+impl Durable {
+    /// Records that came out of the batch (K1).
+    pub fn accounted(&self) -> u64 {
+        self.delivered.events + self.delivered.filtered + self.posted.letters
+    }
+}
+
+/// Where batches go, and what is known of their poison.
+pub struct Delivery {
+    sink: Arc<dyn Sink>,
+    letters: Arc<dyn DeadLetters>,
+    worker: WorkerId,
+    /// What the table said, for the letters of batches that are not durable yet.
+    offenders: BTreeMap<BatchId, Vec<Offender>>,
+}
+
+impl Delivery {
+    /// Nothing is known yet.
+    pub fn new(sink: Arc<dyn Sink>, letters: Arc<dyn DeadLetters>, worker: WorkerId) -> Self {
+        Self { sink, letters, worker, offenders: BTreeMap::new() }
+    }
+
+    /// Makes a batch durable. `seed` is for the jitter of retries.
+    ///
+    /// # Errors
+    /// See [`DeliverError`].
+    pub fn deliver(
+        &self,
+        batch: &Arc<Batch>,
+        right: Arc<dyn Right>,
+        seed: u64,
+    ) -> impl Future<Output = Result<Durable, DeliverError>> + Send + use<> {
+        let (sink, table, batch) = (Arc::clone(&self.sink), Arc::clone(&self.letters), Arc::clone(batch));
+        let worker = self.worker.clone();
+        let offenders = self.offenders.get(&batch.id).cloned().unwrap_or_default();
+        async move {
+            let delivered = sink.deliver(Arc::clone(&batch), Arc::clone(&right)).await?;
+            let letters = letters_of(&batch, &offenders, worker.as_str(), wall_millis());
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let posted = post(&*table, &letters, &*right, &mut rng).await?;
+            Ok(Durable { delivered, posted })
+        }
+    }
+
+    /// Remembers what the table said of a batch's events.
+    pub fn rejected(&mut self, batch: &Batch, offenders: Vec<Offender>) {
+        for offender in &offenders {
+            let ((first, sub), (last, _)) = (&offender.events.from, &offender.events.to);
+            tracing::error!(
+                lease_key = batch.id.shard.as_str(),
+                sequence_number = first.as_str(),
+                sub_sequence_number = sub.0,
+                up_to = last.as_str(),
+                why = offender.why,
+                "an event can never be stored and goes to the dead letters"
+            );
+        }
+        self.offenders.entry(batch.id.clone()).or_default().extend(offenders);
+    }
+
+    /// A batch is durable, letters and all.
+    pub fn done(&mut self, batch: &Batch) {
+        self.offenders.remove(&batch.id);
+    }
+}
