@@ -8,7 +8,7 @@ use crate::item::ItemKey;
 use crate::store::StoreError;
 
 /// Keeps letters. Adapters: memory ([`MemoryDeadLetters`](super::MemoryDeadLetters)) and DynamoDB
-/// ([`DynamoDbDeadLetters`](crate::dynamodb::DynamoDbDeadLetters)); the suite is [`contract`](super::contract).
+/// ([`DynamoDbDeadLetters`](crate::dynamodb::DynamoDbDeadLetters)); the suite is `dead_letter::contract`.
 /// None of them retries.
 #[async_trait]
 pub trait DeadLetters: Send + Sync + 'static {
