@@ -17,6 +17,8 @@ mod fill;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod flow;
+#[cfg(test)]
 mod kcl;
 #[cfg(test)]
 mod local;

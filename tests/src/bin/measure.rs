@@ -132,6 +132,7 @@ async fn measure(what: What) -> anyhow::Result<()> {
                 budget_wcu,
                 lasts: Duration::try_from_secs_f64(minutes * 60.0)?,
                 churn: (!churn.is_zero()).then(|| churn.into()),
+                batch_age: None,
             };
             let report = budget::run(plan, "measure-budget", say).await?;
             for second in report.seconds.iter().filter(|_| seconds) {
@@ -163,6 +164,7 @@ async fn endure(trouble: Trouble, args: HardshipArgs, say: impl Fn(&str)) -> any
         lasts: Duration::try_from_secs_f64(args.minutes * 60.0)?,
         budget_wcu: args.budget_wcu,
         buffer_mib: args.buffer_mib,
+        batch_age: None,
     };
     let report = hardship::run(hardship, "measure-hardship", &say).await?;
     say(&report.json(&hardship).to_string());

@@ -1,11 +1,12 @@
 //! Worker processes of one application: started, frozen, killed by their id, and ended.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use sluicegate_checkpoint::{Cut, ShardId};
+use sluicegate_checkpoint::{Cut, Position, SequenceNumber, ShardId};
 use sluicegate_lease::{Lease, WorkerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -204,22 +205,36 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// That does not come to pass.
     pub async fn drained(&mut self, events: usize) -> anyhow::Result<()> {
-        self.drained_within(events, LONG).await
-    }
-
-    /// [`Fleet::drained`], with more patience.
-    ///
-    /// # Errors
-    /// That does not come to pass.
-    pub async fn drained_within(&mut self, events: usize, within: Duration) -> anyhow::Result<()> {
         let table = self.backend.table(APPLICATION);
         let what = format!("{events} events stored and committed; the logs are in {}", self.logs.display());
-        wait_for(&what, within, async || {
+        wait_for(&what, LONG, async || {
             self.check_alive()?;
             let rows = self.backend.leases(APPLICATION).await?;
             let committed = !rows.is_empty() && rows.iter().all(|row| cuts(row).is_empty());
             let done = committed && table.stored().await? >= events as u64;
             Ok(done.then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until every shard is committed up to its last record. The rows tell: a scan of a table of gigabytes would keep
+    /// the embedded DynamoDB from answering anybody else.
+    ///
+    /// # Errors
+    /// That does not come to pass.
+    pub async fn committed(
+        &mut self,
+        ends: &BTreeMap<ShardId, SequenceNumber>,
+        within: Duration,
+    ) -> anyhow::Result<()> {
+        wait_for("every shard to be committed to its end", within, async || {
+            self.check_alive()?;
+            let rows = self.backend.leases(APPLICATION).await?;
+            let done = rows.iter().filter(|row| match (&row.checkpoint, ends.get(&row.key)) {
+                (Position::At(number, _), Some(end)) => number >= end && cuts(row).is_empty(),
+                (_, end) => end.is_none(),
+            });
+            Ok((rows.len() >= ends.len() && done.count() == rows.len()).then_some(()))
         })
         .await
     }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use sluicegate_checkpoint::{Cut, ShardId};
 use sluicegate_sink::dynamodb::DynamoDbItems;
 use sluicegate_sink::item::Header;
-use sluicegate_sink::{Event, Overlap, Reader, Reduction, TimeRange, overlaps};
+use sluicegate_sink::{Event, ItemSource, Overlap, Reader, Reduction, TimeRange, overlaps};
 
 use super::events::Multiset;
 
@@ -92,6 +92,14 @@ impl Table {
             see(&event.data);
         }
         Ok(())
+    }
+
+    /// Over how many suffixes its keys are spread, as it says itself.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn spread(&self) -> anyhow::Result<u32> {
+        Ok(DynamoDbItems::new(self.client.clone(), &self.name).spread().await?)
     }
 
     /// Every event of every key. Nothing is removed from what the reader yields.

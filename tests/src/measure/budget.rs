@@ -25,6 +25,8 @@ pub struct BudgetPlan {
     pub lasts: Duration,
     /// Time between two changes of the fleet; none for a fleet that stays as it is.
     pub churn: Option<Duration>,
+    /// The workers' `max_batch_age`, if not the default.
+    pub batch_age: Option<Duration>,
 }
 
 /// One second of the table.
@@ -124,7 +126,9 @@ pub async fn run(plan: BudgetPlan, name: &str, say: impl Fn(&str)) -> anyhow::Re
     let budget = u64::from(plan.budget_wcu);
     // Never less than the fleet can write, and a head start that lasts.
     let rate = plan.budget_wcu + plan.budget_wcu / 20;
-    let load = Load::new(backend.kinesis().clone(), rate).await?.of(Kind::Noise, budget * 20);
+    let load = Load::new(backend.kinesis().clone(), rate)
+        .await?
+        .of(Kind::Noise, budget * plan.lasts.as_secs().min(20));
     let mut experiment = Experiment::new(plan.plan, &backend, name)?;
     for (setting, value) in [
         ("write_budget_wcu", plan.budget_wcu.to_string()),
@@ -132,6 +136,9 @@ pub async fn run(plan: BudgetPlan, name: &str, say: impl Fn(&str)) -> anyhow::Re
         ("zstd_level", "0".to_owned()),
     ] {
         experiment.fleet = experiment.fleet.set(setting, &value);
+    }
+    if let Some(age) = plan.batch_age {
+        experiment.fleet = experiment.fleet.set("max_batch_age", &format!("{}ms", age.as_millis()));
     }
     let stop = CancellationToken::new();
     let writing = async {
@@ -149,7 +156,7 @@ pub async fn run(plan: BudgetPlan, name: &str, say: impl Fn(&str)) -> anyhow::Re
     let (measured, published) = tokio::join!(writing, load.run(&stop));
     let (seconds, changes) = measured?;
     say("all is published; the rest is written");
-    let (comparison, _) = experiment.finish(published?, &load.keys(), Kind::Noise).await?;
+    let (comparison, _) = experiment.finish(published?, &load).await?;
     Ok(Report { seconds, changes, comparison })
 }
 
@@ -199,8 +206,12 @@ fn now_seconds() -> u64 {
 /// It says nothing.
 pub async fn seconds(backend: &Backend, from: u64, before: u64) -> anyhow::Result<Vec<Second>> {
     let ledger = backend.dynamodb_admin(&format!("/ledger?since={from}")).await?;
-    let table = ledger.get(format!("{APPLICATION}-events")).context("the ledger does not know the table")?;
-    let told = table["windows"].as_array().context("no windows")?;
+    // A table that nothing was asked of is not in it.
+    let nothing = Vec::new();
+    let told = match ledger.get(format!("{APPLICATION}-events")) {
+        Some(table) => table["windows"].as_array().context("no windows")?,
+        None => &nothing,
+    };
     let find = |second: u64| {
         let window = told.iter().find(|window| window["second"].as_u64() == Some(second));
         let number = |name: &str| window.and_then(|window| window[name].as_f64()).unwrap_or(0.0);
@@ -229,7 +240,13 @@ mod tests {
         };
         let plan =
             Plan { count: 0, workers: 1, shards: 1, failover_time: Duration::from_secs(3), rate: 0, seed: 0 };
-        let plan = BudgetPlan { plan, budget_wcu: 1_000, lasts: Duration::from_secs(4), churn: None };
+        let plan = BudgetPlan {
+            plan,
+            budget_wcu: 1_000,
+            lasts: Duration::from_secs(4),
+            churn: None,
+            batch_age: None,
+        };
         let json = report.json(&plan);
         assert_eq!(json["mean_ratio"], 0.9);
         assert_eq!(json["mean_ratio_between_changes"], 1.0333);

@@ -7,7 +7,7 @@ use serde_json::json;
 use sluicegate_worker::telemetry::wall_millis;
 use tokio_util::sync::CancellationToken;
 
-use super::{Comparison, Distribution, Experiment, Plan, load::Kind, load::Load};
+use super::{Comparison, Distribution, Experiment, Plan, load::Load};
 use crate::harness::{Backend, wait_for};
 
 /// What came out.
@@ -62,7 +62,7 @@ pub async fn run(plan: Plan, name: &str, say: impl Fn(&str)) -> anyhow::Result<R
     };
     let (gaps, published) = tokio::join!(killing, load.run(&stop));
     let gaps = Distribution::new(gaps?);
-    let (comparison, _) = experiment.finish(published?, &load.keys(), Kind::Json).await?;
+    let (comparison, _) = experiment.finish(published?, &load).await?;
     Ok(Report { gaps, comparison })
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Journal;
-use super::{Comparison, Distribution, Experiment, Plan, load::Kind, load::Load};
+use super::{Comparison, Distribution, Experiment, Plan, load::Load};
 use crate::harness::Backend;
 
 /// What came out.
@@ -81,7 +81,7 @@ pub async fn run(plan: Plan, name: &str, say: impl Fn(&str)) -> anyhow::Result<R
     let (before, published) = (before?, published?);
     let gaps = |journal: &Journal| moves(journal, before);
     let (measured, mut reread) = gaps(&experiment.journal);
-    let (comparison, journal) = experiment.finish(published, &load.keys(), Kind::Json).await?;
+    let (comparison, journal) = experiment.finish(published, &load).await?;
     // Every session has ended, so what they read adds up.
     let read: u64 = journal.ended.iter().map(|ended| ended.records).sum();
     reread += read.saturating_sub(published);

@@ -49,6 +49,8 @@ pub struct Hardship {
     pub budget_wcu: u32,
     /// Bytes each worker may hold.
     pub buffer_mib: u32,
+    /// The workers' `max_batch_age`, if not the default.
+    pub batch_age: Option<Duration>,
 }
 
 /// One look at a worker.
@@ -75,6 +77,8 @@ pub struct Report {
     pub drained_in: Duration,
     /// What the table accepted meanwhile, as a part of the budget.
     pub drained_at: f64,
+    /// Suffixes over which each aggregate key is spread.
+    pub spread: u32,
     /// What was published against what is stored.
     pub comparison: Comparison,
 }
@@ -100,6 +104,7 @@ impl Report {
             "rss_max_mib": round(self.samples.iter().map(|sample| sample.rss_mib).fold(0.0, f64::max)),
             "rss_slope_mib_per_minute": round(slope_per_minute(&late)),
             "until_data_loss_min_seconds": if shortest.is_finite() { json!(round(shortest)) } else { json!(null) },
+            "spread": self.spread,
             "taken_for_dead": self.taken_for_dead,
             "drained_in_seconds": self.drained_in.as_secs(),
             "drained_at_ratio": round(self.drained_at),
@@ -135,7 +140,9 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
     backend.create_stream(hardship.plan.shards).await?;
     let mut load = Load::new(backend.kinesis().clone(), hardship.plan.rate).await?.of(Kind::Noise, 0);
     if hardship.trouble == Trouble::HotKey {
-        load = load.under_one_key().of(Kind::Noise, u64::from(hardship.budget_wcu) * 20);
+        load = load
+            .under_one_key()
+            .of(Kind::Noise, u64::from(hardship.budget_wcu) * hardship.lasts.as_secs().min(20));
     }
     let mut experiment = Experiment::new(hardship.plan, &backend, name)?;
     for (setting, value) in [
@@ -146,6 +153,9 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
         ("zstd_level", "0".to_owned()),
     ] {
         experiment.fleet = experiment.fleet.set(setting, &value);
+    }
+    if let Some(age) = hardship.batch_age {
+        experiment.fleet = experiment.fleet.set("max_batch_age", &format!("{}ms", age.as_millis()));
     }
     let stop = CancellationToken::new();
     let troubled = async {
@@ -170,17 +180,18 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
     let ((troubled, samples), published) = (troubled?, published?);
     let (began, from) = (tokio::time::Instant::now(), now_seconds());
     let patience = hardship.lasts * 4 + Duration::from_secs(120);
-    experiment.fleet.drained_within(usize::try_from(published)?, patience).await?;
+    experiment.fleet.committed(&load.ends(), patience).await?;
     let drained_in = began.elapsed();
     let drained = seconds(&backend, from, now_seconds().max(from + 1)).await?;
     let accepted: f64 = drained.iter().map(|second| second.accepted).sum();
     let lasted = f64::from(u32::try_from(drained.len()).unwrap_or(u32::MAX));
-    let keys = load.keys();
-    let (comparison, journal) = experiment.finish(published, &keys, Kind::Noise).await?;
+    let spread = backend.table(APPLICATION).spread().await?;
+    let (comparison, journal) = experiment.finish(published, &load).await?;
     Ok(Report {
         seconds: troubled,
         samples,
         taken_for_dead: journal.taken_for_dead(),
+        spread,
         drained_in,
         drained_at: accepted / lasted / f64::from(hardship.budget_wcu),
         comparison,

@@ -1,13 +1,16 @@
 //! A steady load on every shard: numbered events, so that lost and repeated ones are known by their number.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
+use sluicegate_checkpoint::{SequenceNumber, ShardId};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::backend::STREAM;
@@ -24,6 +27,8 @@ pub struct Load {
     /// Events that are published at once.
     head_start: u64,
     one_key: bool,
+    /// The last record that was put into each shard.
+    ends: Mutex<BTreeMap<ShardId, SequenceNumber>>,
 }
 
 /// What events look like.
@@ -78,12 +83,41 @@ impl Load {
             Some(shard.hash_key_range()?.starting_hash_key().to_owned())
         };
         let shards = listed.shards().iter().map(first).collect::<Option<_>>().context("no hash keys")?;
-        Ok(Self { client, shards, rate, kind: Kind::Json, head_start: 0, one_key: false })
+        Ok(Self {
+            client,
+            shards,
+            rate,
+            kind: Kind::Json,
+            head_start: 0,
+            one_key: false,
+            ends: Mutex::default(),
+        })
+    }
+
+    /// What its events look like.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// With other events, the first of them published at once.
     pub fn of(self, kind: Kind, head_start: u64) -> Self {
         Self { kind, head_start, ..self }
+    }
+
+    /// The last record of each shard.
+    pub fn ends(&self) -> BTreeMap<ShardId, SequenceNumber> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, put: &PutRecordsResultEntry) {
+        let number = put.sequence_number().and_then(|number| SequenceNumber::parse(number).ok());
+        if let (Some(shard), Some(number)) = (put.shard_id(), number) {
+            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = ends.entry(ShardId::new(shard)).or_insert_with(|| number.clone());
+            if *end < number {
+                *end = number;
+            }
+        }
     }
 
     /// With one aggregate key for all events, on all shards.
@@ -125,6 +159,7 @@ impl Load {
         while !entries.is_empty() {
             let request = self.client.put_records().stream_name(STREAM).set_records(Some(entries.clone()));
             let answer = request.send().await.context("events were not published")?;
+            answer.records().iter().for_each(|put| self.note(put));
             let refused =
                 |at: &usize| answer.records().get(*at).is_none_or(|record| record.error_code().is_some());
             entries = (0..entries.len()).filter(refused).map(|at| entries[at].clone()).collect();
