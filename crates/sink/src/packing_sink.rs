@@ -10,8 +10,8 @@
 //!                       ^                                      |  unprocessed, throttled, no answer: later
 //!                       +--------------------------------------+  rejected: alone; alone and rejected: poison
 //! ```
-//! What is rejected alone can never be stored. The other items are written, and then the events at fault are looked for
-//! (`poison`) and named in the answer.
+//! What is rejected alone can never be stored. The items of the other groups are written, and then the events at fault are
+//! looked for (`poison`) and named in the answer. Under the next revision those groups are not written again (`durable`).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,9 +37,11 @@ use crate::packing::{PACKING_VERSION, PackError, Packed, pack};
 use crate::sink::{DeliverError, Delivered, Sink};
 use crate::store::{ItemWriter, StoreError, Written};
 
+mod durable;
 mod poison;
 mod write_queue;
 
+use durable::{Groups, Remembered};
 use poison::Rejected;
 use write_queue::{Request, WriteQueue};
 
@@ -83,6 +85,8 @@ pub struct PackingSink {
     rng: Mutex<SmallRng>,
     /// The spread count that the table is known to hold.
     spread: AtomicU32,
+    /// What is durable of batches that were found to hold poison.
+    remembered: Remembered,
 }
 
 /// The pool dropped the packing of a batch.
@@ -116,6 +120,7 @@ impl PackingSink {
             governor: Arc::new(Governor::new(PaceOptions::default())),
             rng: Mutex::new(SmallRng::seed_from_u64(seed)),
             spread: AtomicU32::new(1),
+            remembered: Remembered::default(),
             options,
         }
     }
@@ -241,8 +246,12 @@ impl PackingSink {
                 Err(StoreError::Rejected(why)) => {
                     failing_since = None;
                     waiting.done(request.units().iter().map(|(_key, units)| units).sum());
-                    let items = request.items().iter();
-                    rejected.extend(items.filter_map(|item| Rejected::of(item, why.to_string())));
+                    for item in request.items() {
+                        // The rest of its group would never be read.
+                        let Some(found) = Rejected::of(item, why.to_string()) else { continue };
+                        waiting.done(queue.give_up(found.aggregate_key()));
+                        rejected.push(found);
+                    }
                     None
                 }
                 Err(error) => {
@@ -368,8 +377,12 @@ impl Sink for PackingSink {
         self.raise_spread(batch.cut.parameters.spread, right.as_ref()).await?;
         let packed = self.pack(Arc::clone(&batch)).await?;
         let items = packed.items.len() as u64;
-        let (write_units, rejected) = self.write_all(packed.items, right.as_ref()).await?;
+        let (groups, durable) = (Groups::of(&packed.items), self.remembered.take(&batch.id));
+        let wanting = packed.items.into_iter().filter(|item| !durable.hold(item)).collect();
+        let (write_units, rejected) = self.write_all(wanting, right.as_ref()).await?;
         if !rejected.is_empty() {
+            let keys = rejected.iter().map(Rejected::aggregate_key).collect();
+            self.remembered.keep(batch.id.clone(), groups.without(&keys));
             return Err(self.poison(&batch, rejected, write_units, right.as_ref()).await);
         }
         Ok(Delivered {

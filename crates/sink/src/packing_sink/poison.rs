@@ -5,15 +5,16 @@
 //! repeated like one while the table throttles or does not answer.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{Batch, Exclusion, Record, Right};
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{PackingSink, refused_or_unavailable, unavailable};
 use crate::bisect::{Found, Probe, Search};
@@ -52,6 +53,11 @@ impl Rejected {
         Some(Self { aggregate_key: item.header.partition.aggregate_key.clone(), why })
     }
 
+    /// The key of its group.
+    pub(super) fn aggregate_key(&self) -> &str {
+        &self.aggregate_key
+    }
+
     /// The table's answer.
     pub(super) fn why(&self) -> &str {
         &self.why
@@ -74,6 +80,13 @@ impl PackingSink {
         right: &dyn Right,
     ) -> DeliverError {
         let groups = groups(batch, rejected);
+        let (lease_key, sequence_number) = (batch.id.shard.as_str(), batch.id.first.as_str());
+        info!(
+            lease_key,
+            sequence_number,
+            groups = groups.len(),
+            "items are rejected; the events at fault are looked for"
+        );
         match self.search(batch, &groups, right).await {
             Ok((found, probe_units)) if !found.is_empty() => DeliverError::Poison {
                 offenders: offenders(batch, &groups, found),
@@ -96,7 +109,7 @@ impl PackingSink {
     ) -> Result<(Vec<Found>, f64), DeliverError> {
         let rejected = groups.iter().map(|group| (group.places.len(), group.why.clone()));
         let mut search = Search::new(rejected, MAX_PROBES);
-        let (mut under_way, mut write_units) = (FuturesUnordered::new(), 0.0);
+        let (mut under_way, mut write_units, mut questions) = (FuturesUnordered::new(), 0.0, 0usize);
         loop {
             while under_way.len() < self.options.requests_in_flight.max(1)
                 && let Some(probe) = search.take()
@@ -104,11 +117,23 @@ impl PackingSink {
             {
                 under_way.push(self.ask(subset(batch, &group.places, &probe), probe, right));
             }
-            let Some(answer) = under_way.next().await else { return Ok((search.finish(), write_units)) };
+            let Some(answer) = under_way.next().await else { break };
+            questions += 1;
             let (probe, units, rejected) = answer?;
             write_units += units;
             search.answer(&probe, rejected);
         }
+        let found = search.finish();
+        let (lease_key, sequence_number) = (batch.id.shard.as_str(), batch.id.first.as_str());
+        info!(
+            lease_key,
+            sequence_number,
+            questions,
+            write_units,
+            ranges = found.len(),
+            "the search for events at fault has ended"
+        );
+        Ok((found, write_units))
     }
 
     /// Whether the table would take every item of these events; if not, its answer.
@@ -119,8 +144,11 @@ impl PackingSink {
         right: &dyn Right,
     ) -> Result<(Probe, f64, Option<String>), DeliverError> {
         let mut write_units = 0.0;
-        for item in self.pack(Arc::new(events)).await?.items {
-            match self.probe_until_answered(&item, right).await {
+        let items = self.pack(Arc::new(events)).await?.items;
+        let answers = stream::iter(items).map(async |item| self.probe_until_answered(&item, right).await);
+        let mut answers = pin!(answers.buffer_unordered(self.options.requests_in_flight.max(1)));
+        while let Some(answer) = answers.next().await {
+            match answer {
                 Ok(units) => write_units += units,
                 Err(Answer::Rejected(why)) => return Ok((probe, write_units, Some(why))),
                 Err(Answer::Failed(error)) => return Err(error),

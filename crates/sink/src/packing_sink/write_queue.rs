@@ -121,6 +121,15 @@ impl WriteQueue {
         self.later.first_key_value().map(|((due, _), _)| *due)
     }
 
+    /// Gives up what waits under an aggregate key; returns what it would have taken, in write capacity units.
+    pub(super) fn give_up(&mut self, aggregate_key: &str) -> f64 {
+        let before = self.units();
+        let other = |waiting: &Waiting| waiting.item.header.partition.aggregate_key != aggregate_key;
+        self.ready.retain(other);
+        self.later.retain(|_, waiting| other(waiting));
+        before - self.units()
+    }
+
     /// Puts the unprocessed items of an answered request back; the others are durable.
     pub(super) fn unprocessed(
         &mut self,

@@ -63,6 +63,14 @@ impl Delivery {
             let letters = letters_of(&batch, &offenders, worker.as_str(), wall_millis());
             let mut rng = SmallRng::seed_from_u64(seed);
             let posted = post(&*table, &letters, &*right, &mut rng).await?;
+            if posted.letters > 0 {
+                tracing::info!(
+                    lease_key = batch.id.shard.as_str(),
+                    sequence_number = batch.id.first.as_str(),
+                    letters = posted.letters,
+                    "a batch is durable, and letters for what it leaves out"
+                );
+            }
             Ok(Durable { delivered, posted })
         }
     }

@@ -113,6 +113,88 @@ async fn a_key_that_no_item_can_have_takes_all_its_events_out_and_no_others() {
     assert_eq!(read(&table, "good").await.len(), 2);
 }
 
+/// How often items were written, by aggregate key, revision and part.
+struct Counts {
+    table: Arc<MemoryTable>,
+    written: Mutex<BTreeMap<(String, u32, u32), usize>>,
+}
+
+impl Counts {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { table: Arc::new(MemoryTable::rejecting(holds_poison)), written: Mutex::default() })
+    }
+
+    /// How many items of a key were written under a revision.
+    fn of(&self, key: &str, revision: u32) -> usize {
+        let written = self.written.lock().unwrap();
+        written.iter().filter(|((of, at, _), _)| (of.as_str(), *at) == (key, revision)).map(|(_, n)| n).sum()
+    }
+}
+
+#[async_trait::async_trait]
+impl ItemWriter for Counts {
+    async fn write(&self, items: &[Arc<Item>]) -> Result<Written, StoreError> {
+        let answer = self.table.write(items).await?;
+        for item in items {
+            let name = &item.header;
+            let name = (name.partition.aggregate_key.clone(), name.sort.revision, name.sort.part);
+            *self.written.lock().unwrap().entry(name).or_default() += 1;
+        }
+        Ok(answer)
+    }
+
+    async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
+        self.table.probe(item).await
+    }
+
+    async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {
+        self.table.raise_spread(count).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_that_an_exclusion_does_not_touch_are_not_written_again() {
+    let counts = Counts::new();
+    let ours = sink(counts.clone());
+    let mut events: Vec<(&str, String)> = (0..30).map(|n| (["a", "b", "c"][n % 3], format!("{n}"))).collect();
+    events[4].1 = POISON.to_owned();
+    let batch = plain(&events);
+    let amended = without(&batch, &offenders_of(deliver(&ours, &batch).await));
+    assert_eq!(["a", "b", "c"].map(|key| counts.of(key, 0)), [1, 0, 1]);
+    let delivered = deliver(&ours, &amended).await.unwrap();
+    assert_eq!((delivered.events, delivered.items), (29, 3));
+    assert_eq!(["a", "b", "c"].map(|key| counts.of(key, 1)), [0, 1, 0]);
+    // What is excluded beside it, for the row had no more room, is taken out of what was written.
+    let mut wider = without(&batch, &offenders_of(deliver(&ours, &batch).await));
+    wider.cut.exclusions[0].to = (SequenceNumber::parse("6").unwrap(), wider.cut.exclusions[0].to.1);
+    assert_eq!(deliver(&ours, &wider).await.unwrap().events, 28);
+    assert_eq!(["a", "b", "c"].map(|key| counts.of(key, 1)), [0, 2, 1]);
+    // Who knows nothing of it writes everything, and the same events are read.
+    for key in ["a", "b", "c"] {
+        assert_eq!(read(&counts.table, key).await.len(), if key == "a" { 10 } else { 9 });
+    }
+    deliver(&sink(counts.clone()), &wider).await.unwrap();
+    assert_eq!(["a", "b", "c"].map(|key| counts.of(key, 1)), [1, 3, 2]);
+    for key in ["a", "b", "c"] {
+        assert_eq!(read(&counts.table, key).await.len(), if key == "a" { 10 } else { 9 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_rejected_group_no_more_is_written() {
+    let counts = Counts::new();
+    let mut events: Vec<(&str, String)> = (0..100).map(|n| ("k", format!("{n}").repeat(1_000))).collect();
+    events[0].1.push_str(POISON);
+    events.push(("other", "x".to_owned()));
+    let batch = with_parameters(plain(&events), |parameters| {
+        parameters.max_item_bytes = sluicegate_checkpoint::PackingParameters::MIN_ITEM_BYTES;
+    });
+    let options = PackingSinkOptions { requests_in_flight: 1, ..PackingSinkOptions::default() };
+    let sink = PackingSink::new(counts.clone(), options, Arc::new(Inline), 7);
+    offenders_of(deliver(&sink, &batch).await);
+    assert_eq!((counts.of("k", 0), counts.of("other", 0)), (0, 1));
+}
+
 /// A table that rejects writes and accepts whatever it is asked about.
 struct Wavers(MemoryTable);
 
