@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey
+.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey poison
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -54,6 +54,13 @@ budget: measuring
 SHARDS ?= 16
 outage stalled hotkey: measuring
 	target/release/sluicegate-measure $@ --minutes $(MINUTES) --shards $(SHARDS)
+
+# Events that the table never takes: make poison MINUTES=2 SHARDS=4 [EVERY=5000] [KEYS=50].
+EVERY ?= 5000
+KEYS ?= 50
+poison: measuring
+	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --every $(EVERY) --keys $(KEYS) \
+		--budget-wcu $(BUDGET_WCU)
 
 .PHONY: measuring
 measuring:

@@ -16,6 +16,8 @@ use sluicegate_sink::{ItemWriter, PackingSink, PackingSinkOptions, StoreError};
 use sluicegate_tests::harness::backend::STREAM;
 use sluicegate_tests::harness::fleet::APPLICATION;
 use sluicegate_tests::harness::{Backend, Finished, LONG, Multiset, flights, sluicegate, wait_for};
+use sluicegate_tests::measure::poison::PoisonPlan;
+use sluicegate_tests::measure::{self, Comparison, Plan};
 use sluicegate_worker::offload::BlockingPool;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{Metrics, Worker};
@@ -165,6 +167,26 @@ async fn poison_is_dead_lettered_and_redriven_into_its_place() -> anyhow::Result
         let finished = dead_letters(&backend, &arguments).await?;
         ensure!(finished.code == Some(code) && !finished.stderr.contains("panicked"), "{finished:?}");
     }
+    Ok(())
+}
+
+/// The measurement of `make poison`, in short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_stores_all_but_the_poison_and_a_redrive_brings_it_home() -> anyhow::Result<()> {
+    let plan =
+        Plan { count: 0, workers: 2, shards: 4, failover_time: Duration::from_secs(3), rate: 500, seed: 1 };
+    let lasts = Duration::from_secs(3);
+    let plan = PoisonPlan { plan, lasts, every: 100, keys: 5, budget_wcu: 4_000, defaults: false };
+    let report = measure::poison::run(plan, "poison-in-short", |_| {}).await?;
+    let json = report.json(&plan);
+    println!("{json}");
+    ensure!(report.poisoned >= 10 && !report.added.is_empty() && report.probes > 0, "{json}");
+    let published = report.comparison.published;
+    ensure!(report.comparison == Comparison { published, lost: 0, duplicated: 0 }, "{json}");
+    ensure!((report.dead_letters, report.other_letters) == (report.poisoned, 0), "{json}");
+    ensure!((report.stored, report.unaccounted) == (published - report.poisoned, 0.0), "{json}");
+    let poisoned = usize::try_from(report.poisoned)?;
+    ensure!(report.redrives == (poisoned, 0) && report.redriven == report.poisoned, "{json}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ pub mod handoff;
 pub mod hardship;
 pub mod journal;
 pub mod load;
+pub mod poison;
 
 pub use distribution::Distribution;
 pub use experiment::{Comparison, Experiment, Plan};

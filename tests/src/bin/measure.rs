@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
+use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
 
 /// Measures failover and handoff with real processes on the embedded backend, under a steady load.
@@ -51,6 +52,23 @@ enum What {
     Stalled(HardshipArgs),
     /// A backlog of events of one key
     Hotkey(HardshipArgs),
+    /// Events that the table never takes
+    Poison {
+        /// Minutes, after the fleet has come together
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// One event of so many can never be stored
+        #[arg(long, default_value_t = 5_000)]
+        every: u64,
+        /// Aggregate keys of each shard
+        #[arg(long, default_value_t = 50)]
+        keys: u64,
+        /// Write capacity units a second: the table's, and the fleet's budget
+        #[arg(long, default_value_t = 4_000)]
+        budget_wcu: u32,
+        #[command(flatten)]
+        fleet: FleetArgs,
+    },
     /// Last records read by the old owner to the first read by the new one
     Handoff {
         /// Moved shards, at least
@@ -143,6 +161,12 @@ async fn measure(what: What) -> anyhow::Result<()> {
         What::Outage(args) => endure(Trouble::Outage, args, say).await?,
         What::Stalled(args) => endure(Trouble::Stall, args, say).await?,
         What::Hotkey(args) => endure(Trouble::HotKey, args, say).await?,
+        What::Poison { minutes, every, keys, budget_wcu, fleet } => {
+            let lasts = Duration::try_from_secs_f64(minutes * 60.0)?;
+            let plan = PoisonPlan { plan: fleet.plan(0), lasts, every, keys, budget_wcu, defaults: true };
+            let report = poison::run(plan, "measure-poison", say).await?;
+            show(&report.added, report.json(&plan));
+        }
         What::Failover { kills, fleet } => {
             let plan = fleet.plan(kills);
             let report = failover::run(plan, "measure-failover", say).await?;

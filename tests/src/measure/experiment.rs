@@ -31,7 +31,7 @@ pub struct Plan {
 }
 
 /// What was published against what is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Events published.
     pub published: u64,
@@ -141,6 +141,17 @@ impl<'b> Experiment<'b> {
 }
 
 async fn compare(backend: &Backend, published: u64, load: &Load) -> anyhow::Result<Comparison> {
+    let (seen, unknown) = seen(backend, published, load).await?;
+    let lost = seen.iter().filter(|times| **times == 0).count() as u64;
+    let repeated: u64 = seen.iter().map(|times| u64::from(times.saturating_sub(1))).sum();
+    Ok(Comparison { published, lost, duplicated: repeated + unknown })
+}
+
+/// How often the reader finds each event by its number, and how many it finds that were not published.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn seen(backend: &Backend, published: u64, load: &Load) -> anyhow::Result<(Vec<u32>, u64)> {
     let table = backend.table(APPLICATION);
     let mut seen = vec![0u32; usize::try_from(published)?];
     let mut unknown = 0u64;
@@ -154,7 +165,5 @@ async fn compare(backend: &Backend, published: u64, load: &Load) -> anyhow::Resu
         };
         table.for_each_event(key, count).await.with_context(|| format!("the events of {key}"))?;
     }
-    let lost = seen.iter().filter(|times| **times == 0).count() as u64;
-    let repeated: u64 = seen.iter().map(|times| u64::from(times.saturating_sub(1))).sum();
-    Ok(Comparison { published, lost, duplicated: repeated + unknown })
+    Ok((seen, unknown))
 }

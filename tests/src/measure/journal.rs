@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
+use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
 use serde_json::Value;
@@ -41,6 +42,28 @@ pub struct Ended {
     pub records: u64,
 }
 
+/// A step in the delivery of a batch with poison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poisoned {
+    /// Which shard, and the sequence number of the batch's first record.
+    pub batch: (String, String),
+    /// When, in epoch milliseconds.
+    pub at_ms: i64,
+    /// What happened.
+    pub step: Step,
+}
+
+/// What happens to a batch with poison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Everything else is written; the events at fault are looked for.
+    Search,
+    /// So many questions were asked.
+    Asked(u64),
+    /// It is durable, letters and all.
+    Durable,
+}
+
 /// All that was logged of sessions so far.
 #[derive(Debug, Default)]
 pub struct Journal {
@@ -51,6 +74,8 @@ pub struct Journal {
     pub began: Vec<Began>,
     /// Ends, in the order of each worker's log.
     pub ended: Vec<Ended>,
+    /// What became of batches with poison, in the order of each worker's log.
+    pub poisoned: Vec<Poisoned>,
 }
 
 impl Journal {
@@ -122,10 +147,28 @@ impl Journal {
                 last: sequence_number()?,
                 records: line["records"].as_u64().context("no records")?,
             }),
+            Some("items are rejected; the events at fault are looked for") => {
+                self.poisoned.push(poisoned(&line, Step::Search)?);
+            }
+            Some("the search for events at fault has ended") => {
+                let questions = line["questions"].as_u64().context("no questions")?;
+                self.poisoned.push(poisoned(&line, Step::Asked(questions))?);
+            }
+            Some("a batch is durable, and letters for what it leaves out") => {
+                self.poisoned.push(poisoned(&line, Step::Durable)?);
+            }
             Some(_) | None => {}
         }
         Ok(())
     }
+}
+
+/// A step, at the time of its line.
+fn poisoned(line: &Value, step: Step) -> anyhow::Result<Poisoned> {
+    let text = |name: &str| line[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
+    let at = humantime::parse_rfc3339(&text("timestamp")?)?.duration_since(UNIX_EPOCH)?;
+    let batch = (text("lease_key")?, text("sequence_number")?);
+    Ok(Poisoned { batch, at_ms: i64::try_from(at.as_millis())?, step })
 }
 
 #[cfg(test)]

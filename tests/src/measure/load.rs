@@ -26,7 +26,8 @@ pub struct Load {
     kind: Kind,
     /// Events that are published at once.
     head_start: u64,
-    one_key: bool,
+    /// How many keys the events of each shard have; `None` for one that all shards share.
+    keys: Option<u64>,
     /// The last record that was put into each shard.
     ends: Mutex<BTreeMap<ShardId, SequenceNumber>>,
 }
@@ -38,14 +39,28 @@ pub enum Kind {
     Json,
     /// 1,000 bytes that nothing compresses.
     Noise,
+    /// The same, and one of so many holds [`MARKER`], wherever an item begins or ends in it.
+    Marked(u64),
 }
+
+/// What the events of [`Kind::Marked`] that are to be rejected hold, and no others.
+pub const MARKER: &str = "*never-to-be-stored*";
+/// Where: apart, so that the ends of items cannot cut all of them.
+const MARKED_AT: [usize; 3] = [100, 400, 700];
 
 impl Kind {
     /// The event of a number.
     pub fn event(self, number: u64) -> Vec<u8> {
         match self {
             Self::Json => event(number).into_bytes(),
-            Self::Noise => {
+            Self::Marked(_) if self.marks(number) => {
+                let mut data = Self::Noise.event(number);
+                for at in MARKED_AT {
+                    data[at..at + MARKER.len()].copy_from_slice(MARKER.as_bytes());
+                }
+                data
+            }
+            Self::Noise | Self::Marked(_) => {
                 let mut data = vec![0; 1_000];
                 let (head, noise) = data.split_at_mut(8);
                 head.copy_from_slice(&number.to_be_bytes());
@@ -55,11 +70,22 @@ impl Kind {
         }
     }
 
+    /// Whether the event of this number holds [`MARKER`]: one in each run of so many, somewhere in it.
+    pub fn marks(self, number: u64) -> bool {
+        match self {
+            Self::Json | Self::Noise => false,
+            Self::Marked(every) => {
+                let run = number / every.max(1);
+                number % every.max(1) == SmallRng::seed_from_u64(run).next_u64() % every.max(1)
+            }
+        }
+    }
+
     /// The number of an event, if it is one of these, unchanged.
     pub fn number(self, data: &[u8]) -> Option<u64> {
         match self {
             Self::Json => number(data),
-            Self::Noise => {
+            Self::Noise | Self::Marked(_) => {
                 let number = u64::from_be_bytes(data.first_chunk().copied()?);
                 (self.event(number) == data).then_some(number)
             }
@@ -89,7 +115,7 @@ impl Load {
             rate,
             kind: Kind::Json,
             head_start: 0,
-            one_key: false,
+            keys: Some(1),
             ends: Mutex::default(),
         })
     }
@@ -122,13 +148,19 @@ impl Load {
 
     /// With one aggregate key for all events, on all shards.
     pub fn under_one_key(self) -> Self {
-        Self { one_key: true, ..self }
+        Self { keys: None, ..self }
+    }
+
+    /// With so many aggregate keys for the events of each shard, in turn.
+    pub fn under_keys(self, each_shard: u64) -> Self {
+        Self { keys: Some(each_shard.max(1)), ..self }
     }
 
     /// The aggregate keys of the events.
     pub fn keys(&self) -> Vec<String> {
-        let count = if self.one_key { 1 } else { self.shards.len() };
-        (0..count).map(key).collect()
+        let keys = self.keys.unwrap_or(1);
+        let shards = if self.keys.is_some() { self.shards.len() as u64 } else { 1 };
+        (0..shards).flat_map(|shard| (0..keys).map(move |at| key(shard, at))).collect()
     }
 
     /// Publishes until stopped; returns how many events, numbered from 0, are in the stream. One that falls behind
@@ -171,17 +203,19 @@ impl Load {
     }
 
     fn entry(&self, number: u64) -> anyhow::Result<PutRecordsRequestEntry> {
-        let shard = usize::try_from(number % self.shards.len() as u64)?;
+        let shards = self.shards.len() as u64;
+        let (shard, turn) = (number % shards, number / shards);
+        let key = self.keys.map_or_else(|| key(0, 0), |keys| key(shard, turn % keys));
         let entry = PutRecordsRequestEntry::builder()
             .data(Blob::new(self.kind.event(number)))
-            .partition_key(key(if self.one_key { 0 } else { shard }))
-            .explicit_hash_key(&self.shards[shard]);
+            .partition_key(key)
+            .explicit_hash_key(&self.shards[usize::try_from(shard)?]);
         Ok(entry.build()?)
     }
 }
 
-fn key(shard: usize) -> String {
-    format!("shard-{shard:02}")
+fn key(shard: u64, at: u64) -> String {
+    if at == 0 { format!("shard-{shard:02}") } else { format!("shard-{shard:02}-{at}") }
 }
 
 /// The event of a number, about 120 bytes.
@@ -215,5 +249,17 @@ mod tests {
         assert_eq!((noise.len(), Kind::Noise.number(&noise)), (1_000, Some(7)));
         noise[999] ^= 1;
         assert_eq!(Kind::Noise.number(&noise), None);
+    }
+
+    #[test]
+    fn one_event_of_each_run_is_marked_and_known_all_the_same() {
+        let kind = Kind::Marked(50);
+        let marked: Vec<u64> = (0..500).filter(|number| kind.marks(*number)).collect();
+        assert_eq!(marked.iter().map(|number| number / 50).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        for number in 0..500 {
+            let event = kind.event(number);
+            let holds = event.windows(MARKER.len()).any(|window| window == MARKER.as_bytes());
+            assert_eq!((kind.number(&event), holds), (Some(number), marked.contains(&number)));
+        }
     }
 }
