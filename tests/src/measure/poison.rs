@@ -183,22 +183,22 @@ async fn redrive(backend: &Backend) -> anyhow::Result<usize> {
 /// From what is logged: for each batch with poison the time from the beginning of its first search, with everything else
 /// of it written, until it was durable, letters and all; and all questions.
 fn added(poisoned: &[Poisoned]) -> anyhow::Result<(Distribution, u64)> {
-    let mut batches: BTreeMap<&(String, String), (Option<i64>, Option<i64>)> = BTreeMap::new();
+    let (mut searched, mut durable) = (BTreeMap::new(), BTreeMap::new());
     let mut probes = 0;
+    // Of each the first: logs of several workers need not be in order.
+    let first = |times: &mut BTreeMap<_, i64>, batch, at_ms: i64| {
+        times.entry(batch).and_modify(|before| *before = at_ms.min(*before)).or_insert(at_ms);
+    };
     for Poisoned { batch, at_ms, step } in poisoned {
-        let (search, durable) = batches.entry(batch).or_default();
         match step {
-            Step::Search => *search = Some(search.map_or(*at_ms, |before| before.min(*at_ms))),
+            Step::Search => first(&mut searched, batch, *at_ms),
             Step::Asked(questions) => probes += questions,
-            Step::Durable => *durable = Some(durable.map_or(*at_ms, |before| before.min(*at_ms))),
+            Step::Durable => first(&mut durable, batch, *at_ms),
         }
     }
-    let times = batches.into_iter().map(|(batch, (search, durable))| {
-        let times = durable.zip(search).map(|(durable, search)| durable - search);
-        times
-            .with_context(|| format!("the batch {batch:?} was searched for poison and never durable, or not"))
-    });
-    Ok((Distribution::new(times.collect::<anyhow::Result<_>>()?), probes))
+    ensure!(searched.keys().eq(durable.keys()), "not the same: searched {searched:?}, durable {durable:?}");
+    let times = searched.values().zip(durable.values()).map(|(from, to)| to - from);
+    Ok((Distribution::new(times.collect()), probes))
 }
 
 #[cfg(test)]
