@@ -641,7 +641,6 @@ fn is_behind_first(records: &[Record], cut: &Cut, position: &Position, wanted: W
     first.is_some_and(|first| is_behind(first, position, wanted))
 }
 
-/// The batch of a cut.
 /// Whether an item is stored, byte for byte, under an earlier revision: exclusions did not touch its group since.
 fn is_stored_before(item: &Attributes, stored: &BTreeMap<ItemKey, Attributes>) -> bool {
     let Ok(item) = Item::from_attributes(item) else { return false };
@@ -652,6 +651,7 @@ fn is_stored_before(item: &Attributes, stored: &BTreeMap<ItemKey, Attributes>) -
     })
 }
 
+/// The batch of a cut.
 fn batch_of(shard: &ShardId, epoch: u32, cut: &Cut, stream: &SimStream) -> Option<Batch> {
     let records = records_of(shard, cut, stream).0;
     let arrival = records.first().map(|record| record.arrival)?;
