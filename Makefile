@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey poison
+.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey poison burst
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -61,6 +61,10 @@ KEYS ?= 50
 poison: measuring
 	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --every $(EVERY) --keys $(KEYS) \
 		--budget-wcu $(BUDGET_WCU)
+
+# The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
+burst: measuring
+	target/release/sluicegate-measure $@ --svg docs/burst.svg
 
 .PHONY: measuring
 measuring:

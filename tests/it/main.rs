@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod burst;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod cost;

@@ -5,6 +5,7 @@
 //! workers' own counts but `records`, which must add up to what was published.
 
 pub mod budget;
+pub mod burst;
 pub mod distribution;
 pub mod experiment;
 pub mod failover;

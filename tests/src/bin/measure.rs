@@ -1,12 +1,15 @@
-//! `sluicegate-measure`: how long shards stand still when a worker is killed, or when they change hands as planned.
-//! The last line is one JSON object. `make failover` and `make handoff` run it.
+//! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
+//! throttles, fails or stands still, or a burst comes. The last line is one JSON object. `make` runs it: failover, handoff,
+//! budget, outage, stalled, hotkey, burst.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
+use sluicegate_tests::measure::burst::{self, BurstPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
@@ -46,6 +49,8 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+    /// A burst of many times what the table takes, with and without Sluicegate in between, as a picture
+    Burst(BurstArgs),
     /// A table that refuses every write for a while
     Outage(HardshipArgs),
     /// A table that answers no write for a while
@@ -77,6 +82,34 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct BurstArgs {
+    /// Write capacity units a second: the table's, and the fleet's budget
+    #[arg(long, default_value_t = 200)]
+    table_wcu: u32,
+    /// Events a second for each of them
+    #[arg(long, default_value_t = 20)]
+    times: u32,
+    /// How long it takes
+    #[arg(long, default_value = "60s")]
+    lasts: humantime::Duration,
+    /// Workers
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Shards
+    #[arg(long, default_value_t = 16)]
+    shards: usize,
+    /// Aggregate keys of the events of each shard
+    #[arg(long, default_value_t = 16)]
+    keys_per_shard: u64,
+    /// Most events that the writer without Sluicegate keeps
+    #[arg(long, default_value_t = 30_000)]
+    queue: usize,
+    /// Where the picture goes
+    #[arg(long, default_value = "burst.svg")]
+    svg: std::path::PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +191,7 @@ async fn measure(what: What) -> anyhow::Result<()> {
             }
             say(&report.json(&plan).to_string());
         }
+        What::Burst(args) => draw_burst(args, say).await?,
         What::Outage(args) => endure(Trouble::Outage, args, say).await?,
         What::Stalled(args) => endure(Trouble::Stall, args, say).await?,
         What::Hotkey(args) => endure(Trouble::HotKey, args, say).await?,
@@ -178,6 +212,26 @@ async fn measure(what: What) -> anyhow::Result<()> {
             show(&report.gaps, report.json(&plan));
         }
     }
+    Ok(())
+}
+
+async fn draw_burst(args: BurstArgs, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let plan = BurstPlan {
+        table_wcu: args.table_wcu,
+        times: args.times,
+        lead: Duration::from_secs(5),
+        lasts: args.lasts.into(),
+        shards: args.shards,
+        keys_per_shard: args.keys_per_shard,
+        workers: args.workers,
+        queue: args.queue,
+        // Items that a table of so little capacity takes without saving up for them.
+        settings: vec![("max_item_bytes", "64KiB".to_owned())],
+    };
+    let report = burst::run(&plan, "measure-burst", &say).await?;
+    std::fs::write(&args.svg, report.picture(&plan))
+        .with_context(|| format!("cannot write {}", args.svg.display()))?;
+    say(&report.json(&plan).to_string());
     Ok(())
 }
 

@@ -152,6 +152,16 @@ impl Backend {
         serde_json::from_str(&answer).with_context(|| format!("{path}: {answer}"))
     }
 
+    /// What a plain GET of a path of the embedded Kinesis answers.
+    ///
+    /// # Errors
+    /// It does not answer with JSON.
+    pub async fn kinesis_admin(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let address = self.endpoints.kinesis.trim_start_matches("http://");
+        let answer = super::fleet::http(address, "GET", path, "").await?;
+        serde_json::from_str(&answer).with_context(|| format!("{path}: {answer}"))
+    }
+
     /// Changes limits or faults of the embedded DynamoDB.
     ///
     /// # Errors
