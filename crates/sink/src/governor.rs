@@ -5,15 +5,15 @@
 //! (indexes and replicas take more). The decisions are in [`pace`]; here callers wait their turn, in order.
 //!
 //! ```text
-//! request -> turn -> tokens there? -> write -> answer: consumed, left over, refused
-//!              ^        |  no: until then, or until the rate changes
-//!              +--------+
+//! request -> slot -> turn -> tokens there? -> write -> answer: consumed, left over, refused
+//!                      ^        |  no: until then, or until the rate changes
+//!                      +--------+
 //! ```
 //! Nobody sleeps for longer than its tokens take, and a rate that rises wakes whoever waits.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 pub mod keys;
@@ -167,19 +167,26 @@ impl Governor {
         self.state().pace.request_units(Instant::now())
     }
 
-    /// Waits until these units may be attempted, given by partition key, and charges them.
+    /// Waits until these units may be attempted, given by partition key, and until one of `slots` is free for the attempt;
+    /// charges them then. What is charged is sent at once: were it charged before there is a slot, a table that stands still
+    /// would gather charged attempts, and be written to far above the budget when it answers again.
     ///
     /// *Cancelling it* is safe: nothing is charged.
-    pub async fn admit(&self, units: Vec<(String, f64)>) -> Attempt {
+    pub async fn admit<'s>(
+        &self,
+        units: Vec<(String, f64)>,
+        slots: &'s Semaphore,
+    ) -> (Attempt, Option<SemaphorePermit<'s>>) {
         let attempt = Attempt { units };
         loop {
-            // A key that is full must not hold up the others: it waits outside of the turn.
+            // A key that is full must not hold up the others: it waits without a slot, and outside of the turn.
             let key_free_at = self.state().keys.free_at(&attempt.units, Instant::now());
             if let Some(at) = key_free_at {
                 tokio::time::sleep_until(at).await;
                 continue;
             }
-            // Never closed.
+            // Neither is ever closed.
+            let slot = slots.acquire().await.ok();
             let _turn = self.turn.acquire().await.ok();
             loop {
                 let changed = self.changed.notified();
@@ -194,7 +201,7 @@ impl Governor {
                     let at = state.pace.ready_at(attempt.total(), now);
                     if at.is_some_and(|at| at <= now) {
                         state.charge(&attempt, now);
-                        return attempt;
+                        return (attempt, slot);
                     }
                     at
                 };

@@ -284,10 +284,7 @@ impl PackingSink {
     }
 
     async fn attempt(&self, request: Request, right: &dyn Right) -> Attempt {
-        // Charged before the permit: who waits for its turn must not keep others from writing.
-        let admitted = self.governor.admit(request.units()).await;
-        // Never closed, so there always is a permit in the end.
-        let _permit = self.requests.acquire().await.ok();
+        let (admitted, _slot) = self.governor.admit(request.units(), &self.requests).await;
         if !right.holds() {
             return Attempt::RightEnded;
         }

@@ -160,10 +160,10 @@ impl PackingSink {
     async fn probe_until_answered(&self, item: &Item, right: &dyn Right) -> Result<f64, Answer> {
         let (mut delays, begun) = (self.options.retry.delays(), Instant::now());
         loop {
-            let admitted = self.governor.admit(vec![(item.header.key().pk, PROBE_UNITS)]).await;
+            let units = vec![(item.header.key().pk, PROBE_UNITS)];
+            let (admitted, slot) = self.governor.admit(units, &self.requests).await;
             let outcome = {
-                // Never closed, so there always is a permit in the end.
-                let _permit = self.requests.acquire().await.ok();
+                let _slot = slot;
                 if !right.holds() {
                     return Err(Answer::Failed(DeliverError::RightEnded));
                 }
