@@ -567,6 +567,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_read_that_failed_for_now_ends_a_round_and_not_the_worker() {
+        let read = |error| Err::<(), _>(CoordinatorError::Read(error));
+        assert!(matches!(unless_unavailable(Ok(7)), Ok(Some(7))));
+        let unavailable = ReadError::Unavailable { source: "no answer".into() };
+        assert!(matches!(unless_unavailable(read(unavailable)), Ok(None)));
+        let malformed = ReadError::Malformed { key: "s".to_owned(), why: "no counter".to_owned() };
+        assert!(matches!(unless_unavailable(read(malformed)), Err(CoordinatorError::Read(_))));
+        assert!(matches!(
+            unless_unavailable(Err::<(), _>(CoordinatorError::Unheard)),
+            Err(CoordinatorError::Unheard)
+        ));
+    }
+
+    #[test]
     fn the_next_look_comes_when_a_silence_is_due_and_never_at_once_because_of_an_old_one() {
         let now = Instant::now();
         let (period, round) = (Duration::from_millis(500), now + Duration::from_secs(5));

@@ -200,6 +200,7 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grants::{Division, WriteBudget};
     use crate::memory::{MemoryRegistry, WriteFault};
     use crate::model::WorkerId;
     use rand::SeedableRng;
@@ -267,6 +268,69 @@ mod tests {
             registry.retire(&row).await.unwrap();
             tokio::time::sleep(Duration::from_secs(4)).await;
             assert!(registry.workers().await.unwrap()[0].heartbeat > row.heartbeat);
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(beating, watching);
+        ended.unwrap();
+    }
+
+    /// A worker that is alone has the whole budget after two looks and the heartbeat between them.
+    async fn look(registry: &MemoryRegistry, division: &mut Division, grant: &Grant) {
+        let rows = registry.workers().await.unwrap();
+        division.see(&rows, Clock::new().now().into(), grant);
+    }
+
+    fn granted() -> (Arc<Grant>, Division) {
+        let budget = WriteBudget { total_milli: 1_000, floor_milli: 0 };
+        let division = Division::new(budget, WorkerId::new("me"), Duration::from_secs(10));
+        (Arc::new(Grant::new(Box::new(|_| ()))), division)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_is_published_and_lapses_when_the_row_was_gone() {
+        let registry = Arc::new(MemoryRegistry::default());
+        let right = Arc::new(HeartbeatRight::new(Clock::new(), Duration::from_secs(9)));
+        let (stop, (grant, mut division)) = (CancellationToken::new(), granted());
+        let mut heartbeat = heartbeat(&registry, &right);
+        heartbeat.grant = Some(Arc::clone(&grant));
+        let beating = heartbeat.run(stop.clone());
+        let watching = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            look(&registry, &mut division, &grant).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            look(&registry, &mut division, &grant).await;
+            let row = registry.workers().await.unwrap().remove(0);
+            assert_eq!((row.write_grant_milli, grant.used()), (1_000, 1_000));
+            registry.retire(&row).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let row = registry.workers().await.unwrap().remove(0);
+            assert_eq!((row.write_grant_milli, grant.used()), (0, 0), "others saw none of it");
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(beating, watching);
+        ended.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_lapses_with_the_right() {
+        let registry = Arc::new(MemoryRegistry::default());
+        // Shorter than the interval: it lapses between two heartbeats.
+        let right = Arc::new(HeartbeatRight::new(Clock::new(), Duration::from_secs(2)));
+        let (stop, (grant, mut division)) = (CancellationToken::new(), granted());
+        let mut heartbeat = heartbeat(&registry, &right);
+        heartbeat.grant = Some(Arc::clone(&grant));
+        let status = heartbeat.status.clone();
+        let beating = heartbeat.run(stop.clone());
+        let watching = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            look(&registry, &mut division, &grant).await;
+            status.say_now();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            look(&registry, &mut division, &grant).await;
+            assert_eq!(grant.used(), 1_000);
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            assert_eq!(grant.used(), 0);
+            assert_eq!(registry.workers().await.unwrap()[0].write_grant_milli, 0);
             stop.cancel();
         };
         let (ended, ()) = tokio::join!(beating, watching);
