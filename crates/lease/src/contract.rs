@@ -9,7 +9,7 @@ use sluicegate_checkpoint::{
 use crate::fleet::{WorkerRow, WorkerState};
 use crate::invariants;
 use crate::model::{Lease, LeaseCounter, WorkerId};
-use crate::registry::{FixedStart, WorkerRegistry};
+use crate::registry::{FixedStart, LearnedRate, WorkerRegistry};
 use crate::store::{LeaseStore, Written};
 
 /// A promise that an adapter did not keep.
@@ -172,7 +172,18 @@ async fn beats_only_on_the_last_heartbeat(registry: &dyn WorkerRegistry) -> Resu
         registry.retire(&next).await.map_err(text)? == Written::Applied(()),
         "a current one deletes the row",
     )?;
-    check(registry.workers().await.map_err(text)?.is_empty(), "and it is gone")
+    check(registry.workers().await.map_err(text)?.is_empty(), "and it is gone")?;
+    check(registry.fleet().await.map_err(text)?.learned.is_none(), "nothing was learned")?;
+    for (rate, grant) in [(700, 1_000), (300, 0)] {
+        let (rate_milli, grant_milli) = (rate, grant);
+        let taught = WorkerRow { write_rate_milli: rate, write_grant_milli: grant, ..row.clone() };
+        registry.heartbeat(None, &taught).await.map_err(text)?;
+        registry.retire(&taught).await.map_err(text)?;
+        let fleet = registry.fleet().await.map_err(text)?;
+        let kept = Some(LearnedRate { rate_milli, grant_milli });
+        check(fleet.learned == kept && fleet.workers.is_empty(), "the last to leave says what it learned")?;
+    }
+    Ok(())
 }
 
 async fn keeps_requests_apart_from_workers(registry: &dyn WorkerRegistry) -> Result<(), Violation> {

@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::sessions::Sessions;
 use self::taking::Taken;
 use crate::clock::Clock;
-use crate::fleet::WorkerRow;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
@@ -34,7 +33,7 @@ use crate::nudge::{Hint, Nudge, Nudged, Nudges};
 use crate::pace::{Pace, ScanBudget};
 use crate::parents::{Standing, standing};
 use crate::plan::{LeaseAction, PlanPolicy, left_free, plan};
-use crate::registry::WorkerRegistry;
+use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::store::{LeaseStore, ReadError, Written};
 use crate::view::{FleetView, Look, Observer};
@@ -79,7 +78,7 @@ pub enum Interruption {
 }
 
 /// Shown the worker rows of a strongly consistent read.
-pub type OnFleet = Box<dyn Fn(&[WorkerRow], Look) + Send + Sync>;
+pub type OnFleet = Box<dyn Fn(&FleetRows, Look) + Send + Sync>;
 
 /// Times and bounds of a coordinator.
 #[derive(Debug, Clone)]
@@ -329,7 +328,7 @@ impl Coordinator {
             Ok(rows) => {
                 self.heed_request(&rows, drain);
                 let look = Look { asked, answered: self.clock.now() };
-                (self.on_fleet)(&rows.workers, look);
+                (self.on_fleet)(&rows, look);
                 let changes = observer.see_workers(rows.workers, look);
                 for (worker_id, before, after) in &changes {
                     tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
@@ -358,7 +357,7 @@ impl Coordinator {
         let rows = self.registry.fleet().await?;
         self.heed_request(&rows, drain);
         let answered = self.clock.now();
-        (self.on_fleet)(&rows.workers, Look { asked, answered });
+        (self.on_fleet)(&rows, Look { asked, answered });
         observer.see_workers(rows.workers, Look { asked, answered });
         let view = Arc::new(observer.see_leases(leases, Look { asked: leases_asked, answered }));
         for lease_key in observer.newly_foreign() {

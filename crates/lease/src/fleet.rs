@@ -3,6 +3,7 @@
 use sluicegate_checkpoint::ShardId;
 
 use crate::model::WorkerId;
+use crate::registry::LearnedRate;
 
 /// What a worker says it is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,5 +77,12 @@ impl WorkerRow {
             behind: Vec::new(),
             expires: 0,
         }
+    }
+
+    /// What throttling has taught it, if anything. A grant below the rate was lowered since: that tells nothing.
+    pub fn learned(&self) -> Option<LearnedRate> {
+        let (rate_milli, grant_milli) = (self.write_rate_milli, self.write_grant_milli);
+        let taught = rate_milli > 0 && (grant_milli == 0 || grant_milli >= rate_milli);
+        taught.then_some(LearnedRate { rate_milli, grant_milli })
     }
 }

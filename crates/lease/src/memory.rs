@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::fleet::WorkerRow;
 use crate::invariants;
 use crate::model::{Lease, LeaseKey, WorkerId};
-use crate::registry::{FixedStart, FleetRows, WorkerRegistry};
+use crate::registry::{FixedStart, FleetRows, LearnedRate, WorkerRegistry};
 use crate::store::{LeaseStore, ReadError, WriteError, Written};
 
 /// What happens to the next write.
@@ -132,6 +132,7 @@ pub struct MemoryRegistry {
     rows: Mutex<BTreeMap<WorkerId, WorkerRow>>,
     start: Mutex<Option<FixedStart>>,
     asked_to_leave: Mutex<BTreeSet<WorkerId>>,
+    learned: Mutex<Option<LearnedRate>>,
     faults: Faults,
 }
 
@@ -150,7 +151,11 @@ impl WorkerRegistry for MemoryRegistry {
 
     async fn fleet(&self) -> Result<FleetRows, ReadError> {
         let workers = locked(&self.rows).values().cloned().collect();
-        Ok(FleetRows { workers, asked_to_leave: locked(&self.asked_to_leave).clone() })
+        Ok(FleetRows {
+            workers,
+            asked_to_leave: locked(&self.asked_to_leave).clone(),
+            learned: *locked(&self.learned),
+        })
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>, ReadError> {
@@ -175,6 +180,9 @@ impl WorkerRegistry for MemoryRegistry {
 
     async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {
         self.faults.apply(|| {
+            if let Some(learned) = row.learned() {
+                *locked(&self.learned) = Some(learned);
+            }
             let mut rows = locked(&self.rows);
             let found = rows.get(&row.worker_id);
             if found.map(|found| found.heartbeat) != Some(row.heartbeat) {

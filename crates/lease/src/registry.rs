@@ -103,6 +103,17 @@ pub struct FleetRows {
     pub workers: Vec<WorkerRow>,
     /// Workers that an operator asked to hand everything over and leave. The worker may be gone already.
     pub asked_to_leave: BTreeSet<WorkerId>,
+    /// What the last worker that left had learned of the table's rate, for a fleet that starts again after all have left.
+    pub learned: Option<LearnedRate>,
+}
+
+/// What throttling has taught a worker: the units a second, in thousandths, that the table accepted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LearnedRate {
+    /// Accepted.
+    pub rate_milli: u64,
+    /// The worker's part of the write budget then; 0 without one.
+    pub grant_milli: u64,
 }
 
 /// The worker table of one fleet.
@@ -140,7 +151,8 @@ pub trait WorkerRegistry: Send + Sync + 'static {
         row: &WorkerRow,
     ) -> Result<Written<WorkerRow>, WriteError>;
 
-    /// Deletes a worker's own row, if its heartbeat is still that of `row`.
+    /// Deletes a worker's own row, if its heartbeat is still that of `row`, after it has kept what throttling had taught that
+    /// worker ([`FleetRows::learned`]; the last one to leave counts).
     ///
     /// # Errors
     /// See [`WriteError`].

@@ -20,7 +20,7 @@ pub mod keys;
 pub mod pace;
 
 use keys::Keys;
-use pace::{Pace, PaceOptions};
+use pace::{Begin, Pace, PaceOptions};
 
 /// What an attempt came to, for the governor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,10 +125,9 @@ impl Governor {
         self.changed.notify_waiters();
     }
 
-    /// Begins at what others have learned: this part of the share is what the table accepts. Does nothing once something
-    /// was learned here.
-    pub fn begin_at(&self, part_of_share: f64) {
-        self.state().pace.begin_at(part_of_share, Instant::now());
+    /// Begins at what others have learned that the table accepts. Does nothing once something was learned here.
+    pub fn begin_at(&self, begin: Begin) {
+        self.state().pace.begin_at(begin, Instant::now());
     }
 
     /// The rate in force, in units per second; `None` while nothing limits it.

@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sluicegate_lease::view::Look;
-use sluicegate_lease::{Division, Grant, WorkerId, WorkerRow, WorkerStatus, WriteBudget};
+use sluicegate_lease::{
+    Division, FleetRows, Grant, LearnedRate, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
+};
 use sluicegate_sink::Governor;
+use sluicegate_sink::governor::pace::Begin;
 
 use crate::metrics::Metrics;
 
@@ -22,12 +25,12 @@ pub(crate) struct WriteFlow {
     governor: Arc<Governor>,
     status: WorkerStatus,
     metrics: Metrics,
+    me: WorkerId,
     budget: Option<Budgeted>,
 }
 
 struct Budgeted {
     total: WriteBudget,
-    me: WorkerId,
     grant: Arc<Grant>,
     division: Mutex<Division>,
 }
@@ -44,9 +47,9 @@ impl WriteFlow {
             let governed = Arc::clone(&governor);
             let grant = Grant::new(Box::new(move |milli| governed.set_share(Some(units(milli)))));
             let division = Mutex::new(Division::new(total, me.clone(), failover_time));
-            Budgeted { total, me, grant: Arc::new(grant), division }
+            Budgeted { total, grant: Arc::new(grant), division }
         });
-        Self { governor, status, metrics, budget }
+        Self { governor, status, metrics, me, budget }
     }
 
     /// This worker's grant, for the heartbeat.
@@ -55,20 +58,20 @@ impl WriteFlow {
     }
 
     /// Takes in the worker rows of a strongly consistent read.
-    pub(crate) fn on_fleet(&self, rows: &[WorkerRow], look: Look) {
+    pub(crate) fn on_fleet(&self, rows: &FleetRows, look: Look) {
         let demand = milli(self.governor.demand());
         let learned = self.governor.learned_part();
         let mut rate = self.governor.rate().map_or(0, milli);
         if let Some(budget) = &self.budget {
-            if let Some(part) = learned_of(rows, &budget.me) {
-                self.governor.begin_at(part);
-            }
             let mut division = budget.division.lock().unwrap_or_else(PoisonError::into_inner);
-            if division.see(rows, look, &budget.grant).is_some_and(|divided| divided.publish) {
+            if division.see(&rows.workers, look, &budget.grant).is_some_and(|divided| divided.publish) {
                 self.status.say_now();
             }
             rate = if learned < 1.0 { milli(units(budget.grant.used()) * learned) } else { 0 };
             self.metrics.write_budget(units(budget.total.total_milli), units(budget.grant.used()));
+        }
+        if let Some(begin) = learned_of(rows, &self.me, self.budget.is_some()) {
+            self.governor.begin_at(begin);
         }
         self.status.update(|row| {
             row.write_demand_milli = told_demand(row.write_demand_milli, demand);
@@ -84,18 +87,23 @@ fn told_demand(told: u64, demand: u64) -> u64 {
     if moved || demand == 0 { demand } else { told }
 }
 
-/// The part of their shares that the table accepts of other workers, as far as throttling has taught them: live ones or
-/// not, for a restart goes on where the last process was.
-fn learned_of(rows: &[WorkerRow], me: &WorkerId) -> Option<f64> {
-    let taught = rows.iter().filter(|row| {
-        row.worker_id != *me && row.write_rate_milli > 0 && row.write_grant_milli >= row.write_rate_milli
-    });
-    let (mut rates, mut grants) = (0.0, 0.0);
-    for row in taught {
-        rates += units(row.write_rate_milli);
-        grants += units(row.write_grant_milli);
+/// What the table accepts of other workers, as far as throttling has taught them: live ones or not, for a restart goes on
+/// where the last process was. Of a fleet that has left in good order, what its last worker left behind. With a budget it is
+/// a part of the share; without one, the rate of one worker.
+fn learned_of(fleet: &FleetRows, me: &WorkerId, budgeted: bool) -> Option<Begin> {
+    let others = fleet.workers.iter().filter(|row| row.worker_id != *me);
+    let told: Vec<LearnedRate> = others.filter_map(WorkerRow::learned).collect();
+    let told = if told.is_empty() { fleet.learned.into_iter().collect() } else { told };
+    let alike: Vec<LearnedRate> =
+        told.into_iter().filter(|rate| (rate.grant_milli > 0) == budgeted).collect();
+    let sum = |of: fn(&LearnedRate) -> u64| units(alike.iter().map(of).sum());
+    let (rates, grants) = (sum(|rate| rate.rate_milli), sum(|rate| rate.grant_milli));
+    let count = f64::from(u32::try_from(alike.len()).unwrap_or(u32::MAX));
+    match (alike.is_empty(), budgeted) {
+        (true, _) => None,
+        (false, true) => Some(Begin::PartOfShare(rates / grants)),
+        (false, false) => Some(Begin::Rate(rates / count)),
     }
-    (grants > 0.0).then(|| rates / grants)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 thousandths of a unit")]
@@ -127,15 +135,29 @@ mod tests {
             write_rate_milli: rate,
             ..WorkerRow::new(WorkerId::new(name))
         };
+        let fleet = |workers: &[WorkerRow]| FleetRows { workers: workers.to_vec(), ..FleetRows::default() };
         let me = WorkerId::new("me");
-        assert_eq!(learned_of(&[row("me", 1_000, 100), row("a", 1_000, 0)], &me), None);
+        let learned = |workers: &[WorkerRow]| learned_of(&fleet(workers), &me, true);
+        assert_eq!(learned(&[row("me", 1_000, 100), row("a", 1_000, 0)]), None);
         let taught = [row("a", 1_000, 250), row("b", 3_000, 750), row("c", 500, 0)];
-        assert_eq!(learned_of(&taught, &me), Some(0.25));
-        assert_eq!(learned_of(&[row("a", 0, 250)], &me), None, "its grant was lowered since");
+        assert_eq!(learned(&taught), Some(Begin::PartOfShare(0.25)));
+        assert_eq!(learned(&[row("a", 200, 250)]), None, "its grant was lowered since");
+        assert_eq!(
+            learned_of(&fleet(&taught), &me, false),
+            None,
+            "parts of a budget say nothing without one"
+        );
+        let rates = fleet(&[row("a", 0, 250_000), row("b", 0, 350_000)]);
+        assert_eq!(learned_of(&rates, &me, false), Some(Begin::Rate(300.0)));
+        let left = Some(LearnedRate { rate_milli: 500, grant_milli: 1_000 });
+        let all_gone = FleetRows { learned: left, ..FleetRows::default() };
+        assert_eq!(learned_of(&all_gone, &me, true), Some(Begin::PartOfShare(0.5)));
+        let beside = FleetRows { learned: left, ..fleet(&taught) };
+        assert_eq!(learned_of(&beside, &me, true), Some(Begin::PartOfShare(0.25)), "the living know better");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_alone_gets_the_whole_budget_after_it_has_published_it() {
+    /// A worker alone, with a budget of 4,000, after two looks and the heartbeat between them.
+    fn alone(learned: Option<LearnedRate>) -> (Arc<Governor>, Arc<Grant>) {
         let me = WorkerId::new("me");
         let status = WorkerStatus::new(WorkerRow::new(me.clone()));
         let governor = Arc::new(Governor::new(Default::default()));
@@ -151,9 +173,27 @@ mod tests {
                 write_grant_milli: grant.publish(heartbeat),
                 ..WorkerRow::new(me.clone())
             };
-            flow.on_fleet(&[row], now.into());
+            let fleet = FleetRows { workers: vec![row], learned, ..FleetRows::default() };
+            flow.on_fleet(&fleet, now.into());
         }
+        (governor, grant)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_alone_gets_the_whole_budget_after_it_has_published_it() {
+        let (governor, grant) = alone(None);
         assert_eq!(grant.used(), 4_000_000);
         assert!(governor.rate().is_some_and(|rate| (3_900.0..=4_000.0).contains(&rate)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_that_starts_again_begins_at_the_rate_that_was_learned() {
+        let (governor, grant) = alone(Some(LearnedRate { rate_milli: 250_000, grant_milli: 1_000_000 }));
+        assert_eq!(grant.used(), 4_000_000);
+        assert!(
+            governor.rate().is_some_and(|rate| (950.0..=1_050.0).contains(&rate)),
+            "{:?}",
+            governor.rate()
+        );
     }
 }

@@ -106,7 +106,7 @@ impl WorkerRegistry for Ports {
         let rows = self.0.read(Service::Workers, |world, now| {
             world.referee.looked(&me, now);
             let workers = world.workers.values().cloned().collect();
-            FleetRows { workers, asked_to_leave: world.asked_to_leave.clone() }
+            FleetRows { workers, asked_to_leave: world.asked_to_leave.clone(), learned: None }
         });
         rows.await.map_err(unread)
     }

@@ -19,7 +19,7 @@ pub enum FleetItem {
     Start(FixedStart),
     /// The request that this worker leave.
     RequestToLeave(WorkerId),
-    /// Something that a newer build keeps here.
+    /// What the last worker that left had learned, or something that a newer build keeps here.
     Other,
 }
 
@@ -42,6 +42,6 @@ pub fn fleet_item(item: &HashMap<String, AttributeValue>) -> Result<FleetItem, R
     Ok(match fleet_row_from(item)? {
         FleetRow::Worker(row) => FleetItem::Worker(Box::new(row)),
         FleetRow::RequestToLeave(worker) => FleetItem::RequestToLeave(worker),
-        FleetRow::Other => FleetItem::Other,
+        FleetRow::Learned(_) | FleetRow::Other => FleetItem::Other,
     })
 }

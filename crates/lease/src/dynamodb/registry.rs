@@ -1,5 +1,5 @@
 //! The worker table in DynamoDB: hash `fleet`, range `workerId`; the row `~start` holds the fixed start, a row
-//! `~drain#<worker id>` asks that worker to leave.
+//! `~drain#<worker id>` asks that worker to leave, `~rate` keeps what throttling had taught the last one that left.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
@@ -9,12 +9,12 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValu
 
 use super::error::{read_error, write_error};
 use super::rows::{
-    Attributes, FLEET, FleetRow, HEARTBEAT, Item, WORKER_ID, fleet_row_from, number, request_attributes,
-    request_key, start_attributes, start_from, worker_attributes, worker_from,
+    Attributes, FLEET, FleetRow, HEARTBEAT, Item, WORKER_ID, fleet_row_from, learned_attributes, number,
+    request_attributes, request_key, start_attributes, start_from, worker_attributes, worker_from,
 };
 use crate::fleet::WorkerRow;
 use crate::model::WorkerId;
-use crate::registry::{FixedStart, FleetRows, WorkerRegistry};
+use crate::registry::{FixedStart, FleetRows, LearnedRate, WorkerRegistry};
 use crate::store::{ReadError, WriteError, Written};
 
 /// The worker rows of one fleet.
@@ -29,6 +29,19 @@ impl DynamoRegistry {
     /// Works on a table through a client whose own retries are off. `fleet` is the application's name.
     pub fn new(client: Client, table: impl Into<String>, fleet: impl Into<String>) -> Self {
         Self { client, table: table.into(), fleet: fleet.into() }
+    }
+}
+
+impl DynamoRegistry {
+    /// Keeps what was learned, over what others had. Only a start is a little slower or faster without it, so a failure is
+    /// no reason to stay.
+    async fn keep(&self, learned: LearnedRate, expires: i64) {
+        let item = owned(learned_attributes(&self.fleet, learned, expires));
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        if let Err(error) = put.send().await {
+            let error = write_error(error, &self.table);
+            tracing::warn!(%error, "the learned write rate was not kept for the next start");
+        }
     }
 }
 
@@ -85,6 +98,7 @@ impl WorkerRegistry for DynamoRegistry {
                     Ok(FleetRow::RequestToLeave(worker)) => {
                         rows.asked_to_leave.insert(worker);
                     }
+                    Ok(FleetRow::Learned(learned)) => rows.learned = Some(learned),
                     Ok(FleetRow::Other) => {}
                     Err(error) => tracing::error!(table = self.table, %error, "a worker row is passed over"),
                 }
@@ -131,6 +145,9 @@ impl WorkerRegistry for DynamoRegistry {
     }
 
     async fn retire(&self, row: &WorkerRow) -> Result<Written<()>, WriteError> {
+        if let Some(learned) = row.learned() {
+            self.keep(learned, row.expires).await;
+        }
         let delete = self
             .client
             .delete_item()

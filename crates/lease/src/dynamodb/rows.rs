@@ -12,7 +12,7 @@ use sluicegate_checkpoint::{
 
 use crate::fleet::{WorkerRow, WorkerState};
 use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
-use crate::registry::FixedStart;
+use crate::registry::{FixedStart, LearnedRate};
 use crate::store::ReadError;
 use crate::throughput::Throughput;
 
@@ -153,6 +153,8 @@ pub(super) const HEARTBEAT: &str = "heartbeat";
 pub(super) const NO_WORKER: char = '~';
 /// Range key of the row that holds the fixed start.
 pub(super) const START_ROW: &str = "~start";
+/// Range key of the row that keeps what throttling had taught the last worker that left.
+const LEARNED_ROW: &str = "~rate";
 /// What the range key of a request to leave begins with; the worker's id follows.
 const REQUEST_TO_LEAVE: &str = "~drain#";
 const ADDRESS: &str = "address";
@@ -251,6 +253,8 @@ pub(super) enum FleetRow {
     Worker(WorkerRow),
     /// The request that this worker leave.
     RequestToLeave(WorkerId),
+    /// What the last worker that left had learned.
+    Learned(LearnedRate),
     /// The fixed start, or something that a newer build keeps here.
     Other,
 }
@@ -260,9 +264,26 @@ pub(super) fn fleet_row_from(item: &Item) -> Result<FleetRow, ReadError> {
     let id = string(item, WORKER_ID, "?")?.unwrap_or_default();
     match id.strip_prefix(REQUEST_TO_LEAVE) {
         Some(worker) => Ok(FleetRow::RequestToLeave(WorkerId::new(worker))),
+        None if id == LEARNED_ROW => learned_from(item).map(FleetRow::Learned),
         None if id.starts_with(NO_WORKER) => Ok(FleetRow::Other),
         None => worker_from(item).map(FleetRow::Worker),
     }
+}
+
+/// The attributes of what a worker that leaves had learned.
+pub(super) fn learned_attributes(fleet: &str, learned: LearnedRate, expires: i64) -> Attributes {
+    let mut item = Attributes::new();
+    item.insert(FLEET, text(fleet));
+    item.insert(WORKER_ID, text(LEARNED_ROW));
+    item.insert(RATE, number(learned.rate_milli));
+    item.insert(GRANT, number(learned.grant_milli));
+    item.insert(EXPIRES, AttributeValue::N(expires.to_string()));
+    item
+}
+
+fn learned_from(item: &Item) -> Result<LearnedRate, ReadError> {
+    let milli = |name| unsigned(item, name, LEARNED_ROW).map(|value| value.unwrap_or(0));
+    Ok(LearnedRate { rate_milli: milli(RATE)?, grant_milli: milli(GRANT)? })
 }
 
 /// The attributes of the fixed start.
@@ -483,6 +504,8 @@ mod tests {
         let (row, worker) = (WorkerRow::new(WorkerId::new("w#1")), WorkerId::new("w#1"));
         assert_eq!(of(request_attributes("app", &worker, 9)), FleetRow::RequestToLeave(worker));
         assert_eq!(of(start_attributes("app", FixedStart::TrimHorizon)), FleetRow::Other);
+        let learned = LearnedRate { rate_milli: 5, grant_milli: 7 };
+        assert_eq!(of(learned_attributes("app", learned, 9)), FleetRow::Learned(learned));
         let newer = [(WORKER_ID, text("~something-else"))].into();
         assert_eq!(of(newer), FleetRow::Other);
         assert_eq!(of(worker_attributes("app", &row)), FleetRow::Worker(row));

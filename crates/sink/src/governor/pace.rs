@@ -38,6 +38,15 @@ const FALLS_APART: Duration = Duration::from_millis(250);
 /// Lowest rate, in units per second: one small item, so that it is noticed when the table takes writes again.
 const LEAST: f64 = 1.0;
 
+/// Where a rate begins that was learned elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Begin {
+    /// At this part of the share, if there is one.
+    PartOfShare(f64),
+    /// At so many units per second, if there is no share.
+    Rate(f64),
+}
+
 /// What can be set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PaceOptions {
@@ -111,14 +120,21 @@ impl Pace {
         self.tokens = self.tokens.min(self.depth());
     }
 
-    /// Begins at a part of the share, learned elsewhere.
-    pub fn begin_at(&mut self, part: f64, now: Instant) {
+    /// Begins at what was learned elsewhere. Does nothing once something was learned here.
+    pub fn begin_at(&mut self, begin: Begin, now: Instant) {
         self.refill(now);
-        if self.ceiling.is_none() && self.last_fall.is_none() && self.limit().is_finite() && part < 1.0 {
-            let learned = (self.limit() * part).max(LEAST);
-            self.ceiling = Some(learned);
-            self.rate = learned;
+        if self.ceiling.is_some() || self.last_fall.is_some() {
+            return;
         }
+        let learned = match (begin, self.limit().is_finite()) {
+            (Begin::PartOfShare(part), true) if part < 1.0 && self.limit() > 0.0 => {
+                (self.limit() * part).max(LEAST)
+            }
+            (Begin::Rate(rate), false) => rate.max(LEAST),
+            (Begin::PartOfShare(_) | Begin::Rate(_), _) => return,
+        };
+        self.ceiling = Some(learned);
+        self.rate = learned;
     }
 
     /// Units per second now.

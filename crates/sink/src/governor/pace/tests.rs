@@ -125,10 +125,12 @@ fn what_was_learned_goes_along_with_another_share_and_to_another_worker() {
     assert_eq!(table.pace.ready_at(1.0, table.now), None);
 
     let mut other = Table::new(1_000.0, 4_000.0);
-    other.pace.begin_at(part, other.now);
+    other.pace.begin_at(Begin::Rate(7.0), other.now);
+    assert_eq!(other.pace.learned_part(), 1.0, "with a share, another's rate says nothing");
+    other.pace.begin_at(Begin::PartOfShare(part), other.now);
     let first = other.seconds(3);
     assert!(throttled_ratio(&first) <= 0.03, "{first:?}");
-    other.pace.begin_at(1.0, other.now);
+    other.pace.begin_at(Begin::PartOfShare(1.0), other.now);
     assert!(other.pace.learned_part() < 0.5, "it knows better by now");
 }
 
@@ -143,6 +145,12 @@ fn without_a_share_nothing_limits_until_the_table_throttles() {
     let rate = pace.rate(now + ms(900));
     assert!((900.0..=1_000.0).contains(&rate), "{rate}");
     assert!(pace.rate(now + ms(60_000)) > 2.0 * rate, "it climbs as long as nothing throttles");
+
+    let mut other = Pace::new(PaceOptions::default(), now);
+    other.begin_at(Begin::PartOfShare(0.5), now);
+    assert_eq!(other.rate(now), f64::INFINITY, "a part of no share is nothing");
+    other.begin_at(Begin::Rate(rate), now);
+    assert_eq!(other.rate(now), rate);
 }
 
 #[test]
