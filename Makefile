@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget outage stalled hotkey poison burst
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -49,17 +49,22 @@ budget: measuring
 	target/release/sluicegate-measure budget --workers $(WORKERS) --minutes $(MINUTES) --budget-wcu $(BUDGET_WCU) \
 		--failover-time 3s
 
+# The table's capacity cut to a quarter and doubled again, the fleet restarted in between: make capacity WORKERS=4
+capacity: measuring
+	target/release/sluicegate-measure $@ --workers $(WORKERS) --budget-wcu $(BUDGET_WCU) --failover-time 3s
+
 # A table that refuses every write, one that answers none, and a backlog under one key: make outage MINUTES=10,
 # make stalled SHARDS=500 MINUTES=10, make hotkey MINUTES=2.
 SHARDS ?= 16
 outage stalled hotkey: measuring
-	target/release/sluicegate-measure $@ --minutes $(MINUTES) --shards $(SHARDS)
+	target/release/sluicegate-measure $@ --minutes $(MINUTES) --shards $(SHARDS) --workers $(WORKERS) \
+		--budget-wcu $(BUDGET_WCU)
 
 # Events that the table never takes: make poison MINUTES=2 SHARDS=4 [EVERY=5000] [KEYS=50].
 EVERY ?= 5000
 KEYS ?= 50
 poison: measuring
-	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --every $(EVERY) --keys $(KEYS) \
+	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --workers $(WORKERS) --every $(EVERY) --keys $(KEYS) \
 		--budget-wcu $(BUDGET_WCU)
 
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.

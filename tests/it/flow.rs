@@ -1,9 +1,10 @@
 //! Flow control with real processes, in small: the budget, outages, a table that stands still, a hot key. The whole thing is
-//! `make budget`, `make outage`, `make stalled` and `make hotkey`; here nothing is timed.
+//! `make budget`, `make capacity`, `make outage`, `make stalled` and `make hotkey`; here nothing is timed.
 
 use std::time::Duration;
 
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
+use sluicegate_tests::measure::capacity::{self, CapacityPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::{Comparison, Plan};
 
@@ -34,6 +35,22 @@ async fn a_fleet_keeps_to_its_budget() {
     let over: Vec<_> = report.seconds.iter().filter(|second| second.accepted > 1.05 * 400.0 + 64.0).collect();
     assert!(over.is_empty(), "an item of 64 KB is coarse at this budget: {over:?}");
     assert!(report.seconds.iter().any(|second| second.accepted > 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_follows_the_capacity_of_its_table() {
+    let plan = CapacityPlan {
+        plan: plan(2, 4, 0),
+        budget_wcu: 800,
+        phase: Duration::from_secs(5),
+        batch_age: BATCH_AGE,
+    };
+    let report = capacity::run(plan, "flow-capacity", |_| {}).await.unwrap();
+    whole(&report.comparison);
+    for phase in [&report.cut, &report.again, &report.doubled] {
+        assert!(phase.seconds.iter().any(|second| second.accepted > 0.0), "{phase:?}");
+    }
+    assert!(report.cut.throttled_ratio(0) > 0.0, "the table said so: {:?}", report.cut);
 }
 
 #[tokio::test(flavor = "multi_thread")]

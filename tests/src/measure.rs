@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod burst;
+pub mod capacity;
 pub mod distribution;
 pub mod experiment;
 pub mod failover;

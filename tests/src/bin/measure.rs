@@ -1,6 +1,6 @@
 //! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
 //! throttles, fails or stands still, or a burst comes. The last line is one JSON object. `make` runs it: failover, handoff,
-//! budget, outage, stalled, hotkey, burst.
+//! budget, capacity, outage, stalled, hotkey, burst.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
 use sluicegate_tests::measure::burst::{self, BurstPlan};
+use sluicegate_tests::measure::capacity::{self, CapacityPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
@@ -46,6 +47,17 @@ enum What {
         /// Print each second as well
         #[arg(long)]
         seconds: bool,
+        #[command(flatten)]
+        fleet: FleetArgs,
+    },
+    /// A table whose capacity is cut to a quarter and doubled again, and a fleet that starts again in between
+    Capacity {
+        /// Minutes of each phase
+        #[arg(long, default_value_t = 1.0)]
+        minutes: f64,
+        /// Write capacity units a second: the table's at first, and the fleet's budget
+        #[arg(long, default_value_t = 4_000)]
+        budget_wcu: u32,
         #[command(flatten)]
         fleet: FleetArgs,
     },
@@ -189,6 +201,12 @@ async fn measure(what: What) -> anyhow::Result<()> {
             for second in report.seconds.iter().filter(|_| seconds) {
                 say(&format!("{} {} {}", second.second, second.accepted, second.refused));
             }
+            say(&report.json(&plan).to_string());
+        }
+        What::Capacity { minutes, budget_wcu, fleet } => {
+            let phase = Duration::try_from_secs_f64(minutes * 60.0)?;
+            let plan = CapacityPlan { plan: fleet.plan(0), budget_wcu, phase, batch_age: None };
+            let report = capacity::run(plan, "measure-capacity", say).await?;
             say(&report.json(&plan).to_string());
         }
         What::Burst(args) => draw_burst(args, say).await?,

@@ -101,7 +101,8 @@ fn mean(seconds: &[Second]) -> f64 {
     ratio_of(seconds.iter().map(|second| second.accepted).sum(), seconds.len())
 }
 
-fn ratio(part: impl TryInto<u32>, whole: impl TryInto<u32>) -> f64 {
+/// The part of a whole; 0 of nothing.
+pub(super) fn ratio(part: impl TryInto<u32>, whole: impl TryInto<u32>) -> f64 {
     let number = |number: Option<u32>| f64::from(number.unwrap_or(u32::MAX));
     let whole = number(whole.try_into().ok());
     if whole == 0.0 { 0.0 } else { number(part.try_into().ok()) / whole }
@@ -111,7 +112,8 @@ fn ratio_of(sum: f64, count: usize) -> f64 {
     sum / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
 }
 
-fn round(ratio: f64) -> f64 {
+/// To four places.
+pub(super) fn round(ratio: f64) -> f64 {
     (ratio * 10_000.0).round() / 10_000.0
 }
 
@@ -196,7 +198,8 @@ impl Experiment<'_> {
     }
 }
 
-fn now_seconds() -> u64 {
+/// Whole seconds since the Unix epoch.
+pub(super) fn now_seconds() -> u64 {
     u64::try_from(wall_millis().0 / 1_000).unwrap_or(0)
 }
 

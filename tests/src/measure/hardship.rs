@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Second, seconds};
+use super::budget::{Second, now_seconds, round, seconds};
 use super::load::{Kind, Load};
 use super::{Comparison, Experiment, Plan};
 use crate::harness::Backend;
@@ -115,10 +115,6 @@ impl Report {
     }
 }
 
-fn round(number: f64) -> f64 {
-    (number * 10_000.0).round() / 10_000.0
-}
-
 /// Growth of memory by least squares.
 fn slope_per_minute(samples: &[Sample]) -> f64 {
     let count = f64::from(u32::try_from(samples.len().max(1)).unwrap_or(u32::MAX));
@@ -196,10 +192,6 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
         drained_at: accepted / lasted / f64::from(hardship.budget_wcu),
         comparison,
     })
-}
-
-fn now_seconds() -> u64 {
-    u64::try_from(sluicegate_worker::telemetry::wall_millis().0 / 1_000).unwrap_or(0)
 }
 
 impl Experiment<'_> {
