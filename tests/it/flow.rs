@@ -66,8 +66,11 @@ async fn a_table_that_refuses_writes_for_a_while_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_does_not_answer_delays_no_heartbeat_and_loses_nothing() {
+    let formula = hardship(Trouble::Stall, plan(2, 16, 300), 5).resident_mib();
     let report = hardship_of(Trouble::Stall, plan(2, 16, 300), 5).await;
     assert_eq!(report.taken_for_dead, 0);
+    let highest = report.samples.iter().map(|sample| sample.rss_mib).fold(0.0, f64::max);
+    assert!(highest > 0.0 && highest <= 1.1 * formula, "{highest} MiB resident, {formula} expected at most");
     whole(&report.comparison);
 }
 
@@ -78,9 +81,12 @@ async fn all_events_of_one_key_are_found_under_all_suffixes() {
     whole(&report.comparison);
 }
 
-async fn hardship_of(trouble: Trouble, plan: Plan, seconds: u64) -> hardship::Report {
+fn hardship(trouble: Trouble, plan: Plan, seconds: u64) -> Hardship {
     let lasts = Duration::from_secs(seconds);
-    let hardship = Hardship { plan, trouble, lasts, budget_wcu: 1_000, buffer_mib: 32, batch_age: BATCH_AGE };
+    Hardship { plan, trouble, lasts, budget_wcu: 1_000, buffer_mib: 32, batch_age: BATCH_AGE }
+}
+
+async fn hardship_of(trouble: Trouble, plan: Plan, seconds: u64) -> hardship::Report {
     let name = format!("flow-{trouble:?}").to_lowercase();
-    hardship::run(hardship, &name, |_| {}).await.unwrap()
+    hardship::run(hardship(trouble, plan, seconds), &name, |_| {}).await.unwrap()
 }

@@ -9,6 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+/// What a process takes before it has read anything, and for its requests: clients, TLS, the runtime, four requests to the
+/// table of 2 MiB of items each, which take 5 MiB encoded.
+const PROCESS_BYTES: u64 = 64 << 20;
+/// What a shard takes beside its records: a session's tasks and buffers, part of the answer that is being read.
+const SHARD_BYTES: u64 = 64 << 10;
+
+/// Most memory, in bytes, that a worker with so many shards keeps resident: the number for a container's limit, with a tenth
+/// to spare. `buffer_bytes` counts records from fetch to durable; what does not compress is there once more as packed items
+/// until they are durable, and the allocator keeps a quarter of both (docs/batching.md has what was measured).
+pub fn resident_bytes(buffer_bytes: usize, shards: usize) -> u64 {
+    let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let buffered = wide(buffer_bytes).saturating_mul(5) / 2;
+    PROCESS_BYTES.saturating_add(buffered).saturating_add(SHARD_BYTES.saturating_mul(wide(shards)))
+}
+
 /// The budget that all shards of a worker share.
 #[derive(Debug)]
 pub struct ByteBudget {
@@ -174,6 +189,13 @@ impl Drop for Account {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_worker_keeps_two_and_a_half_times_its_buffer_and_a_little_for_each_shard() {
+        let mib = |bytes: u64| bytes >> 20;
+        assert_eq!((mib(resident_bytes(128 << 20, 0)), mib(resident_bytes(64 << 20, 128))), (384, 232));
+        assert_eq!(resident_bytes(usize::MAX, usize::MAX), u64::MAX);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_fit_waits_until_something_is_given_back() {

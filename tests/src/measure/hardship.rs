@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use sluicegate_worker::budget::resident_bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Second, now_seconds, round, seconds};
@@ -53,6 +54,16 @@ pub struct Hardship {
     pub batch_age: Option<Duration>,
 }
 
+impl Hardship {
+    /// What a worker should keep in memory at most, when all share the shards.
+    pub fn resident_mib(&self) -> f64 {
+        let shards = self.plan.shards.div_ceil(self.plan.workers.max(1));
+        let buffer = usize::try_from(u64::from(self.buffer_mib) << 20).unwrap_or(usize::MAX);
+        let kib = u32::try_from(resident_bytes(buffer, shards) >> 10).unwrap_or(u32::MAX);
+        f64::from(kib) / 1024.0
+    }
+}
+
 /// One look at a worker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -92,6 +103,8 @@ impl Report {
         let count = f64::from(u32::try_from(self.seconds.len().max(1)).unwrap_or(u32::MAX));
         let late: Vec<Sample> =
             self.samples.iter().filter(|sample| sample.after > hardship.lasts / 2).copied().collect();
+        let highest = self.samples.iter().map(|sample| sample.rss_mib).fold(0.0, f64::max);
+        let formula = hardship.resident_mib();
         let shortest = self.samples.iter().map(|sample| sample.until_data_loss).fold(f64::INFINITY, f64::min);
         json!({
             "trouble_seconds": hardship.lasts.as_secs(),
@@ -101,7 +114,9 @@ impl Report {
             "buffer_mib": hardship.buffer_mib,
             "mean_ratio": round(accepted / count / budget),
             "throttled_ratio": round(refused / (accepted + refused).max(1.0)),
-            "rss_max_mib": round(self.samples.iter().map(|sample| sample.rss_mib).fold(0.0, f64::max)),
+            "rss_max_mib": round(highest),
+            "rss_formula_mib": round(formula),
+            "rss_to_formula": round(highest / formula),
             "rss_slope_mib_per_minute": round(slope_per_minute(&late)),
             "until_data_loss_min_seconds": if shortest.is_finite() { json!(round(shortest)) } else { json!(null) },
             "spread": self.spread,
