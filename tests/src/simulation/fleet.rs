@@ -290,6 +290,7 @@ fn settings(script: &Script, build: &Build) -> Settings {
     settings.read.idle_interval = Duration::from_millis(700);
     settings.read.page_bytes = 1_000;
     settings.cut.max_records = build.max_records;
+    settings.cut.max_bytes = build.max_bytes;
     settings.cut.max_age = build.max_age;
     settings
 }

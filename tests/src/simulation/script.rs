@@ -87,6 +87,8 @@ pub struct Build {
     pub max_item_bytes: u32,
     /// Kinesis records of a batch.
     pub max_records: u64,
+    /// Payload bytes of a batch at most: small ones are closed where their items are full.
+    pub max_bytes: usize,
     /// Age of a batch.
     pub max_age: Duration,
     /// Batches announced and not committed.
@@ -259,6 +261,7 @@ fn build(rng: &mut SmallRng) -> Build {
         aggregate_key: keys[rng.random_range(0..keys.len())],
         max_item_bytes: [4_096, 65_536][rng.random_range(0..2)],
         max_records: rng.random_range(1..12),
+        max_bytes: [400, 1_500, 16 << 20][rng.random_range(0..3)],
         max_age: Duration::from_millis(rng.random_range(200..3_000)),
         max_in_flight: rng.random_range(1..=4),
         commit_delay: Duration::from_millis(rng.random_range(0..1_500)),
