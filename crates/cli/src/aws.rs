@@ -156,6 +156,13 @@ fn endpoint_variable(name: &str) -> Option<String> {
     std::env::var(name).or_else(|_unset| std::env::var("AWS_ENDPOINT_URL")).ok()
 }
 
+/// The region that was named, without asking the machine for it; any if none was.
+#[expect(clippy::disallowed_methods, reason = "the SDK's own variables, read where AWS is configured")]
+pub(crate) fn named_region(args: &AwsArgs) -> String {
+    let variable = || std::env::var("AWS_REGION").or_else(|_unset| std::env::var("AWS_DEFAULT_REGION")).ok();
+    args.region.clone().or_else(variable).unwrap_or_else(|| "*".to_owned())
+}
+
 fn check_region(config: &SdkConfig) -> anyhow::Result<()> {
     if config.region().is_none() {
         let embedded = if cfg!(feature = "embedded") { ", or use --embedded" } else { "" };

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{checkpoint, dead_letters, drain, leases, produce, read, run};
+use commands::{check, checkpoint, dead_letters, drain, leases, produce, read, run};
 
 /// Moves bursts of events from Kinesis Data Streams into DynamoDB: compressed, at a controlled rate, none lost,
 /// none twice.
@@ -40,6 +40,8 @@ Exit codes: 0 done, 64 bad configuration or arguments, 1 anything else.";
 enum Command {
     /// Run one worker: it shares the stream's shards with all workers of the same application
     Run(run::Args),
+    /// See the configuration in force, the IAM policy it needs, and whether the role may
+    Check(check::Args),
     /// Publish newline-delimited JSON to a stream
     Produce(produce::Args),
     /// Print the stored events of a key, in order, as newline-delimited JSON
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args).await,
+            Command::Check(args) => check::run(args).await,
             Command::Produce(args) => produce::run(args).await,
             Command::Read(args) => read::run(args).await,
             Command::Leases(args) => leases::run(args).await,

@@ -3,6 +3,8 @@
 //! The only place of the program that reads the environment. Each setting has one row in [`SETTINGS`], which is
 //! what `sluicegate run --help` points to and what the README's table is checked against.
 
+mod advice;
+mod effective;
 mod settings;
 
 use std::path::Path;
@@ -23,6 +25,8 @@ use crate::consumer::pace::ReadPolicy;
 use crate::telemetry::LogFormat;
 use crate::worker::Settings;
 
+pub use advice::Outcome;
+pub use effective::{Effective, Explained, Provenance};
 pub use settings::{SETTINGS, Setting};
 
 /// What environment variables of settings begin with: `SLUICEGATE_CFG_FAILOVER_TIME=5s`. Not plain `SLUICEGATE_`,
@@ -194,20 +198,7 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`]; exit code 64 is for these.
     pub fn load(file: Option<&Path>, overrides: &[(&'static str, String)]) -> Result<Self, ConfigError> {
-        let mut figment = Figment::from(Serialized::defaults(RawConfig::default()));
-        if let Some(file) = file {
-            if !file.is_file() {
-                let message = format!("{} is not there: check --config", file.display());
-                return Err(ConfigError::Unreadable(message));
-            }
-            figment = figment.merge(Toml::file_exact(file));
-        }
-        figment = figment.merge(Env::prefixed(ENV_PREFIX));
-        for (name, value) in overrides {
-            // Read as an environment variable would be: `7` is a number, `7s` is not.
-            let Ok(value) = value.parse::<figment::value::Value>();
-            figment = figment.merge((*name, value));
-        }
+        let figment = layers(file, overrides)?;
         let raw: RawConfig = figment.extract().map_err(|errors| ConfigError::Unreadable(one_line(errors)))?;
         Self::checked(raw)
     }
@@ -246,6 +237,25 @@ impl Config {
         let seed = (raw.seed != 0).then_some(raw.seed);
         Ok(Self { settings, log: raw.log, log_format: raw.log_format, seed })
     }
+}
+
+/// The defaults, the file over them, the environment over that, and flags over all.
+fn layers(file: Option<&Path>, overrides: &[(&'static str, String)]) -> Result<Figment, ConfigError> {
+    let mut figment = Figment::from(Serialized::defaults(RawConfig::default()));
+    if let Some(file) = file {
+        if !file.is_file() {
+            let message = format!("{} is not there: check --config", file.display());
+            return Err(ConfigError::Unreadable(message));
+        }
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    figment = figment.merge(Env::prefixed(ENV_PREFIX));
+    for (name, value) in overrides {
+        // Read as an environment variable would be: `7` is a number, `7s` is not.
+        let Ok(value) = value.parse::<figment::value::Value>();
+        figment = figment.merge((*name, value));
+    }
+    Ok(figment)
 }
 
 /// All of figment's complaints on one line, each with the setting and where it came from.

@@ -58,6 +58,9 @@ enum What {
         /// Write capacity units a second: the table's at first, and the fleet's budget
         #[arg(long, default_value_t = 4_000)]
         budget_wcu: u32,
+        /// Print each second as well
+        #[arg(long)]
+        seconds: bool,
         #[command(flatten)]
         fleet: FleetArgs,
     },
@@ -199,14 +202,18 @@ async fn measure(what: What) -> anyhow::Result<()> {
             };
             let report = budget::run(plan, "measure-budget", say).await?;
             for second in report.seconds.iter().filter(|_| seconds) {
-                say(&format!("{} {} {}", second.second, second.accepted, second.refused));
+                say(&second_text(second));
             }
             say(&report.json(&plan).to_string());
         }
-        What::Capacity { minutes, budget_wcu, fleet } => {
+        What::Capacity { minutes, budget_wcu, seconds, fleet } => {
             let phase = Duration::try_from_secs_f64(minutes * 60.0)?;
             let plan = CapacityPlan { plan: fleet.plan(0), budget_wcu, phase, batch_age: None };
             let report = capacity::run(plan, "measure-capacity", say).await?;
+            let phases = [&report.cut, &report.again, &report.doubled];
+            for second in phases.into_iter().flat_map(|phase| &phase.seconds).filter(|_| seconds) {
+                say(&second_text(second));
+            }
             say(&report.json(&plan).to_string());
         }
         What::Burst(args) => draw_burst(args, say).await?,
@@ -231,6 +238,11 @@ async fn measure(what: What) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// When, units accepted, units refused.
+fn second_text(second: &budget::Second) -> String {
+    format!("{} {} {}", second.second, second.accepted, second.refused)
 }
 
 async fn draw_burst(args: BurstArgs, say: impl Fn(&str)) -> anyhow::Result<()> {

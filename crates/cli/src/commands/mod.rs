@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod dead_letters;
 pub(crate) mod drain;

@@ -1,0 +1,191 @@
+//! `sluicegate check`: the configuration in force and where each value came from, what it comes to, what contradicts, the IAM
+//! policy it needs; with `--preflight`, whether the role really may.
+
+use std::path::PathBuf;
+
+use comfy_table::{Cell, Color, Table};
+use serde_json::json;
+use sluicegate_lease::dynamodb::worker_table_name;
+use sluicegate_worker::config::{Explained, Outcome, Provenance};
+use sluicegate_worker::{Config, ConfigError};
+
+use crate::app;
+use crate::aws::{self, Aws, AwsArgs};
+use crate::exit::bad_config;
+use crate::output;
+
+mod policy;
+mod preflight;
+
+use policy::{Names, Place};
+use preflight::{Tried, Verdict};
+
+/// Check a configuration before a worker runs with it: nothing is started and nothing is changed
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 fit to run, 64 settings that cannot be used, 1 --preflight found something missing."
+)]
+pub(crate) struct Args {
+    /// Stream to read, by name or ARN
+    #[arg(long)]
+    stream: String,
+    /// Name of the application
+    #[arg(long)]
+    application: String,
+    /// Analytics table [default: the application's name and `-events`]
+    #[arg(long)]
+    table: Option<String>,
+    /// Table of events that can never be stored [default: the application's name and `-dead-letters`]
+    #[arg(long, value_name = "TABLE")]
+    dead_letters: Option<String>,
+    /// Where the application starts the first time, if `run` is given it as a flag
+    #[arg(long)]
+    initial_position: Option<String>,
+    /// Configuration file (TOML); `sluicegate run --help` lists the settings
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Shards that one worker will hold, for the memory it takes
+    #[arg(long, default_value_t = 16)]
+    shards: usize,
+    /// AWS account of the tables, for the policy [default: any]
+    #[arg(long)]
+    account: Option<String>,
+    /// Print the IAM policy alone
+    #[arg(long, conflicts_with_all = ["preflight", "json"])]
+    policy: bool,
+    /// Try each call that a worker makes on the real stream and tables, and say which the role may not make. Nothing is
+    /// changed: writes have a condition that cannot hold
+    #[arg(long)]
+    preflight: bool,
+    /// One JSON object: settings, outcome, advice, error, policy, preflight
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let names = Names {
+        leases: args.application.clone(),
+        workers: worker_table_name(&args.application),
+        events: args.table.clone().unwrap_or_else(|| app::default_table(&args.application)),
+        letters: args.dead_letters.clone().unwrap_or_else(|| app::default_dead_letters(&args.application)),
+        stream: args.stream.clone(),
+    };
+    let place = Place::new(&aws::named_region(&args.aws), args.account.as_deref());
+    let policy = policy::policy(&place, &names);
+    if args.policy {
+        output::line(&serde_json::to_string_pretty(&policy)?);
+        return Ok(());
+    }
+    let overrides: Vec<_> =
+        args.initial_position.iter().map(|text| ("initial_position", text.clone())).collect();
+    let explained = Config::explain(args.config.as_deref(), &overrides).map_err(bad_config)?;
+    let tried = if args.preflight {
+        let aws = Aws::load(&args.aws).await?;
+        Some(preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await)
+    } else {
+        None
+    };
+    if args.json {
+        output::json(&as_json(&explained, &args, &policy, tried.as_deref()))?;
+    } else {
+        show(&explained, &args, &policy, tried.as_deref())?;
+    }
+    verdict(explained.config, tried.as_deref())
+}
+
+/// How the command ends.
+fn verdict(config: Result<Config, ConfigError>, tried: Option<&[Tried]>) -> anyhow::Result<()> {
+    config.map_err(bad_config)?;
+    let missing = tried.unwrap_or_default().iter().filter(|tried| tried.verdict != Verdict::Allowed).count();
+    anyhow::ensure!(missing == 0, "{} cannot be made", output::counted(missing, "call"));
+    Ok(())
+}
+
+fn as_json(
+    explained: &Explained,
+    args: &Args,
+    policy: &serde_json::Value,
+    tried: Option<&[Tried]>,
+) -> serde_json::Value {
+    let settings: Vec<_> = explained
+        .settings
+        .iter()
+        .map(|setting| json!({ "name": setting.name, "value": setting.value, "from": setting.from.to_string() }))
+        .collect();
+    let config = explained.config.as_ref();
+    json!({
+        "settings": settings,
+        "error": config.err().map(ToString::to_string),
+        "advice": config.map(Config::advice).unwrap_or_default(),
+        "outcome": config.ok().map(|config| {
+            let outcome = config.outcome(args.shards);
+            json!({
+                "failover_within_seconds": outcome.failover_within.as_secs_f64(),
+                "durable_within_seconds": outcome.durable_within.as_secs_f64(),
+                "stops_within_seconds": outcome.stops_within.as_secs_f64(),
+                "resident_bytes": outcome.resident_bytes,
+                "heartbeats_per_minute": outcome.heartbeats_per_minute,
+            })
+        }),
+        "policy": policy,
+        "preflight": tried,
+    })
+}
+
+fn show(
+    explained: &Explained,
+    args: &Args,
+    policy: &serde_json::Value,
+    tried: Option<&[Tried]>,
+) -> anyhow::Result<()> {
+    output::line(&table(explained).to_string());
+    if let Ok(config) = &explained.config {
+        output::line(&comes_to(&config.outcome(args.shards), args.shards));
+        for advice in config.advice() {
+            output::line(&format!("Note: {advice}."));
+        }
+    }
+    output::line("\nThe worker's role needs this policy (alone: --policy):");
+    output::line(&serde_json::to_string_pretty(policy)?);
+    if let Some(tried) = tried {
+        output::line("");
+        let missing = tried.iter().filter(|tried| tried.verdict != Verdict::Allowed);
+        missing.for_each(|tried| output::line(&tried.to_string()));
+        let allowed = tried.iter().filter(|tried| tried.verdict == Verdict::Allowed).count();
+        output::line(&format!("{allowed} of {} calls can be made.", tried.len()));
+    }
+    Ok(())
+}
+
+fn table(explained: &Explained) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["setting", "value", "from"]);
+    for setting in &explained.settings {
+        let colour = |cell: Cell| match setting.from {
+            Provenance::Default => cell,
+            Provenance::File(_) | Provenance::Variable(_) | Provenance::Flag => cell.fg(Color::Cyan),
+        };
+        table.add_row([
+            colour(Cell::new(setting.name)),
+            colour(Cell::new(&setting.value)),
+            colour(Cell::new(&setting.from)),
+        ]);
+    }
+    table
+}
+
+fn comes_to(outcome: &Outcome, shards: usize) -> String {
+    let duration = humantime::format_duration;
+    format!(
+        "\nA dead worker's shards are taken within {}. An event is durable within {} even if its worker dies just before, while\n\
+         the table keeps up. A stop takes {} at most: give pods more. A worker with {} keeps {} MiB resident at most.",
+        duration(outcome.failover_within),
+        duration(outcome.durable_within),
+        duration(outcome.stops_within),
+        output::counted(shards, "shard"),
+        outcome.resident_bytes >> 20,
+    )
+}
