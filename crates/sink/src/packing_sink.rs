@@ -2,8 +2,8 @@
 //!
 //! Runs over any [`ItemWriter`], so simulation and production share it. Packing goes through [`Offload`];
 //! every attempt asks the right first; how many requests are under way is bounded per sink, however many
-//! batches are delivered at once. Which item is tried when is decided in `write_queue`, here it is carried
-//! out.
+//! batches are delivered at once, and the oldest batch goes first (`governor::turn`). Which of its items is tried when is
+//! decided in `write_queue`, here it is carried out.
 //!
 //! ```text
 //! pack (offloaded) -> queue -> [permit -> right? -> write] x n -> stored: done
@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 
 use crate::dead_letter::{Letter, redriven_items};
 use crate::governor::pace::PaceOptions;
+use crate::governor::turn::Rank;
 use crate::governor::{Governor, Outcome};
 use crate::item::Item;
 use crate::offload::{Offload, offload};
@@ -171,7 +172,13 @@ impl PackingSink {
     pub async fn redrive(&self, letter: &Letter, right: &dyn Right) -> Result<f64, DeliverError> {
         let items = redriven_items(letter)
             .map_err(|error| DeliverError::Refused { what: error.to_string(), source: Box::new(error) })?;
-        let (write_units, rejected) = self.write_all(items, right).await?;
+        let id = &letter.header.id;
+        let rank = Rank {
+            arrival: letter.header.arrival,
+            shard: id.shard.clone(),
+            first: id.sequence_number.clone(),
+        };
+        let (write_units, rejected) = self.write_all(items, &rank, right).await?;
         match rejected.into_iter().next() {
             None => Ok(write_units),
             Some(rejected) => Err(DeliverError::Refused {
@@ -199,6 +206,7 @@ impl PackingSink {
     async fn write_all(
         &self,
         items: Vec<Item>,
+        rank: &Rank,
         right: &dyn Right,
     ) -> Result<(f64, Vec<Rejected>), DeliverError> {
         let mut queue = WriteQueue::new(items, self.options.retry);
@@ -213,7 +221,7 @@ impl PackingSink {
             while in_flight.len() < most
                 && let Some(request) = queue.take(Instant::now(), self.governor.request_units())
             {
-                in_flight.push(self.attempt(request, right));
+                in_flight.push(self.attempt(request, rank, right));
             }
             // With every request under way only an answer moves things on: what is due already must not be waited
             // for, or this would spin until there is one.
@@ -283,8 +291,8 @@ impl PackingSink {
         }
     }
 
-    async fn attempt(&self, request: Request, right: &dyn Right) -> Attempt {
-        let (admitted, _slot) = self.governor.admit(request.units(), &self.requests).await;
+    async fn attempt(&self, request: Request, rank: &Rank, right: &dyn Right) -> Attempt {
+        let (admitted, _slot) = self.governor.admit(rank, request.units(), &self.requests).await;
         if !right.holds() {
             return Attempt::RightEnded;
         }
@@ -376,7 +384,7 @@ impl Sink for PackingSink {
         let items = packed.items.len() as u64;
         let (groups, durable) = (Groups::of(&packed.items), self.remembered.take(&batch.id));
         let wanting = packed.items.into_iter().filter(|item| !durable.hold(item)).collect();
-        let (write_units, rejected) = self.write_all(wanting, right.as_ref()).await?;
+        let (write_units, rejected) = self.write_all(wanting, &Rank::of(&batch), right.as_ref()).await?;
         if !rejected.is_empty() {
             let keys = rejected.iter().map(Rejected::aggregate_key).collect();
             self.remembered.keep(batch.id.clone(), groups.without(&keys));

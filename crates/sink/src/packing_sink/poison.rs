@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::{PackingSink, refused_or_unavailable, unavailable};
 use crate::bisect::{Found, Probe, Search};
 use crate::governor::Outcome;
+use crate::governor::turn::Rank;
 use crate::item::Item;
 use crate::packing::aggregate_key_of;
 use crate::sink::{DeliverError, Offender};
@@ -144,8 +145,10 @@ impl PackingSink {
         right: &dyn Right,
     ) -> Result<(Probe, f64, Option<String>), DeliverError> {
         let mut write_units = 0.0;
+        let rank = Rank::of(&events);
         let items = self.pack(Arc::new(events)).await?.items;
-        let answers = stream::iter(items).map(async |item| self.probe_until_answered(&item, right).await);
+        let answers =
+            stream::iter(items).map(async |item| self.probe_until_answered(&item, &rank, right).await);
         let mut answers = pin!(answers.buffer_unordered(self.options.requests_in_flight.max(1)));
         while let Some(answer) = answers.next().await {
             match answer {
@@ -157,11 +160,11 @@ impl PackingSink {
         Ok((probe, write_units, None))
     }
 
-    async fn probe_until_answered(&self, item: &Item, right: &dyn Right) -> Result<f64, Answer> {
+    async fn probe_until_answered(&self, item: &Item, rank: &Rank, right: &dyn Right) -> Result<f64, Answer> {
         let (mut delays, begun) = (self.options.retry.delays(), Instant::now());
         loop {
             let units = vec![(item.header.key().pk, PROBE_UNITS)];
-            let (admitted, slot) = self.governor.admit(units, &self.requests).await;
+            let (admitted, slot) = self.governor.admit(rank, units, &self.requests).await;
             let outcome = {
                 let _slot = slot;
                 if !right.holds() {
