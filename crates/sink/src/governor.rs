@@ -38,6 +38,8 @@ pub enum Outcome {
     },
     /// The table throttled the whole request.
     Throttled,
+    /// The table rejects it for good, which costs nothing.
+    Rejected,
     /// No answer, or a failure: it may have been taken, and says nothing of the rate.
     Unknown,
 }
@@ -226,6 +228,10 @@ impl Governor {
                 }
             }
             Outcome::Throttled => state.refused(attempt, total, now),
+            Outcome::Rejected => {
+                state.pace.give_back(total, now);
+                state.keys.give_back(&attempt.units, now);
+            }
             Outcome::Unknown => {}
         }
         state.call_next(now);

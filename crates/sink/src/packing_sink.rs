@@ -40,6 +40,7 @@ use crate::store::{ItemWriter, StoreError, Written};
 
 mod durable;
 mod poison;
+mod span;
 mod write_queue;
 
 use durable::{Groups, Remembered};
@@ -256,8 +257,10 @@ impl PackingSink {
                     waiting.done(request.units().iter().map(|(_key, units)| units).sum());
                     for item in request.items() {
                         // The rest of its group would never be read.
-                        let Some(found) = Rejected::of(item, why.to_string()) else { continue };
-                        waiting.done(queue.give_up(found.aggregate_key()));
+                        let Some(mut found) = Rejected::of(item, why.to_string()) else { continue };
+                        let given_up = queue.give_up(found.aggregate_key());
+                        waiting.done(given_up);
+                        found.left_units += given_up;
                         rejected.push(found);
                     }
                     None
@@ -323,12 +326,10 @@ fn seen(request: &Request, outcome: &Result<Written, StoreError>) -> Outcome {
             unprocessed: request.units_at(&written.unprocessed),
         },
         Err(StoreError::Throttled(_)) => Outcome::Throttled,
-        Err(
-            StoreError::Unavailable(_)
-            | StoreError::Rejected(_)
-            | StoreError::Refused { .. }
-            | StoreError::Item(_),
-        ) => Outcome::Unknown,
+        Err(StoreError::Rejected(_)) => Outcome::Rejected,
+        Err(StoreError::Unavailable(_) | StoreError::Refused { .. } | StoreError::Item(_)) => {
+            Outcome::Unknown
+        }
     }
 }
 
