@@ -6,12 +6,19 @@
 //! rejected -> without any event? --rejected--> the key itself is at fault: all events are
 //!                  | accepted
 //!                  v
+//!             those of the rejected item? --rejected--> halved, and the others are left alone
+//!                  | accepted, or not known
+//!                  v
 //!        +-> ask both halves --one or both rejected--> each of them: one event is an offender, more are halved
 //!        |         | both accepted
 //!        |         v
 //!        |   ask the whole again --accepted--> it passed; --rejected--> only together: all of it is at fault
 //!        +---------------------------------------------------------------+
 //! ```
+//! A question that is accepted costs what a write does, and one that is rejected costs nothing. So where it is known which
+//! events the rejected item holds, only they are searched: another offender of the group is found when the group is written
+//! without the first.
+//!
 //! Both halves are always asked, although one accepted half suggests that the other is at fault: what a table rejects
 //! is its own matter, and nothing becomes an offender that was not rejected by itself. At most so many questions are
 //! asked as were allowed; ranges that are rejected and not halved by then are offenders as a whole. Nothing that is asked
@@ -56,11 +63,24 @@ pub struct Found {
     pub why: String,
 }
 
+/// A group that the table rejects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// How many events it has, at least one.
+    pub events: usize,
+    /// Those that the rejected item should hold, if it holds not all.
+    pub hint: Option<Range<usize>>,
+    /// The table's answer.
+    pub why: String,
+}
+
 /// Why a question was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
     /// The group without events; it was rejected as a whole, with this answer.
-    Empty { whole: Probe, why: String },
+    Empty { whole: Probe, hint: Option<Range<usize>>, why: String },
+    /// The events of the rejected item; what was rejected as a whole, with this answer.
+    Hint { whole: Probe, why: String },
     /// One half of this rejected range.
     Half { of: Probe },
     /// A rejected range whose halves were both accepted.
@@ -86,9 +106,8 @@ pub struct Search {
 }
 
 impl Search {
-    /// Begins with groups that were rejected, each with its number of events (at least one) and the table's answer. At
-    /// most `most` questions will be asked.
-    pub fn new(rejected: impl IntoIterator<Item = (usize, String)>, most: usize) -> Self {
+    /// Begins with groups that were rejected. At most `most` questions will be asked.
+    pub fn new(rejected: impl IntoIterator<Item = Suspect>, most: usize) -> Self {
         let mut search = Self {
             ready: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -96,13 +115,14 @@ impl Search {
             left: most,
             found: Vec::new(),
         };
-        for (group, (events, why)) in rejected.into_iter().enumerate() {
+        for (group, Suspect { events, hint, why }) in rejected.into_iter().enumerate() {
             let whole = Probe { group, from: 0, to: events };
             if events < 2 || search.left == 0 {
                 search.found.push(Found { events: whole, why });
             } else {
                 let empty = Probe { to: 0, ..whole };
-                search.ask(empty, Asked::Empty { whole, why });
+                let hint = hint.filter(|hint| !hint.is_empty() && hint.end <= events && hint.len() < events);
+                search.ask(empty, Asked::Empty { whole, hint, why });
             }
         }
         search
@@ -117,8 +137,16 @@ impl Search {
     pub fn answer(&mut self, probe: &Probe, rejected: Option<String>) {
         match self.asked.remove(probe) {
             None => debug_assert!(false, "{probe:?} was not asked"),
-            Some(Asked::Empty { whole, why }) => match rejected {
-                Some(why) => self.found.push(Found { events: whole, why }),
+            Some(Asked::Empty { whole, hint, why }) => match (rejected, hint) {
+                (Some(why), _) => self.found.push(Found { events: whole, why }),
+                (None, Some(hint)) if self.left > 0 => {
+                    let hinted = Probe { from: hint.start, to: hint.end, ..whole };
+                    self.ask(hinted, Asked::Hint { whole, why });
+                }
+                (None, _) => self.halve(whole, why),
+            },
+            Some(Asked::Hint { whole, why }) => match rejected {
+                Some(why) => self.narrow(probe.clone(), why),
                 None => self.halve(whole, why),
             },
             Some(Asked::Half { of }) => self.on_half(probe, of, rejected),
@@ -147,8 +175,16 @@ impl Search {
         }
         match rejected {
             None => {}
-            Some(why) if probe.len() == 1 => self.found.push(Found { events: probe.clone(), why }),
-            Some(why) => self.halve(probe.clone(), why),
+            Some(why) => self.narrow(probe.clone(), why),
+        }
+    }
+
+    /// A rejected range is an offender or is halved.
+    fn narrow(&mut self, range: Probe, why: String) {
+        if range.len() == 1 {
+            self.found.push(Found { events: range, why });
+        } else {
+            self.halve(range, why);
         }
     }
 
@@ -197,7 +233,22 @@ mod tests {
         at_once: usize,
         rejects: impl Fn(&Probe) -> bool,
     ) -> (Vec<(usize, Range<usize>)>, usize) {
-        let mut search = Search::new(sizes.iter().map(|size| (*size, "no".to_owned())), most);
+        let groups: Vec<_> = sizes.iter().map(|size| (*size, None)).collect();
+        run_hinted(&groups, most, at_once, rejects)
+    }
+
+    fn run_hinted(
+        groups: &[(usize, Option<Range<usize>>)],
+        most: usize,
+        at_once: usize,
+        rejects: impl Fn(&Probe) -> bool,
+    ) -> (Vec<(usize, Range<usize>)>, usize) {
+        let suspect = |(events, hint): &(usize, _)| Suspect {
+            events: *events,
+            hint: Clone::clone(hint),
+            why: "no".to_owned(),
+        };
+        let mut search = Search::new(groups.iter().map(suspect), most);
         let mut questions = 0;
         loop {
             let round: Vec<Probe> = std::iter::from_fn(|| search.take()).take(at_once).collect();
@@ -249,7 +300,48 @@ mod tests {
         assert_eq!(run(&[8], PLENTY, 2, |_| false), (vec![], 4));
     }
 
+    #[test]
+    fn where_the_rejected_item_is_known_its_events_alone_are_searched() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let poison = BTreeSet::from([(0, 7_777), (0, 100)]);
+        let rejects = |probe: &Probe| {
+            asked.borrow_mut().push(probe.events());
+            holds(&poison, probe)
+        };
+        let (found, questions) = run_hinted(&[(10_000, Some(7_700..7_800))], PLENTY, 2, rejects);
+        assert_eq!(found, vec![(0, 7_777..7_778)]);
+        assert!(questions <= 2 + 2 * 7, "{questions}");
+        assert!(
+            asked
+                .borrow()
+                .iter()
+                .all(|events| events.is_empty() || events.start >= 7_700 && events.end <= 7_800)
+        );
+        // A hint of one event needs no halves.
+        let (found, questions) =
+            run_hinted(&[(10_000, Some(100..101))], PLENTY, 2, |probe| holds(&poison, probe));
+        assert_eq!((found, questions), (vec![(0, 100..101)], 2));
+    }
+
     proptest! {
+        /// Right or wrong, a hint makes nothing an offender that is none, and whoever it names is found; if it names nobody,
+        /// everybody is.
+        #[test]
+        fn a_hint_may_be_wrong(
+            size in 2usize..300,
+            picks in proptest::collection::vec(any::<prop::sample::Index>(), 1..6),
+            ends in (any::<prop::sample::Index>(), 0usize..60),
+        ) {
+            let poison: BTreeSet<(usize, usize)> = picks.iter().map(|pick| (0, pick.index(size))).collect();
+            let from = ends.0.index(size);
+            let hint = from..from + ends.1;
+            let usable = !hint.is_empty() && hint.end <= size && hint.len() < size;
+            let (found, _) = run_hinted(&[(size, Some(hint.clone()))], PLENTY, 2, |probe| holds(&poison, probe));
+            let all: Vec<_> = poison.iter().map(|(group, event)| (*group, *event..event + 1)).collect();
+            let named: Vec<_> = all.iter().filter(|(_, event)| hint.contains(&event.start)).cloned().collect();
+            prop_assert_eq!(found, if usable && !named.is_empty() { named } else { all });
+        }
+
         /// For any set of poison events: exactly those, each by itself, with a bounded number of questions.
         #[test]
         fn exactly_the_offenders_are_found(

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, ReturnConsumedCapacity, WriteRequest};
 
+use crate::governor::units_of;
 use crate::item::{Header, Item, ItemKey, RESERVED_PARTITION, SPREAD_ROW, names};
 use crate::offload::Offload;
 use crate::packing_sink::{PackingSink, PackingSinkOptions};
@@ -28,10 +29,6 @@ pub use table::{ensure_letters_table, ensure_table};
 
 /// Name of the attribute that holds the spread count, in the row of that name.
 const SPREAD_COUNT: &str = "n";
-
-/// What a put consumes whose condition does not hold and under whose key nothing is stored (DynamoDB developer guide,
-/// "Read and write operations": the size of the stored item counts, and at least one unit).
-const PROBE_UNITS: f64 = 1.0;
 
 /// The items of one DynamoDB table.
 #[derive(Debug, Clone)]
@@ -93,7 +90,9 @@ impl ItemWriter for DynamoDbItems {
     }
 
     /// A put whose condition never holds: DynamoDB validates the item first, so that only what it would store comes as
-    /// far as the condition.
+    /// far as the condition. The answer does not tell what that consumed; it counts as the put would have, because a condition
+    /// that does not hold consumes by the size of the item, the stored or the new one (DynamoDB developer guide, "Read and
+    /// write operations").
     async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
         let call = self
             .client
@@ -103,7 +102,7 @@ impl ItemWriter for DynamoDbItems {
             .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#pk)")
             .expression_attribute_names("#pk", names::PARTITION);
         match call.send().await {
-            Err(error) if error::is_failed_condition(&error) => Ok(PROBE_UNITS),
+            Err(error) if error::is_failed_condition(&error) => Ok(units_of(item.bytes())),
             Err(error) => Err(error::store_error(error, &self.table)),
             Ok(_) => Err(StoreError::Refused {
                 what: format!("table `{}` takes puts whose condition does not hold", self.table),

@@ -2,25 +2,29 @@
 //!
 //! One per worker, shared by all its deliveries. Every attempt is charged before it is made (retries too), with what its
 //! items will take; what the table says it took corrects that afterwards, and teaches what an item takes in truth
-//! (indexes and replicas take more). The decisions are in [`pace`]; here callers wait their turn, in order.
+//! (indexes and replicas take more). The decisions are in [`pace`], [`keys`] and [`turn`]; here callers wait their turn, the
+//! oldest batch first.
 //!
 //! ```text
-//! request -> slot -> turn -> tokens there? -> write -> answer: consumed, left over, refused
-//!                      ^        |  no: until then, or until the rate changes
-//!                      +--------+
+//! request -> turn -> tokens there? -> slot -> write -> answer: consumed, left over, refused
+//!              ^        |  no: until then, or until the rate changes
+//!              +--------+
 //! ```
-//! Nobody sleeps for longer than its tokens take, and a rate that rises wakes whoever waits.
+//! Nobody sleeps for longer than its tokens take, and a rate that rises wakes whose turn it is. Only that one waits for time:
+//! whoever leaves the line calls the next one, and who finds that it is another's turn calls that one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 pub mod keys;
 pub mod pace;
+pub mod turn;
 
 use keys::Keys;
 use pace::{Begin, Pace, PaceOptions};
+use turn::{Line, Place, Rank};
 
 /// What an attempt came to, for the governor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +38,8 @@ pub enum Outcome {
     },
     /// The table throttled the whole request.
     Throttled,
+    /// The table rejects it for good, which costs nothing.
+    Rejected,
     /// No answer, or a failure: it may have been taken, and says nothing of the rate.
     Unknown,
 }
@@ -57,15 +63,13 @@ pub struct Flow {
 #[derive(Debug)]
 pub struct Governor {
     state: Mutex<State>,
-    /// Held by the one whose turn it is; others wait in order.
-    turn: Semaphore,
-    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     pace: Pace,
     keys: Keys,
+    line: Line,
     flow: Flow,
     /// Estimated units of items that are packed and not durable.
     waiting: f64,
@@ -113,16 +117,19 @@ impl Governor {
         let state = State {
             pace: Pace::new(options, now),
             keys: Keys::new(options),
+            line: Line::default(),
             flow: Flow::default(),
             waiting: 0.0,
         };
-        Self { state: Mutex::new(state), turn: Semaphore::new(1), changed: Notify::new() }
+        Self { state: Mutex::new(state) }
     }
 
     /// Sets this worker's share of the write budget, in units per second; `None` lifts it.
     pub fn set_share(&self, share: Option<f64>) {
-        self.state().pace.set_share(share, Instant::now());
-        self.changed.notify_waiters();
+        let now = Instant::now();
+        let mut state = self.state();
+        state.pace.set_share(share, now);
+        state.call_next(now);
     }
 
     /// Begins at what others have learned that the table accepts. Does nothing once something was learned here.
@@ -167,46 +174,38 @@ impl Governor {
     }
 
     /// Waits until these units may be attempted, given by partition key, and until one of `slots` is free for the attempt;
-    /// charges them then. What is charged is sent at once: were it charged before there is a slot, a table that stands still
-    /// would gather charged attempts, and be written to far above the budget when it answers again.
+    /// charges them then. Of those that wait the lowest rank goes first; one whose key is full holds nobody up. What is
+    /// charged is sent at once: were it charged before there is a slot, a table that stands still would gather charged
+    /// attempts, and be written to far above the budget when it answers again.
+    ///
+    /// All that write by one governor share their slots: whose turn it is waits for one.
     ///
     /// *Cancelling it* is safe: nothing is charged.
     pub async fn admit<'s>(
         &self,
+        rank: &Rank,
         units: Vec<(String, f64)>,
         slots: &'s Semaphore,
     ) -> (Attempt, Option<SemaphorePermit<'s>>) {
         let attempt = Attempt { units };
+        let called = Arc::new(Notify::new());
+        let place = self.state().line.join(rank.clone(), attempt.units.clone(), Arc::clone(&called));
+        let _in_line = InLine { governor: self, place: &place };
+        // Time passes while one is waited for, so everything is looked at again then.
+        let mut slot = None;
         loop {
-            // A key that is full must not hold up the others: it waits without a slot, and outside of the turn.
-            let key_free_at = self.state().keys.free_at(&attempt.units, Instant::now());
-            if let Some(at) = key_free_at {
-                tokio::time::sleep_until(at).await;
-                continue;
-            }
-            // Neither is ever closed.
-            let slot = slots.acquire().await.ok();
-            let _turn = self.turn.acquire().await.ok();
-            loop {
-                let changed = self.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                let now = Instant::now();
-                let at = {
-                    let mut state = self.state();
-                    if state.keys.free_at(&attempt.units, now).is_some() {
-                        break;
+            let step = self.state().step(&place, &attempt, slot.is_some(), Instant::now());
+            match step {
+                Step::Charged => return (attempt, slot.flatten()),
+                // Never closed.
+                Step::Slot => slot = Some(slots.acquire().await.ok()),
+                Step::Wait(until) => {
+                    // A slot in hand would keep it from whose turn it is.
+                    slot = None;
+                    tokio::select! { biased;
+                        () = called.notified() => {}
+                        () = sleep_until(until) => {}
                     }
-                    let at = state.pace.ready_at(attempt.total(), now);
-                    if at.is_some_and(|at| at <= now) {
-                        state.charge(&attempt, now);
-                        return (attempt, slot);
-                    }
-                    at
-                };
-                tokio::select! { biased;
-                    () = changed => {}
-                    () = sleep_until(at) => {}
                 }
             }
         }
@@ -229,10 +228,13 @@ impl Governor {
                 }
             }
             Outcome::Throttled => state.refused(attempt, total, now),
+            Outcome::Rejected => {
+                state.pace.give_back(total, now);
+                state.keys.give_back(&attempt.units, now);
+            }
             Outcome::Unknown => {}
         }
-        drop(state);
-        self.changed.notify_waiters();
+        state.call_next(now);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -240,7 +242,60 @@ impl Governor {
     }
 }
 
+/// What one who waits in line is to do.
+enum Step {
+    /// Write: the attempt is charged.
+    Charged,
+    /// Wait for a slot.
+    Slot,
+    /// Wait until then, or for a call.
+    Wait(Option<Instant>),
+}
+
+/// A place in the line. Dropping it leaves the line, and the next one is called.
+struct InLine<'a> {
+    governor: &'a Governor,
+    place: &'a Place,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let mut state = self.governor.state();
+        state.line.leave(self.place);
+        state.call_next(Instant::now());
+    }
+}
+
 impl State {
+    /// What the one at this place is to do; charges the attempt if it may go.
+    fn step(&mut self, place: &Place, attempt: &Attempt, has_slot: bool, now: Instant) -> Step {
+        let Self { line, keys, .. } = self;
+        match line.turn(|units| keys.free_at(units, now)) {
+            Some(turn) if turn.place != place => {
+                line.call(turn.place);
+                return Step::Wait(None);
+            }
+            Some(turn) if turn.free_at.is_some() => return Step::Wait(turn.free_at),
+            Some(_) | None => {}
+        }
+        match self.pace.ready_at(attempt.total(), now) {
+            Some(at) if at <= now && has_slot => {
+                self.charge(attempt, now);
+                Step::Charged
+            }
+            Some(at) if at <= now => Step::Slot,
+            at => Step::Wait(at),
+        }
+    }
+
+    /// Has whose turn it is look again.
+    fn call_next(&mut self, now: Instant) {
+        let Self { line, keys, .. } = self;
+        if let Some(turn) = line.turn(|units| keys.free_at(units, now)) {
+            line.call(turn.place);
+        }
+    }
+
     fn charge(&mut self, attempt: &Attempt, now: Instant) {
         let total = attempt.total();
         self.pace.charge(total, now);

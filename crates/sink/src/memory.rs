@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{Batch, BatchId, Record, Right};
 
+use crate::governor::units_of;
 use crate::item::{Attributes, Header, Item, ItemKey};
 use crate::packing::aggregate_key_of;
 use crate::reader::Event;
@@ -91,7 +92,7 @@ impl ItemWriter for MemoryTable {
     }
 
     async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
-        self.check(item).map(|()| 1.0)
+        self.check(item).map(|()| units_of(item.bytes()))
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {

@@ -2,8 +2,8 @@
 //!
 //! Runs over any [`ItemWriter`], so simulation and production share it. Packing goes through [`Offload`];
 //! every attempt asks the right first; how many requests are under way is bounded per sink, however many
-//! batches are delivered at once. Which item is tried when is decided in `write_queue`, here it is carried
-//! out.
+//! batches are delivered at once, and the oldest batch goes first (`governor::turn`). Which of its items is tried when is
+//! decided in `write_queue`, here it is carried out.
 //!
 //! ```text
 //! pack (offloaded) -> queue -> [permit -> right? -> write] x n -> stored: done
@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 
 use crate::dead_letter::{Letter, redriven_items};
 use crate::governor::pace::PaceOptions;
+use crate::governor::turn::Rank;
 use crate::governor::{Governor, Outcome};
 use crate::item::Item;
 use crate::offload::{Offload, offload};
@@ -39,6 +40,7 @@ use crate::store::{ItemWriter, StoreError, Written};
 
 mod durable;
 mod poison;
+mod span;
 mod write_queue;
 
 use durable::{Groups, Remembered};
@@ -171,7 +173,13 @@ impl PackingSink {
     pub async fn redrive(&self, letter: &Letter, right: &dyn Right) -> Result<f64, DeliverError> {
         let items = redriven_items(letter)
             .map_err(|error| DeliverError::Refused { what: error.to_string(), source: Box::new(error) })?;
-        let (write_units, rejected) = self.write_all(items, right).await?;
+        let id = &letter.header.id;
+        let rank = Rank {
+            arrival: letter.header.arrival,
+            shard: id.shard.clone(),
+            first: id.sequence_number.clone(),
+        };
+        let (write_units, rejected) = self.write_all(items, &rank, right).await?;
         match rejected.into_iter().next() {
             None => Ok(write_units),
             Some(rejected) => Err(DeliverError::Refused {
@@ -199,6 +207,7 @@ impl PackingSink {
     async fn write_all(
         &self,
         items: Vec<Item>,
+        rank: &Rank,
         right: &dyn Right,
     ) -> Result<(f64, Vec<Rejected>), DeliverError> {
         let mut queue = WriteQueue::new(items, self.options.retry);
@@ -213,7 +222,7 @@ impl PackingSink {
             while in_flight.len() < most
                 && let Some(request) = queue.take(Instant::now(), self.governor.request_units())
             {
-                in_flight.push(self.attempt(request, right));
+                in_flight.push(self.attempt(request, rank, right));
             }
             // With every request under way only an answer moves things on: what is due already must not be waited
             // for, or this would spin until there is one.
@@ -248,8 +257,10 @@ impl PackingSink {
                     waiting.done(request.units().iter().map(|(_key, units)| units).sum());
                     for item in request.items() {
                         // The rest of its group would never be read.
-                        let Some(found) = Rejected::of(item, why.to_string()) else { continue };
-                        waiting.done(queue.give_up(found.aggregate_key()));
+                        let Some(mut found) = Rejected::of(item, why.to_string()) else { continue };
+                        let given_up = queue.give_up(found.aggregate_key());
+                        waiting.done(given_up);
+                        found.left_units += given_up;
                         rejected.push(found);
                     }
                     None
@@ -283,8 +294,8 @@ impl PackingSink {
         }
     }
 
-    async fn attempt(&self, request: Request, right: &dyn Right) -> Attempt {
-        let (admitted, _slot) = self.governor.admit(request.units(), &self.requests).await;
+    async fn attempt(&self, request: Request, rank: &Rank, right: &dyn Right) -> Attempt {
+        let (admitted, _slot) = self.governor.admit(rank, request.units(), &self.requests).await;
         if !right.holds() {
             return Attempt::RightEnded;
         }
@@ -315,12 +326,10 @@ fn seen(request: &Request, outcome: &Result<Written, StoreError>) -> Outcome {
             unprocessed: request.units_at(&written.unprocessed),
         },
         Err(StoreError::Throttled(_)) => Outcome::Throttled,
-        Err(
-            StoreError::Unavailable(_)
-            | StoreError::Rejected(_)
-            | StoreError::Refused { .. }
-            | StoreError::Item(_),
-        ) => Outcome::Unknown,
+        Err(StoreError::Rejected(_)) => Outcome::Rejected,
+        Err(StoreError::Unavailable(_) | StoreError::Refused { .. } | StoreError::Item(_)) => {
+            Outcome::Unknown
+        }
     }
 }
 
@@ -376,7 +385,7 @@ impl Sink for PackingSink {
         let items = packed.items.len() as u64;
         let (groups, durable) = (Groups::of(&packed.items), self.remembered.take(&batch.id));
         let wanting = packed.items.into_iter().filter(|item| !durable.hold(item)).collect();
-        let (write_units, rejected) = self.write_all(wanting, right.as_ref()).await?;
+        let (write_units, rejected) = self.write_all(wanting, &Rank::of(&batch), right.as_ref()).await?;
         if !rejected.is_empty() {
             let keys = rejected.iter().map(Rejected::aggregate_key).collect();
             self.remembered.keep(batch.id.clone(), groups.without(&keys));

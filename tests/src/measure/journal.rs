@@ -43,7 +43,7 @@ pub struct Ended {
 }
 
 /// A step in the delivery of a batch with poison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Poisoned {
     /// Which shard, and the sequence number of the batch's first record.
     pub batch: (String, String),
@@ -54,10 +54,11 @@ pub struct Poisoned {
 }
 
 /// What happens to a batch with poison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Step {
-    /// Everything else is written; the events at fault are looked for.
-    Search,
+    /// Everything else is written; the events at fault are looked for. Of the rejected groups so much was not written yet, in
+    /// write units.
+    Search(f64),
     /// So many questions were asked.
     Asked(u64),
     /// It is durable, letters and all.
@@ -148,7 +149,8 @@ impl Journal {
                 records: line["records"].as_u64().context("no records")?,
             }),
             Some("items are rejected; the events at fault are looked for") => {
-                self.poisoned.push(poisoned(&line, Step::Search)?);
+                let left = line["left_units"].as_f64().context("no left_units")?;
+                self.poisoned.push(poisoned(&line, Step::Search(left))?);
             }
             Some("the search for events at fault has ended") => {
                 let questions = line["questions"].as_u64().context("no questions")?;

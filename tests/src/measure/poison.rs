@@ -43,7 +43,7 @@ pub struct Report {
     pub dead_letters: u64,
     /// Other letters.
     pub other_letters: u64,
-    /// By how much later batches with poison were durable, letters and all, than the rest of them was written, in
+    /// By how much later batches with poison were durable, letters and all, than they would have been without, in
     /// milliseconds.
     pub added: Distribution,
     /// Questions asked.
@@ -180,24 +180,37 @@ async fn redrive(backend: &Backend) -> anyhow::Result<usize> {
     Ok(redriven)
 }
 
+/// What a partition key takes of a worker, in write units a second.
+const KEY_RATE: f64 = 950.0;
+
 /// From what is logged: for each batch with poison the time from the beginning of its first search, with everything else
-/// of it written, until it was durable, letters and all; and all questions.
+/// of it written, until it was durable, letters and all, less the time that the rest of the rejected group would have taken
+/// without poison, at the most that its key takes; and all questions.
 fn added(poisoned: &[Poisoned]) -> anyhow::Result<(Distribution, u64)> {
     let (mut searched, mut durable) = (BTreeMap::new(), BTreeMap::new());
     let mut probes = 0;
     // Of each the first: logs of several workers need not be in order.
-    let first = |times: &mut BTreeMap<_, i64>, batch, at_ms: i64| {
-        times.entry(batch).and_modify(|before| *before = at_ms.min(*before)).or_insert(at_ms);
-    };
     for Poisoned { batch, at_ms, step } in poisoned {
         match step {
-            Step::Search => first(&mut searched, batch, *at_ms),
+            Step::Search(left) => {
+                let found = searched.entry(batch).or_insert((*at_ms, *left));
+                if *at_ms < found.0 {
+                    *found = (*at_ms, *left);
+                }
+            }
             Step::Asked(questions) => probes += questions,
-            Step::Durable => first(&mut durable, batch, *at_ms),
+            Step::Durable => {
+                let found = durable.entry(batch).or_insert(*at_ms);
+                *found = (*found).min(*at_ms);
+            }
         }
     }
     ensure!(searched.keys().eq(durable.keys()), "not the same: searched {searched:?}, durable {durable:?}");
-    let times = searched.values().zip(durable.values()).map(|(from, to)| to - from);
+    let times = searched.values().zip(durable.values()).map(|((from, left), to)| {
+        #[expect(clippy::cast_possible_truncation, reason = "a few seconds at most")]
+        let unavoidable = (left / KEY_RATE * 1_000.0) as i64;
+        (to - from - unavoidable).max(0)
+    });
     Ok((Distribution::new(times.collect()), probes))
 }
 
@@ -206,18 +219,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_counts_from_its_first_search_until_it_is_durable() {
+    fn a_batch_counts_from_its_first_search_until_it_is_durable_less_what_it_would_have_taken_anyway() {
         let step = |first: &str, at_ms, step| Poisoned { batch: ("s".into(), first.into()), at_ms, step };
         let mut steps = vec![
-            step("1", 1_000, Step::Search),
+            step("1", 1_000, Step::Search(95.0)),
             step("1", 1_100, Step::Asked(7)),
-            step("2", 1_200, Step::Search),
-            step("1", 1_300, Step::Search),
+            step("2", 1_200, Step::Search(0.0)),
+            step("1", 1_300, Step::Search(950.0)),
             step("1", 1_350, Step::Asked(2)),
             step("1", 1_500, Step::Durable),
         ];
         assert!(added(&steps).is_err(), "the second is not durable");
         steps.push(step("2", 1_210, Step::Durable));
-        assert_eq!(added(&steps).unwrap(), (Distribution::new(vec![10, 500]), 9));
+        assert_eq!(added(&steps).unwrap(), (Distribution::new(vec![10, 400]), 9));
     }
 }

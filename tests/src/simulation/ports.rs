@@ -11,6 +11,7 @@ use sluicegate_lease::{
     FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
 use sluicegate_sink::dead_letter::{LetterPage, NoDeadLetters};
+use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
 use sluicegate_sink::store::Written as ItemsWritten;
 use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
@@ -297,9 +298,9 @@ impl ItemWriter for Ports {
     }
 
     async fn probe(&self, item: &Item) -> Result<f64, StoreError> {
-        let item = item.clone();
+        let (item, units) = (item.clone(), units_of(item.bytes()));
         let probed = self.0.write(Service::Items, move |world, now| world.takes(std::iter::once(&item), now));
-        Ok(probed.await.map_err(unstored)?.map(|()| 1.0)?)
+        Ok(probed.await.map_err(unstored)?.map(|()| units)?)
     }
 
     async fn raise_spread(&self, count: u32) -> Result<(), StoreError> {

@@ -56,6 +56,15 @@ impl Keys {
         }
     }
 
+    /// Gives back what an attempt was charged that cost nothing.
+    pub fn give_back(&mut self, units: &[(String, f64)], now: Instant) {
+        for (key, units) in units {
+            if let Some((pace, _)) = self.by_key.get_mut(key) {
+                pace.give_back(*units, now);
+            }
+        }
+    }
+
     /// Takes in that this part of an attempt was taken.
     pub fn consumed(&mut self, units: &[(String, f64)], part: f64, now: Instant) {
         for (key, units) in units {

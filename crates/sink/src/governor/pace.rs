@@ -191,6 +191,14 @@ impl Pace {
         }
     }
 
+    /// Gives back what an attempt was charged that cost nothing.
+    pub fn give_back(&mut self, units: f64, now: Instant) {
+        self.refill(now);
+        if self.rate.is_finite() {
+            self.tokens = (self.tokens + units * self.scale).min(self.depth());
+        }
+    }
+
     /// Takes in what an attempt consumed: the estimated units that were taken, and what those consumed in truth. What was
     /// refused stays charged.
     pub fn consumed(&mut self, taken: f64, consumed: f64, now: Instant) {

@@ -1,8 +1,8 @@
 //! From items that the table rejects to the events at fault: carries the search of [`bisect`](crate::bisect) out.
 //!
 //! A question is asked with a group packed of some of its events, under the next revision of the batch: what comes next
-//! under that revision differs from it in its data alone. It takes a permit and the right as any write does, and is
-//! repeated like one while the table throttles or does not answer.
+//! under that revision differs from it in its data alone. It takes a permit and the right as any write does, is charged as
+//! one (only a rejection is free), and is repeated like one while the table throttles or does not answer.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -16,9 +16,11 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::span::Span;
 use super::{PackingSink, refused_or_unavailable, unavailable};
-use crate::bisect::{Found, Probe, Search};
-use crate::governor::Outcome;
+use crate::bisect::{Found, Probe, Search, Suspect};
+use crate::governor::turn::Rank;
+use crate::governor::{Outcome, units_of};
 use crate::item::Item;
 use crate::packing::aggregate_key_of;
 use crate::sink::{DeliverError, Offender};
@@ -28,12 +30,16 @@ use crate::store::StoreError;
 /// a time, all of them take 1.4 s. A row has no room for many more ranges either, so further precision would be lost.
 const MAX_PROBES: usize = 256;
 
-/// What a question will take: as it is never stored, one write unit, whatever the size.
-const PROBE_UNITS: f64 = 1.0;
+/// A batch with so many exclusions is searched whole groups at a time: where there is much poison, an item at a time would
+/// write the beginning of a group again and again.
+const MANY_EXCLUSIONS: usize = 3;
 
 /// An item that the table rejects although it came alone.
 pub(super) struct Rejected {
     aggregate_key: String,
+    span: Option<Span>,
+    /// What was not written of its group, in write capacity units.
+    pub(super) left_units: f64,
     why: String,
 }
 
@@ -50,7 +56,9 @@ impl Rejected {
             warn!(key = %item.header.key(), %why, "an empty group is rejected; nothing can be stored under its key");
             return None;
         }
-        Some(Self { aggregate_key: item.header.partition.aggregate_key.clone(), why })
+        let aggregate_key = item.header.partition.aggregate_key.clone();
+        let (span, left_units) = (Span::of(&item.header), units_of(item.bytes()));
+        Some(Self { aggregate_key, span, left_units, why })
     }
 
     /// The key of its group.
@@ -64,10 +72,21 @@ impl Rejected {
     }
 }
 
-/// A rejected group: where its events stand in the batch, ascending.
+/// A rejected group: where its events stand in the batch, ascending, and what is known of the rejected item.
 struct Group {
     places: Vec<usize>,
+    span: Option<Span>,
     why: String,
+}
+
+impl Group {
+    fn suspect(&self, batch: &Batch) -> Suspect {
+        let hint = self.span.filter(|_| batch.cut.exclusions.len() < MANY_EXCLUSIONS).map(|span| {
+            let record = |place: &usize| batch.records.get(*place).map_or(0, |record| record.data.len());
+            span.events(&self.places.iter().map(record).collect::<Vec<_>>())
+        });
+        Suspect { events: self.places.len(), hint, why: self.why.clone() }
+    }
 }
 
 impl PackingSink {
@@ -79,12 +98,14 @@ impl PackingSink {
         write_units: f64,
         right: &dyn Right,
     ) -> DeliverError {
+        let left_units = rejected.iter().map(|rejected| rejected.left_units).fold(0.0, f64::max);
         let groups = groups(batch, rejected);
         let (lease_key, sequence_number) = (batch.id.shard.as_str(), batch.id.first.as_str());
         info!(
             lease_key,
             sequence_number,
             groups = groups.len(),
+            left_units,
             "items are rejected; the events at fault are looked for"
         );
         match self.search(batch, &groups, right).await {
@@ -107,8 +128,7 @@ impl PackingSink {
         groups: &[Group],
         right: &dyn Right,
     ) -> Result<(Vec<Found>, f64), DeliverError> {
-        let rejected = groups.iter().map(|group| (group.places.len(), group.why.clone()));
-        let mut search = Search::new(rejected, MAX_PROBES);
+        let mut search = Search::new(groups.iter().map(|group| group.suspect(batch)), MAX_PROBES);
         let (mut under_way, mut write_units, mut questions) = (FuturesUnordered::new(), 0.0, 0usize);
         loop {
             while under_way.len() < self.options.requests_in_flight.max(1)
@@ -144,8 +164,10 @@ impl PackingSink {
         right: &dyn Right,
     ) -> Result<(Probe, f64, Option<String>), DeliverError> {
         let mut write_units = 0.0;
+        let rank = Rank::of(&events);
         let items = self.pack(Arc::new(events)).await?.items;
-        let answers = stream::iter(items).map(async |item| self.probe_until_answered(&item, right).await);
+        let answers =
+            stream::iter(items).map(async |item| self.probe_until_answered(&item, &rank, right).await);
         let mut answers = pin!(answers.buffer_unordered(self.options.requests_in_flight.max(1)));
         while let Some(answer) = answers.next().await {
             match answer {
@@ -157,11 +179,11 @@ impl PackingSink {
         Ok((probe, write_units, None))
     }
 
-    async fn probe_until_answered(&self, item: &Item, right: &dyn Right) -> Result<f64, Answer> {
+    async fn probe_until_answered(&self, item: &Item, rank: &Rank, right: &dyn Right) -> Result<f64, Answer> {
         let (mut delays, begun) = (self.options.retry.delays(), Instant::now());
         loop {
-            let units = vec![(item.header.key().pk, PROBE_UNITS)];
-            let (admitted, slot) = self.governor.admit(units, &self.requests).await;
+            let units = vec![(item.header.key().pk, units_of(item.bytes()))];
+            let (admitted, slot) = self.governor.admit(rank, units, &self.requests).await;
             let outcome = {
                 let _slot = slot;
                 if !right.holds() {
@@ -194,12 +216,10 @@ fn seen(outcome: &Result<f64, StoreError>) -> Outcome {
     match outcome {
         Ok(units) => Outcome::Answered { consumed: *units, unprocessed: 0.0 },
         Err(StoreError::Throttled(_)) => Outcome::Throttled,
-        Err(
-            StoreError::Unavailable(_)
-            | StoreError::Rejected(_)
-            | StoreError::Refused { .. }
-            | StoreError::Item(_),
-        ) => Outcome::Unknown,
+        Err(StoreError::Rejected(_)) => Outcome::Rejected,
+        Err(StoreError::Unavailable(_) | StoreError::Refused { .. } | StoreError::Item(_)) => {
+            Outcome::Unknown
+        }
     }
 }
 
@@ -212,8 +232,8 @@ enum Answer {
 /// The rejected groups of a batch, in the order of their keys.
 fn groups(batch: &Batch, rejected: Vec<Rejected>) -> Vec<Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for Rejected { aggregate_key, why } in rejected {
-        groups.entry(aggregate_key).or_insert(Group { places: Vec::new(), why });
+    for Rejected { aggregate_key, span, why, .. } in rejected {
+        groups.entry(aggregate_key).or_insert(Group { places: Vec::new(), span, why });
     }
     for (place, record) in batch.records.iter().enumerate() {
         let key = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);

@@ -578,6 +578,8 @@ impl Shell {
 
     /// Carries the end of a session out.
     async fn finish(mut self, finish: Finish, work: Work) -> Ended {
+        // What is not polled any more must not keep a place in front of other shards' writes.
+        drop(work.deliveries);
         let Some(mut held) = work.held else { return Ended::Interrupted };
         held.measured(self.throughput.throughput(self.clock.now()));
         match finish {

@@ -6,6 +6,8 @@ use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{Codec, SequenceNumber};
 
 use super::*;
+use crate::governor::Governor;
+use crate::governor::pace::PaceOptions;
 use crate::memory::MemoryTable;
 use crate::offload::Inline;
 use crate::packing_sink::PackingSinkOptions;
@@ -326,6 +328,59 @@ async fn finding_poison_takes_less_than_two_seconds_however_much_there_is() {
     // More than can be told apart.
     let (found, asked, took) = cost_of(|n| n % 3 == 0).await;
     assert!(found > 0 && asked <= MAX_PROBES && took < Duration::from_secs(2), "{asked}, {took:?}");
+}
+
+/// How long a batch of events of 1 KB of one key takes to be stored, at 950 units a second of that key, without these events
+/// once they are found.
+async fn stored_after(events: usize, poison: &[usize]) -> f64 {
+    let slow = Arc::new(Slow { table: MemoryTable::rejecting(holds_poison), asked: Mutex::new(0) });
+    let options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
+    let governor = Arc::new(Governor::new(PaceOptions::default()));
+    governor.set_share(Some(4_000.0));
+    let sink = PackingSink::new(slow, options, Arc::new(Inline), 7).governed_by(governor);
+    let event = |n| if poison.contains(&n) { POISON.repeat(128) } else { "x".repeat(1_000) };
+    let mut batch =
+        with_parameters(plain(&(0..events).map(|n| ("k", event(n))).collect::<Vec<_>>()), |parameters| {
+            parameters.max_item_bytes = 64 * 1_024
+        });
+    let begun = Instant::now();
+    let mut passes = 0;
+    loop {
+        match deliver(&sink, &batch).await {
+            Ok(delivered) => {
+                assert_eq!(delivered.events, (events - poison.len()) as u64);
+                return begun.elapsed().as_secs_f64();
+            }
+            outcome => batch = without(&batch, &offenders_of(outcome)),
+        }
+        passes += 1;
+        assert!(passes <= MANY_EXCLUSIONS + 1, "{passes}");
+    }
+}
+
+/// What poison adds is what had been written of the group when it was rejected, and a search of one item.
+#[tokio::test(start_paused = true)]
+async fn poison_under_one_large_key_adds_less_than_two_seconds_to_a_group_of_a_megabyte_and_a_half() {
+    let without = stored_after(1_500, &[]).await;
+    for at in [0, 1, 700, 1_400, 1_499] {
+        let added = stored_after(1_500, &[at]).await - without;
+        assert!(added < 2.0, "{added} s for event {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_six_megabytes_only_what_was_written_before_the_rejection_is_written_again() {
+    let without = stored_after(6_000, &[]).await;
+    assert!((6.0..7.0).contains(&without), "{without}");
+    for (at, part) in [(0, 0.0), (3_000, 0.5), (5_999, 1.0)] {
+        let added = stored_after(6_000, &[at]).await - without;
+        assert!(added < part * without + 0.6, "{added} s for event {at}");
+    }
+    // However many there are, the group is begun a few times at most, and searched as a whole once, which takes the time of
+    // writing it twice.
+    let many: Vec<usize> = (0..6_000).step_by(750).collect();
+    let added = stored_after(6_000, &many).await - without;
+    assert!(added < 3.5 * without, "{added}");
 }
 
 proptest! {
