@@ -6,7 +6,7 @@ use sluicegate_checkpoint::{
     ArrivalMillis, LeaseState, Position, SequenceNumber, ShardId, SubSequenceNumber,
 };
 
-use crate::fleet::{WorkerRow, WorkerState};
+use crate::fleet::{Behind, WorkerRow, WorkerState};
 use crate::invariants;
 use crate::model::{Lease, LeaseCounter, WorkerId};
 use crate::registry::{FixedStart, LearnedRate, WorkerRegistry};
@@ -148,7 +148,8 @@ async fn beats_only_on_the_last_heartbeat(registry: &dyn WorkerRegistry) -> Resu
         heartbeat: 1,
         address: Some("127.0.0.1:9".into()),
         packing_versions: vec![1],
-        behind: vec![(ShardId::new("s-0"), 40)],
+        behind: vec![Behind { shard: ShardId::new("s-0"), age_ms: 40, lag_ms: 7 }],
+        backlog_bytes: 12,
         expires: 1_800_000_000,
         ..WorkerRow::new(WorkerId::new("w"))
     };

@@ -60,6 +60,8 @@ pub enum Instruction {
         to: Option<WorkerId>,
         /// Where the new owner can be nudged.
         address: Option<String>,
+        /// Why.
+        why: GivenFor,
     },
     /// Somebody else owns the lease: end the session at once.
     Abandon {
@@ -76,6 +78,18 @@ pub enum Interruption {
     /// Its owner handed it over.
     Handoff,
 }
+
+/// Why a worker gives a lease away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenFor {
+    /// The plan gives it to another worker.
+    Balance,
+    /// The worker leaves.
+    Leaving,
+}
+
+/// Shown each view before it is acted on.
+pub type OnView = Box<dyn Fn(&FleetView) + Send + Sync>;
 
 /// Shown the worker rows of a strongly consistent read.
 pub type OnFleet = Box<dyn Fn(&FleetRows, Look) + Send + Sync>;
@@ -124,6 +138,8 @@ pub struct Coordinator {
     pub view: watch::Sender<Option<Arc<FleetView>>>,
     /// Shown the worker rows of each look, before anything is decided by them.
     pub on_fleet: OnFleet,
+    /// Shown each view, before anything is done by it.
+    pub on_view: OnView,
     /// Called once a turn of the loop: the sign that it is not stuck.
     pub on_turn: Box<dyn Fn() + Send + Sync>,
 }
@@ -402,6 +418,7 @@ impl Coordinator {
         drain: &CancellationToken,
     ) -> Result<Vec<Lease>, CoordinatorError> {
         let mut missed = Vec::new();
+        (self.on_view)(view);
         let before = self.view.send_replace(Some(Arc::clone(view)));
         if self.right.holds_now() && !drain.is_cancelled() {
             self.adopt(view, before.as_deref(), last_round).await?;
@@ -476,7 +493,7 @@ impl Coordinator {
                 }
             }
             LeaseAction::HandOver { key, to } if self.sessions.contains(&key) => {
-                self.hand_over(key, Some(to), view).await?;
+                self.hand_over(key, Some(to), view, GivenFor::Balance).await?;
             }
             LeaseAction::HandOver { .. } => {}
         }
@@ -515,13 +532,14 @@ impl Coordinator {
         key: LeaseKey,
         to: Option<WorkerId>,
         view: &FleetView,
+        why: GivenFor,
     ) -> Result<(), CoordinatorError> {
         if self.sessions.end_rest(&key) {
-            return self.give_away(&key, to, view).await;
+            return self.give_away(&key, to, view, why).await;
         }
         let address =
             to.as_ref().and_then(|to| view.workers.get(to)).and_then(|worker| worker.address.clone());
-        self.instruct(Instruction::HandOver { key, to, address }).await
+        self.instruct(Instruction::HandOver { key, to, address, why }).await
     }
 
     /// Gives away a lease whose session failed: nobody works on it, and what it had announced goes with the row (R5).
@@ -530,6 +548,7 @@ impl Coordinator {
         key: &LeaseKey,
         to: Option<WorkerId>,
         view: &FleetView,
+        why: GivenFor,
     ) -> Result<(), CoordinatorError> {
         let row = match self.store.lease(key).await {
             Ok(row) => row.filter(|row| row.owner.as_ref() == Some(&self.config.me) && !row.is_finished()),
@@ -541,7 +560,9 @@ impl Coordinator {
         };
         let Some(row) = row else { return Ok(()) };
         match self.store.replace(&row, &row.handed_over(to.clone())).await {
-            Ok(Written::Applied(_)) => tracing::info!(lease_key = %key, ?to, "gave away a lease that rested"),
+            Ok(Written::Applied(_)) => {
+                tracing::info!(lease_key = %key, ?to, ?why, "gave away a lease that rested")
+            }
             Ok(Written::Lost(_)) => return Ok(()),
             Err(error) => {
                 tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");

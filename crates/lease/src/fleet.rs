@@ -24,6 +24,17 @@ impl WorkerState {
     }
 }
 
+/// A shard that is not caught up, as its owner tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Which.
+    pub shard: ShardId,
+    /// How long ago the oldest record arrived that may not be durable yet, in milliseconds.
+    pub age_ms: u64,
+    /// Distance of reading from the tip of the shard, in milliseconds.
+    pub lag_ms: u64,
+}
+
 /// One row of the worker table. Every write is conditional on the heartbeat as last written and raises it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRow {
@@ -49,9 +60,12 @@ pub struct WorkerRow {
     pub write_grant_milli: u64,
     /// Rate at which the table lets it write, in the same unit, if throttling has taught it one below its share; else 0.
     pub write_rate_milli: u64,
-    /// Its shards that are not caught up, with how far they are behind in milliseconds; the worst 50,
-    /// in the order of their ids.
-    pub behind: Vec<(ShardId, u64)>,
+    /// Write capacity units that it used of late, in thousandths a second.
+    pub write_used_milli: u64,
+    /// Bytes of records that it has read and not made durable.
+    pub backlog_bytes: u64,
+    /// Its shards that are not caught up; the worst [`WorkerRow::MOST_BEHIND`], in the order of their ids.
+    pub behind: Vec<Behind>,
     /// Epoch seconds after which DynamoDB may delete the row.
     pub expires: i64,
 }
@@ -74,6 +88,8 @@ impl WorkerRow {
             write_demand_milli: 0,
             write_grant_milli: 0,
             write_rate_milli: 0,
+            write_used_milli: 0,
+            backlog_bytes: 0,
             behind: Vec::new(),
             expires: 0,
         }

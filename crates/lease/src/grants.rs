@@ -39,6 +39,12 @@ impl WriteBudget {
         let total_milli = units.saturating_mul(1_000);
         Self { total_milli, floor_milli: total_milli / 200 }
     }
+
+    /// The whole budget in write capacity units per second.
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 thousandths of a unit")]
+    pub fn units(self) -> f64 {
+        self.total_milli as f64 / 1_000.0
+    }
 }
 
 /// Divides a budget among workers by demand: to each the floor (none, if there are too many for it), the rest in

@@ -36,9 +36,9 @@ pub mod contract;
 
 pub use clock::Clock;
 pub use coordinator::{
-    Coordinator, CoordinatorConfig, CoordinatorError, Instruction, Interruption, Sessions,
+    Coordinator, CoordinatorConfig, CoordinatorError, GivenFor, Instruction, Interruption, Sessions,
 };
-pub use fleet::{WorkerRow, WorkerState};
+pub use fleet::{Behind, WorkerRow, WorkerState};
 pub use foreign::ForeignLife;
 pub use grants::{Divided, Division, Grant, WriteBudget};
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};

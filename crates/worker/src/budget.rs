@@ -56,6 +56,11 @@ impl ByteBudget {
         Arc::new(Self { total, taken: Mutex::default(), overdraw: Arc::new(Semaphore::new(1)) })
     }
 
+    /// Bytes that the budget allows.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> usize {
         self.taken().used

@@ -20,6 +20,7 @@ use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameter
 use sluicegate_lease::{InitialPosition, ScanBudget, WriteBudget};
 use thiserror::Error;
 
+use crate::admin::AdminToken;
 use crate::consumer::batcher::CutPolicy;
 use crate::consumer::pace::ReadPolicy;
 use crate::telemetry::LogFormat;
@@ -33,11 +34,14 @@ pub use settings::{SETTINGS, Setting};
 /// under which Kubernetes injects variables for a service of that name.
 pub const ENV_PREFIX: &str = "SLUICEGATE_CFG_";
 
+/// The word for no admin token.
+const NO_TOKEN: &str = "none";
+
 /// The word for no filter, no projection and no reduction.
 const NO_TRANSFORM: &str = "none";
 
 /// The settings as written.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     initial_position: String,
@@ -76,6 +80,7 @@ struct RawConfig {
     buffer_bytes: bytesize::ByteSize,
     accept_gap: bool,
     write_budget_wcu: u64,
+    admin_token: String,
     log: String,
     log_format: LogFormat,
     seed: u64,
@@ -112,8 +117,9 @@ impl Default for RawConfig {
             buffer_bytes: ByteSize::mib(128),
             accept_gap: false,
             write_budget_wcu: 0,
+            admin_token: NO_TOKEN.to_owned(),
             log: "info".to_owned(),
-            log_format: LogFormat::Text,
+            log_format: LogFormat::Auto,
             seed: 0,
         }
     }
@@ -124,6 +130,8 @@ impl Default for RawConfig {
 pub struct Config {
     /// What the worker goes by.
     pub settings: Settings,
+    /// What the admin server asks for; none lets everybody in.
+    pub admin_token: Option<AdminToken>,
     /// What is logged.
     pub log: String,
     /// How logs look.
@@ -235,7 +243,13 @@ impl Config {
             write_budget: (raw.write_budget_wcu > 0).then(|| WriteBudget::of_units(raw.write_budget_wcu)),
         };
         let seed = (raw.seed != 0).then_some(raw.seed);
-        Ok(Self { settings, log: raw.log, log_format: raw.log_format, seed })
+        Ok(Self {
+            settings,
+            admin_token: admin_token(&raw.admin_token)?,
+            log: raw.log,
+            log_format: raw.log_format,
+            seed,
+        })
     }
 }
 
@@ -404,6 +418,19 @@ where
     given.parse().map(Some).map_err(error)
 }
 
+/// Reads a token; it is not in the error.
+fn admin_token(given: &str) -> Result<Option<AdminToken>, ConfigError> {
+    if matches!(given, "" | NO_TOKEN) {
+        return Ok(None);
+    }
+    let why = |_no_token| ConfigError::OutOfRange {
+        setting: "admin_token",
+        given: format!("a text of {} bytes", given.len()),
+        range: "16 to 256 ASCII characters without spaces, or none",
+    };
+    AdminToken::new(given).map(Some).map_err(why)
+}
+
 /// Reads an initial position as people write it.
 ///
 /// # Errors
@@ -523,6 +550,17 @@ mod tests {
         assert!(error(&[("reduce", "per 1d"), ("fields", "/a")]).contains("leave one of them out"));
         let long = format!("exists /{}", "x".repeat(1_100));
         assert!(error(&[("filter", long.as_str())]).contains("in the lease row, more than 1024"));
+    }
+
+    #[test]
+    fn a_token_is_read_and_a_bad_one_is_refused_without_being_told() {
+        let load = |token: &str| Config::load(None, &[("admin_token", token.to_owned())]);
+        assert_eq!(load("none").unwrap().admin_token, None);
+        let config = load("correct-horse-battery").unwrap();
+        assert_eq!(config.admin_token, AdminToken::new("correct-horse-battery").ok());
+        assert!(!format!("{config:?}").contains("horse"));
+        let error = load("horse").unwrap_err().to_string();
+        assert!(error.contains("admin_token is a text of 5 bytes") && !error.contains("horse"), "{error}");
     }
 
     #[test]

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::{Counter, Encoder, Gauge};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{Counter, Encoder, Gauge, TextEncoder};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
 use sluicegate_lease::Interruption;
 use sluicegate_sink::governor::Flow as WriteFlow;
@@ -17,15 +14,24 @@ use crate::consumer::batcher::ClosedBy;
 use crate::consumer::delivery::Durable;
 use crate::consumer::state::{Filled, Flow};
 use crate::deaggregate::is_kept_whole;
+use crate::fleet::{OwnShard, Picture};
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
 
+mod catalogue;
+mod fleet;
+mod sessions;
 mod write;
+
+use catalogue::Catalogue;
+pub use catalogue::Described;
 
 /// All metrics of one worker, in a registry of their own.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Registry,
+    catalogue: Catalogue,
+    /// One scrape at a time: series that are made anew for each are whole in each.
+    scrape: Arc<Mutex<()>>,
     availability: Histogram,
     records_read: IntCounter,
     events_read: IntCounter,
@@ -51,21 +57,25 @@ pub struct Metrics {
     holes: IntGauge,
     leases_held: IntGauge,
     heartbeats: IntCounter,
-    buffered_bytes: IntGaugeVec,
-    behind_latest: IntGaugeVec,
-    session_first_read: IntGaugeVec,
+    ready: IntGauge,
+    buffer_used: IntGauge,
+    buffer_limit: IntGauge,
+    table_requests: IntCounterVec,
     failover_gap: Histogram,
     handoff_gap: Histogram,
     until_data_loss: Gauge,
-    /// Of each shard with something that is not durable: what arrived before is, and how long the stream keeps it.
-    at_risk: Arc<Mutex<BTreeMap<ShardId, (ArrivalMillis, Duration)>>>,
+    book: sessions::SessionBook,
+    fleet: fleet::FleetMetrics,
     write: write::WriteMetrics,
 }
 
 /// Buckets of the availability histogram in seconds: 20 a decade from 10 ms to 1,000 s, so that a quantile read off
-/// them is within 6 % of the true one.
+/// them is within 6 % of the true one; and the promise.
 fn availability_buckets() -> Vec<f64> {
-    (0..=100).map(|step| 0.01 * 10f64.powf(f64::from(step) / 20.0)).collect()
+    let mut buckets: Vec<f64> =
+        (0..=100).map(|step| 0.01 * 10f64.powf(f64::from(step) / 20.0)).chain([300.0]).collect();
+    buckets.sort_by(f64::total_cmp);
+    buckets
 }
 
 /// Buckets of the gap histograms in seconds: 10 a decade from 10 ms to 100 s.
@@ -78,167 +88,192 @@ fn fill_buckets() -> Vec<f64> {
     (1..=20).map(|step| f64::from(step) / 20.0).collect()
 }
 
-/// Makes a metric and adds it to the registry.
-fn added<M: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: prometheus::Result<M>,
-) -> prometheus::Result<M> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
 impl Metrics {
     /// All metrics at zero.
     ///
     /// # Errors
     /// Two metrics of one name: a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let r = &registry;
-        let counter = |name: &str, help: &str| added(r, IntCounter::new(format!("sluicegate_{name}"), help));
-        let gauges = |name: &str, help: &str| {
-            added(r, IntGaugeVec::new(Opts::new(format!("sluicegate_{name}"), help), &["shard"]))
-        };
-        let by_outcome = |name: &str, help: &str| {
-            added(r, IntCounterVec::new(Opts::new(format!("sluicegate_{name}"), help), &["outcome"]))
-        };
-        let availability = HistogramOpts::new(
-            "sluicegate_availability_seconds",
-            "Time from an event's arrival at Kinesis until it is durable in the sink.",
-        )
-        .buckets(availability_buckets());
-        let gap = |name: &str, help: &str| {
-            let options = HistogramOpts::new(format!("sluicegate_{name}"), help);
-            added(r, Histogram::with_opts(options.buckets(gap_buckets())))
-        };
-        let process = added(r, IntGauge::new("sluicegate_process_id", "Process id of the worker."))?;
-        process.set(i64::from(std::process::id()));
+        let catalogue = Catalogue::default();
+        let r = &catalogue;
+        r.process()?;
+        r.count("process_id", "Process id of the worker.")?.set(i64::from(std::process::id()));
+        let version = env!("CARGO_PKG_VERSION");
+        let build = r.counts("build_info", "1, with the version of the build. More than one version for longer than a rollout: look for workers that were left behind.", &["version"])?;
+        build.with_label_values(&[version]).set(1);
+        let outcome = &["outcome"];
         Ok(Self {
-            availability: added(r, Histogram::with_opts(availability))?,
-            records_read: counter("records_read_total", "Kinesis records read from the stream.")?,
-            events_read: counter(
+            availability: r.histogram(
+                "availability_seconds",
+                "Time from an event's arrival at Kinesis until it is durable in the sink. The promise is 300 s; a bucket ends there.",
+                availability_buckets(),
+            )?,
+            records_read: r.counter("records_read_total", "Kinesis records read from the stream. Still, while the stream has traffic: see sluicegate_leases_held and the log.")?,
+            events_read: r.counter(
                 "events_read_total",
                 "Events in them: plain records, and user records of aggregated ones.",
             )?,
-            aggregates_kept_whole: counter(
+            aggregates_kept_whole: r.counter(
                 "aggregates_kept_whole_total",
-                "Records that begin as an aggregate, cannot be taken apart, and count as one event.",
+                "Records that begin as an aggregate, cannot be taken apart, and count as one event. If it rises: a producer writes damaged aggregates.",
             )?,
-            bytes_read: counter("bytes_read_total", "Payload bytes read from the stream.")?,
-            reads_failed: counter("reads_failed_total", "Reads that failed and were repeated.")?,
-            events_stored: counter(
+            bytes_read: r.counter("bytes_read_total", "Payload bytes read from the stream.")?,
+            reads_failed: r.counter(
+                "reads_failed_total",
+                "Reads that failed and were repeated. A steady rise: another consumer uses up the shards' reads, or Kinesis is not reached; the log at debug says why.",
+            )?,
+            events_stored: r.counter(
                 "events_stored_total",
                 "Events made durable; redelivered ones count again.",
             )?,
-            events_filtered: counter(
+            events_filtered: r.counter(
                 "events_filtered_total",
                 "Events left out: their hash key is not of their shard, or the filter does not keep them; redelivered ones count again.",
             )?,
-            events_unreadable: counter(
+            events_unreadable: r.counter(
                 "events_unreadable_total",
-                "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again.",
+                "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again. If it rises: see what is published.",
             )?,
-            raw_bytes: counter("raw_bytes_total", "Bytes of stored events as published.")?,
-            stored_bytes: counter("stored_bytes_total", "Bytes of the items written.")?,
-            items_written: counter("items_written_total", "Items written to the sink.")?,
-            write_units: added(
-                r,
-                Counter::new(
-                    "sluicegate_write_units_total",
-                    "Write capacity units consumed, retries included.",
-                ),
+            raw_bytes: r.counter(
+                "raw_bytes_total",
+                "Bytes of stored events as published; by sluicegate_stored_bytes_total it is the compression ratio.",
             )?,
-            fallback_keys: counter("fallback_keys_total", "Events stored under the fallback key.")?,
-            dead_letters: counter(
+            stored_bytes: r.counter("stored_bytes_total", "Bytes of the items written.")?,
+            items_written: r.counter("items_written_total", "Items written to the sink.")?,
+            write_units: r.sum("write_units_total", "Write capacity units consumed, retries included.")?,
+            fallback_keys: r.counter(
+                "fallback_keys_total",
+                "Events stored under the fallback key. If it rises: events lack what aggregate_key names.",
+            )?,
+            dead_letters: r.counter(
                 "dead_letters_total",
-                "Events that can never be stored and went to the dead letters; a redelivered one counts once.",
+                "Events that can never be stored and went to the dead letters; a redelivered one counts once. On any increase: sluicegate dead-letters list.",
             )?,
-            unaccounted: added(
-                r,
-                IntGauge::new(
-                    "sluicegate_records_unaccounted",
-                    "Records of committed ranges by which what was counted at fetch differs from what was packed, filtered and dead-lettered. Anything but 0 is a bug in Sluicegate.",
-                ),
+            unaccounted: r.count(
+                "records_unaccounted",
+                "Records of committed ranges by which what was counted at fetch differs from what was packed, filtered and dead-lettered. Anything but 0 is a bug in Sluicegate: keep the log and the stream's records.",
             )?,
-            batches: by_outcome(
+            batches: r.counters(
                 "batches_total",
-                "Batches by outcome: delivered, redelivered, failed, poisoned (delivered again without some events), dropped.",
+                "Batches by outcome: delivered, redelivered, failed, poisoned (delivered again without some events), dropped. Failed ones that go on: the log says why.",
+                outcome,
             )?,
-            batch_fill: {
-                let options = HistogramOpts::new(
-                    "sluicegate_batch_fill_ratio",
-                    "Bytes of a stored batch's items by max_item_bytes for each, by why the batch was closed.",
-                );
-                added(r, HistogramVec::new(options.buckets(fill_buckets()), &["closed_by"]))?
-            },
-            sessions: by_outcome("sessions_total", "Sessions on shards by how they ended.")?,
-            records_lost: counter(
+            batch_fill: r.histograms(
+                "batch_fill_ratio",
+                "Bytes of a stored batch's items by max_item_bytes for each, by why the batch was closed. Low: docs/batching.md.",
+                fill_buckets(),
+                &["closed_by"],
+            )?,
+            sessions: r.counters(
+                "sessions_total",
+                "Sessions on shards by how they ended. Failed ones: the log names the shard and why.",
+                outcome,
+            )?,
+            records_lost: r.counter(
                 "records_lost_total",
-                "Announced batches whose records were gone, and times that retention had passed the place up to which a shard was read; each attempt counts.",
+                "Announced batches whose records were gone, and times that retention had passed the place up to which a shard was read; each attempt counts. On any increase: raise the stream's retention, then decide on accept_gap.",
             )?,
-            shards_lost: counter(
+            shards_lost: r.counter(
                 "shards_lost_total",
-                "Shards that the stream had forgotten before they were finished.",
+                "Shards that the stream had forgotten before they were finished: what they held is lost.",
             )?,
-            rows_made_again: counter(
+            rows_made_again: r.counter(
                 "lease_rows_made_again_total",
-                "Lease rows that were missing and made again: what they had recorded is lost, and records may be stored twice.",
+                "Lease rows that were missing and made again: what they had recorded is lost, and records may be stored twice. Find out who deletes rows.",
             )?,
-            holes: added(
-                r,
-                IntGauge::new(
-                    "sluicegate_uncovered_hash_key_ranges",
-                    "Ranges of hash keys that no unfinished lease row covers, as of the last scan.",
-                ),
+            holes: r.count(
+                "uncovered_hash_key_ranges",
+                "Ranges of hash keys that no unfinished lease row covers, as of the last scan. Above 0 for a minute: rows are missing and are not made again; see the log.",
             )?,
-            leases_held: added(r, IntGauge::new("sluicegate_leases_held", "Leases with a session here."))?,
-            heartbeats: counter("heartbeats_total", "Confirmed heartbeats.")?,
-            buffered_bytes: gauges("buffered_bytes", "Memory that a shard's records take.")?,
-            behind_latest: gauges("behind_latest_milliseconds", "Distance to the tip of the shard.")?,
-            session_first_read: gauges(
-                "session_first_read_milliseconds",
-                "Wall time at which a session gave its first records to its batcher.",
+            leases_held: r.count("leases_held", "Leases with a session here. 0 is right for a spare worker.")?,
+            heartbeats: r.counter(
+                "heartbeats_total",
+                "Confirmed heartbeats. If it stands still: the worker table is not reached, and others take the shards over.",
             )?,
-            failover_gap: gap(
+            ready: r.count(
+                "ready",
+                "What /readyz answers: 1 once the configuration, the credentials and the tables were good, 0 before and while the worker drains.",
+            )?,
+            buffer_used: r.count(
+                "buffer_used_bytes",
+                "Memory that the records of all shards of this worker take, from fetch to durable. Near the limit: reading waits for writing.",
+            )?,
+            buffer_limit: r.count("buffer_limit_bytes", "What that memory is bounded by: buffer_bytes.")?,
+            table_requests: r.counters(
+                "table_requests_total",
+                "Requests to DynamoDB by table (lease, worker, analytics, dead-letter), operation and outcome: ok, condition-failed (a lost race, normal on lease and worker), throttled (raise the table's capacity, or lower write_budget_wcu), error (see the log).",
+                &["table", "operation", "outcome"],
+            )?,
+            failover_gap: r.histogram(
                 "failover_gap_seconds",
-                "From the last sign of life of a shard's silent owner, as this worker saw it, until the shard's records flow here.",
+                "From the last sign of life of a shard's silent owner, as this worker saw it, until the shard's records flow here. Near failover_time is normal.",
+                gap_buckets(),
             )?,
-            handoff_gap: gap(
+            handoff_gap: r.histogram(
                 "handoff_gap_seconds",
-                "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here.",
+                "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here. Seconds: workers do not reach each other's admin server.",
+                gap_buckets(),
             )?,
-            until_data_loss: added(
-                r,
-                Gauge::new(
-                    "sluicegate_until_data_loss_seconds",
-                    "Time until retention takes the first record that this worker has not made durable; +Inf while all is. If it falls: see what holds up writing, or raise the stream's retention.",
-                ),
+            until_data_loss: r.gauge(
+                "until_data_loss_seconds",
+                "Time until retention takes the first record that this worker has not made durable; +Inf while all is. If it falls: see what holds up writing, or raise the stream's retention.",
             )?,
-            at_risk: Arc::default(),
+            book: sessions::SessionBook::new(r)?,
+            fleet: fleet::FleetMetrics::new(r)?,
             write: write::WriteMetrics::new(r)?,
-            registry,
+            scrape: Arc::default(),
+            catalogue,
         })
     }
 
-    /// The metrics in Prometheus' text format.
+    /// How each metric is described, by name.
+    pub fn described(&self) -> Vec<Described> {
+        self.catalogue.described()
+    }
+
+    /// The metrics in Prometheus' text format, with the fleet as in the last picture.
     ///
     /// # Errors
     /// Encoding failed: a mistake in this file.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
-        self.until_data_loss.set(self.seconds_until_data_loss(wall_millis()));
+        self.text_with(None)
+    }
+
+    /// The metrics in Prometheus' text format, with the fleet as in this picture.
+    ///
+    /// # Errors
+    /// Encoding failed: a mistake in this file.
+    pub fn text_with(&self, picture: Option<&Picture>) -> prometheus::Result<Vec<u8>> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.until_data_loss.set(self.book.until_data_loss(wall_millis()));
+        self.book.show();
+        if let Some(picture) = picture {
+            self.fleet.show(picture);
+        }
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.catalogue.registry.gather(), &mut text)?;
         Ok(text)
     }
 
-    fn seconds_until_data_loss(&self, now: ArrivalMillis) -> f64 {
-        let at_risk = self.at_risk.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = at_risk.values().map(|(durable_to, kept)| {
-            let age = Duration::from_millis(u64::try_from(now.0 - durable_to.0).unwrap_or(0));
-            kept.as_secs_f64() - age.as_secs_f64()
-        });
-        left.fold(f64::INFINITY, f64::min)
+    /// What the sessions say of their shards.
+    pub fn own_shards(&self) -> BTreeMap<ShardId, OwnShard> {
+        self.book.own()
+    }
+
+    /// What `/readyz` answers.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    /// So many bytes of records are held of so many.
+    pub fn buffer(&self, used: usize, limit: usize) {
+        self.buffer_used.set(signed(used));
+        self.buffer_limit.set(signed(limit));
+    }
+
+    /// A request to a table ended like this.
+    pub fn table_request(&self, table: &str, operation: &str, outcome: &str) {
+        self.table_requests.with_label_values(&[table, operation, outcome]).inc();
     }
 
     /// The metrics of one shard's session; dropped series vanish with it.
@@ -304,7 +339,6 @@ struct Shard {
 
 #[derive(Debug, Default)]
 struct SessionCounts {
-    read: bool,
     redeliveries_left: usize,
     reading: Reading,
 }
@@ -326,19 +360,17 @@ impl ShardMetrics {
 
     /// A page was read and given to the batcher.
     pub fn read(&self, page: &RecordPage) {
-        let (metrics, shard) = (&self.0.metrics, self.0.shard.as_str());
+        let metrics = &self.0.metrics;
         metrics.records_read.inc_by(unsigned(page.kinesis_records()));
         metrics.events_read.inc_by(unsigned(page.records.len()));
         let kept_whole = page.records.iter().filter(|record| is_kept_whole(record)).count();
         metrics.aggregates_kept_whole.inc_by(unsigned(kept_whole));
         metrics.bytes_read.inc_by(unsigned(page.records.iter().map(|record| record.data.len()).sum()));
-        let behind = i64::try_from(page.behind_latest.as_millis()).unwrap_or(i64::MAX);
-        metrics.behind_latest.with_label_values(&[shard]).set(behind);
+        metrics.book.update(&self.0.shard, |entry| {
+            entry.read = Some((page.behind_latest, page.as_of));
+            entry.first_read.get_or_insert_with(wall_millis);
+        });
         let mut counts = self.counts();
-        if !counts.read {
-            counts.read = true;
-            metrics.session_first_read.with_label_values(&[shard]).set(wall_millis().0);
-        }
         if !page.records.is_empty() {
             counts.reading.last_read = Some(wall_millis());
         }
@@ -433,16 +465,12 @@ impl ShardMetrics {
 
     /// Up to when everything of the shard is durable, and how long the stream keeps what came then; none while all is.
     pub fn at_risk(&self, since: Option<(ArrivalMillis, Duration)>) {
-        let mut at_risk = self.0.metrics.at_risk.lock().unwrap_or_else(PoisonError::into_inner);
-        match since {
-            Some(since) => at_risk.insert(self.0.shard.clone(), since),
-            None => at_risk.remove(&self.0.shard),
-        };
+        self.0.metrics.book.update(&self.0.shard, |entry| entry.at_risk = since);
     }
 
     /// So much memory is held.
     pub fn buffered(&self, bytes: usize) {
-        self.0.metrics.buffered_bytes.with_label_values(&[self.0.shard.as_str()]).set(signed(bytes));
+        self.0.metrics.book.update(&self.0.shard, |entry| entry.buffered = bytes);
     }
 
     fn counts(&self) -> MutexGuard<'_, SessionCounts> {
@@ -452,13 +480,7 @@ impl ShardMetrics {
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        self.metrics.at_risk.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.shard);
-        for series in
-            [&self.metrics.buffered_bytes, &self.metrics.behind_latest, &self.metrics.session_first_read]
-        {
-            // A series that was never set is not there to remove.
-            drop(series.remove_label_values(&[self.shard.as_str()]));
-        }
+        self.metrics.book.forget(&self.shard);
     }
 }
 
@@ -486,13 +508,13 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let (a, b) = (metrics.shard(&ShardId::new("a")), metrics.shard(&ShardId::new("b")));
         let now = ArrivalMillis(100_000);
-        assert_eq!(metrics.seconds_until_data_loss(now), f64::INFINITY);
+        assert_eq!(metrics.book.until_data_loss(now), f64::INFINITY);
         a.at_risk(Some((ArrivalMillis(40_000), Duration::from_secs(3_600))));
         b.at_risk(Some((ArrivalMillis(90_000), Duration::from_secs(3_600))));
-        assert_eq!(metrics.seconds_until_data_loss(now), 3_540.0);
+        assert_eq!(metrics.book.until_data_loss(now), 3_540.0);
         a.at_risk(None);
-        assert_eq!(metrics.seconds_until_data_loss(now), 3_590.0);
+        assert_eq!(metrics.book.until_data_loss(now), 3_590.0);
         drop(b);
-        assert_eq!(metrics.seconds_until_data_loss(now), f64::INFINITY);
+        assert_eq!(metrics.book.until_data_loss(now), f64::INFINITY);
     }
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Uri};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sluicegate_lease::nudge::{Heard, Hint};
 use sluicegate_lease::{LeaseKey, Nudge, WorkerId};
+
+use crate::admin::AdminToken;
 
 /// A nudge that takes longer comes too late: the next look at the tables is due by then.
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -20,12 +23,15 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct HttpNudge {
     client: Client<HttpConnector, Empty<Bytes>>,
+    /// What a request bears, where admin servers ask for a token.
+    authorization: Option<HeaderValue>,
 }
 
 impl HttpNudge {
-    /// A client of its own.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { client: Client::builder(TokioExecutor::new()).build_http() })
+    /// A client of its own. The workers of a fleet share the token, if they have one.
+    pub fn new(token: Option<&AdminToken>) -> Arc<Self> {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Arc::new(Self { client, authorization: token.and_then(AdminToken::header) })
     }
 }
 
@@ -34,10 +40,17 @@ impl Nudge for HttpNudge {
     async fn look_now(&self, worker: &WorkerId, address: Option<&str>, hint: Option<&Hint>) -> Heard {
         let Some(address) = address else { return Heard::Unanswered };
         let request = http::Request::post(format!("http://{address}{}", path(hint))).body(Empty::new());
-        let Ok(request) = request else { return Heard::Unanswered };
+        let Ok(mut request) = request else { return Heard::Unanswered };
+        if let Some(token) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         match tokio::time::timeout(TIMEOUT, self.client.request(request)).await {
             Ok(Ok(answer)) if answer.status().is_success() => Heard::Looking,
             Ok(Ok(answer)) if answer.status() == StatusCode::GONE => Heard::Leaving,
+            Ok(Ok(answer)) if answer.status() == StatusCode::UNAUTHORIZED => {
+                tracing::warn!(%worker, "a nudge was refused: give all workers of the fleet the same admin_token");
+                Heard::Unanswered
+            }
             Ok(Ok(answer)) => {
                 tracing::debug!(%worker, status = %answer.status(), "a nudge was not understood");
                 Heard::Unanswered

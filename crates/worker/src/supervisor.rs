@@ -18,21 +18,23 @@ use sluicegate_checkpoint::{ArrivalMillis, Retry, RetryPolicy, SequenceNumber};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
-    Beat, Coordinator, CoordinatorConfig, FixedStart, FleetView, Heartbeat, HeartbeatRight, HeldLease,
-    Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, SessionRight, Sessions,
-    WorkerId, WorkerRow, WorkerStatus,
+    Beat, Coordinator, CoordinatorConfig, FixedStart, FleetView, GivenFor, Heartbeat, HeartbeatRight,
+    HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, SessionRight,
+    Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Limits};
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
+use crate::fleet::{FleetParts, FleetWatch};
 use crate::foreign::Look;
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
+use crate::readiness::Readiness;
 use crate::shard_sync::{ShardSync, SyncError};
 use crate::telemetry::wall_millis;
 use crate::watch::Watches;
@@ -63,6 +65,8 @@ pub struct Supervisor {
     view: watch::Sender<Option<Arc<FleetView>>>,
     budget: Arc<ByteBudget>,
     write_flow: Option<Arc<WriteFlow>>,
+    fleet: Arc<FleetWatch>,
+    readiness: Arc<Readiness>,
     watches: Arc<Watches>,
     consumers: Tasks<(LeaseKey, Ended)>,
     running: BTreeMap<LeaseKey, Running>,
@@ -86,6 +90,8 @@ struct Running {
     stop: CancellationToken,
     /// Where the worker that the lease is handed to can be nudged.
     address: Option<String>,
+    /// Why it is handed over.
+    given_for: Option<GivenFor>,
     metrics: ShardMetrics,
 }
 
@@ -112,16 +118,32 @@ impl Supervisor {
             let (governor, metrics) = (Arc::clone(governor), worker.metrics.clone());
             Arc::new(WriteFlow::new(governor, status.clone(), metrics, about))
         });
+        let (listed, budget) = (watch::Sender::default(), ByteBudget::new(settings.buffer_bytes));
+        let fleet = FleetWatch::new(FleetParts {
+            application: worker.application.clone(),
+            me: worker.id.clone(),
+            failover_time: settings.failover_time,
+            write_budget: settings.write_budget.map(WriteBudget::units),
+            idle_interval: settings.read.idle_interval,
+            clock: worker.clock.clone(),
+            epoch_seconds: Arc::clone(&worker.epoch_seconds),
+            listed: listed.subscribe(),
+            metrics: worker.metrics.clone(),
+            status: status.clone(),
+            budget: Arc::clone(&budget),
+        });
         Ok(Self {
             right,
             status,
             write_flow,
+            fleet: Arc::new(fleet),
+            readiness: Arc::default(),
             sessions: Sessions::default(),
             nudged: worker.nudged.clone(),
-            listed: watch::Sender::default(),
+            listed,
             listing_wanted: ListingWanted::default(),
             view: watch::Sender::default(),
-            budget: ByteBudget::new(settings.buffer_bytes),
+            budget,
             watches: Watches::new(worker.clock.clone()),
             consumers: Tasks::new(),
             running: BTreeMap::new(),
@@ -138,19 +160,21 @@ impl Supervisor {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WorkerError> {
         // The coordinator cancels it when an operator asks this worker to leave; the caller's may be shared.
         let stop = stop.child_token();
+        let everything = CancellationToken::new();
+        let mut tasks: Tasks<TaskEnd> = Tasks::new();
+        // Before anything else: probes are answered however long the tables take.
+        self.start_admin(&mut tasks, stop.clone(), everything.clone());
         let (shard_sync, observer) = tokio::select! { biased;
             () = stop.cancelled() => return Ok(()),
             prepared = self.prepare() => prepared?,
         };
+        self.readiness.prepared();
         let shard_sync = Arc::new(shard_sync);
-        let everything = CancellationToken::new();
         let heart = CancellationToken::new();
-        let mut tasks: Tasks<TaskEnd> = Tasks::new();
         self.start_heartbeat(&mut tasks, heart.clone())?;
         let (instruct, mut instructions) = mpsc::channel(64);
         self.start_coordinator(&mut tasks, observer, stop.clone(), instruct);
         self.start_sync(&mut tasks, &shard_sync, everything.clone());
-        self.start_admin(&mut tasks, stop.clone(), everything.clone());
 
         let outcome = self.supervise(&mut tasks, &mut instructions, &shard_sync, &stop).await;
         everything.cancel();
@@ -236,6 +260,7 @@ impl Supervisor {
         let interval = self.worker.settings.failover_time / 3;
         let stamp = self.watches.watch("heartbeat", interval);
         let (metrics, nudged) = (self.worker.metrics.clone(), self.nudged.clone());
+        let readiness = Arc::clone(&self.readiness);
         let first = std::sync::Once::new();
         let heartbeat = Heartbeat {
             registry: Arc::clone(&self.worker.registry),
@@ -251,6 +276,7 @@ impl Supervisor {
                 stamp.stamp();
                 if beat == Beat::Confirmed {
                     metrics.heartbeat();
+                    readiness.heartbeat();
                     // Nothing may be taken before the first heartbeat: look at once when it is there.
                     first.call_once(|| nudged.look_now());
                 }
@@ -305,12 +331,18 @@ impl Supervisor {
             instructions,
             sessions: self.sessions.clone(),
             view: self.view.clone(),
-            on_fleet: match &self.write_flow {
-                Some(flow) => {
-                    let flow = Arc::clone(flow);
-                    Box::new(move |rows, look| flow.on_fleet(rows, look))
-                }
-                None => Box::new(|_rows, _look| {}),
+            on_fleet: {
+                let (flow, fleet) = (self.write_flow.clone(), Arc::clone(&self.fleet));
+                Box::new(move |rows, look| {
+                    if let Some(flow) = &flow {
+                        flow.on_fleet(rows, look);
+                    }
+                    fleet.on_workers(&rows.workers, look);
+                })
+            },
+            on_view: {
+                let fleet = Arc::clone(&self.fleet);
+                Box::new(move |view| fleet.on_view(view))
             },
             on_turn: Box::new(move || stamp.stamp()),
         };
@@ -337,11 +369,16 @@ impl Supervisor {
         let admin = Arc::new(Admin {
             metrics: self.worker.metrics.clone(),
             watches: Arc::clone(&self.watches),
+            readiness: Arc::clone(&self.readiness),
+            fleet: Arc::clone(&self.fleet),
             nudged: self.nudged.clone(),
             drain,
+            token: self.worker.admin_token.clone(),
+            clock: self.worker.clock.clone(),
+            answered: Mutex::default(),
         });
         tasks.spawn(async move {
-            admin.serve(listener, stop).await;
+            admin.serve(listener, Limits::default(), stop).await;
             ("admin", Ok(()))
         });
     }
@@ -382,7 +419,7 @@ impl Supervisor {
             Instruction::Begin { row, right, since, parents_covered } => {
                 self.begin(*row, (right, since, parents_covered), sync);
             }
-            Instruction::HandOver { key, to, address } => {
+            Instruction::HandOver { key, to, address, why } => {
                 let settings = &self.worker.settings;
                 // With nobody to take over there is nothing to hurry for.
                 let within =
@@ -393,6 +430,7 @@ impl Supervisor {
                     return;
                 };
                 running.address = address;
+                running.given_for.get_or_insert(why);
                 // A session that is draining already keeps its first request.
                 if running.requests.try_send(Drain { to, within }).is_err() {
                     tracing::debug!(lease_key = %key, "the session is handing over already");
@@ -408,6 +446,7 @@ impl Supervisor {
 
     fn begin(&mut self, row: Lease, (right, since, parents_covered): Beginning, sync: &Arc<ShardSync>) {
         let key = row.key.clone();
+        self.fleet.begun(&row);
         let settings = &self.worker.settings;
         let (requests, receiver) = mpsc::channel(1);
         let stop = CancellationToken::new();
@@ -441,7 +480,7 @@ impl Supervisor {
             requests: receiver,
             rng,
         };
-        let running = Running { requests, stop: stop.clone(), address: None, metrics };
+        let running = Running { requests, stop: stop.clone(), address: None, given_for: None, metrics };
         self.running.insert(key.clone(), running);
         self.consumers.spawn(async move { (key, consumer.run(stop).await) });
     }
@@ -455,7 +494,7 @@ impl Supervisor {
             ended.map_err(|error| WorkerError::Task { task: "consumer", why: error.to_string() })?;
         let running = self.running.remove(&key);
         if let Some(running) = &running {
-            log_end(&key, &ended, &running.metrics.reading());
+            log_end(&key, &ended, running.given_for, &running.metrics.reading());
         }
         self.worker.metrics.session_ended(ended.outcome());
         // Children may begin; an interrupted or lost lease may be ours or free (an operator released it).
@@ -522,7 +561,7 @@ impl Supervisor {
 }
 
 /// The one line of a session's end. With the line of its first records it tells how long a shard stood still.
-fn log_end(key: &LeaseKey, ended: &Ended, reading: &Reading) {
+fn log_end(key: &LeaseKey, ended: &Ended, given_for: Option<GivenFor>, reading: &Reading) {
     let to = match ended {
         Ended::HandedOver { to, .. } => to.as_ref().map(WorkerId::as_str),
         Ended::ShardEnd | Ended::Lost | Ended::Interrupted | Ended::Failed(_) => None,
@@ -531,6 +570,7 @@ fn log_end(key: &LeaseKey, ended: &Ended, reading: &Reading) {
         lease_key = %key,
         outcome = ended.outcome(),
         to,
+        why = given_for.filter(|_| to.is_some()).map(tracing::field::debug),
         last_read_ms = reading.last_read.map(|at| at.0),
         sequence_number = reading.flow.last.as_ref().map(SequenceNumber::as_str),
         records = reading.flow.records,

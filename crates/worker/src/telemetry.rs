@@ -21,24 +21,49 @@ pub fn wall_millis() -> ArrivalMillis {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// For people on a terminal, for machines elsewhere.
     #[default]
+    Auto,
+    /// For people.
     Text,
     /// For machines: one JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    /// Whether lines are JSON, where standard error is a terminal or not.
+    fn is_json(self, terminal: bool) -> bool {
+        match self {
+            Self::Auto => !terminal,
+            Self::Text => false,
+            Self::Json => true,
+        }
+    }
 }
 
 /// Starts logging to standard error. `filter` is a `tracing` filter such as `info` or `sluicegate_lease=debug,info`.
 /// Later calls in the same process do nothing.
 pub fn start_logging(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let terminal = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let started = if format.is_json(terminal) {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_target(false).try_init()
     };
     drop(started);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_for_people_on_a_terminal_and_for_machines_elsewhere_unless_told() {
+        let json = |format: LogFormat| (format.is_json(true), format.is_json(false));
+        assert_eq!(json(LogFormat::Auto), (false, true));
+        assert_eq!((json(LogFormat::Text), json(LogFormat::Json)), ((false, false), (true, true)));
+    }
 }

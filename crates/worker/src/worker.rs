@@ -19,6 +19,7 @@ use sluicegate_sink::{DeadLetters, Governor, Sink};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::AdminToken;
 use crate::consumer::batcher::CutPolicy;
 use crate::consumer::pace::ReadPolicy;
 use crate::metrics::Metrics;
@@ -131,6 +132,7 @@ pub struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) admin: Option<TcpListener>,
     pub(crate) advertise: Option<String>,
+    pub(crate) admin_token: Option<AdminToken>,
     pub(crate) clock: Clock,
     pub(crate) epoch_seconds: EpochSeconds,
     pub(crate) nudged: Nudges,
@@ -176,6 +178,7 @@ impl Worker {
             metrics: None,
             admin: None,
             advertise: None,
+            admin_token: None,
             clock: Clock::new(),
             epoch_seconds: Arc::new(|| i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX)),
             nudged: None,
@@ -210,6 +213,7 @@ pub struct WorkerBuilder {
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
     advertise: Option<String>,
+    admin_token: Option<AdminToken>,
     clock: Clock,
     epoch_seconds: EpochSeconds,
     nudged: Option<Nudges>,
@@ -284,7 +288,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Serves `/livez`, `/metrics` and `/nudge` here; other workers find the address in the worker table.
+    /// Serves probes, metrics, the fleet page and `/nudge` here; other workers find the address in the worker table.
     pub fn admin(mut self, listener: TcpListener) -> Self {
         self.admin = Some(listener);
         self
@@ -293,6 +297,12 @@ impl WorkerBuilder {
     /// Where other workers reach the admin server (`host:port`), if not at the address it is bound to.
     pub fn advertise(mut self, address: Option<String>) -> Self {
         self.advertise = address;
+        self
+    }
+
+    /// The token that the admin server asks for. The [`Nudge`] of other workers must bear it. Default: none.
+    pub fn admin_token(mut self, token: Option<AdminToken>) -> Self {
+        self.admin_token = token;
         self
     }
 
@@ -348,6 +358,7 @@ impl WorkerBuilder {
             metrics,
             admin: self.admin,
             advertise: self.advertise,
+            admin_token: self.admin_token,
             clock: self.clock,
             epoch_seconds: self.epoch_seconds,
             nudged_in_process: self.nudged.is_some(),

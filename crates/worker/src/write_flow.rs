@@ -13,6 +13,7 @@ use sluicegate_lease::{
 };
 use sluicegate_sink::Governor;
 use sluicegate_sink::governor::pace::Begin;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
@@ -27,6 +28,7 @@ pub(crate) struct WriteFlow {
     metrics: Metrics,
     me: WorkerId,
     budget: Option<Budgeted>,
+    used: Mutex<UsedRate>,
 }
 
 struct Budgeted {
@@ -49,7 +51,7 @@ impl WriteFlow {
             let division = Mutex::new(Division::new(total, me.clone(), failover_time));
             Budgeted { total, grant: Arc::new(grant), division }
         });
-        Self { governor, status, metrics, me, budget }
+        Self { governor, status, metrics, me, budget, used: Mutex::default() }
     }
 
     /// This worker's grant, for the heartbeat.
@@ -73,11 +75,42 @@ impl WriteFlow {
         if let Some(begin) = learned_of(rows, &self.me, self.budget.is_some()) {
             self.governor.begin_at(begin);
         }
+        let flow = self.governor.flow();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = used.see(flow.attempted - flow.throttled, look.answered);
         self.status.update(|row| {
+            row.write_used_milli = milli(used);
             row.write_demand_milli = told_demand(row.write_demand_milli, demand);
             row.write_rate_milli = rate;
         });
-        self.metrics.write_flow(&self.governor.flow(), self.governor.rate(), self.governor.demand());
+        self.metrics.write_flow(&flow, self.governor.rate(), self.governor.demand());
+    }
+}
+
+/// Units a second over the last few seconds, of a sum that grows.
+#[derive(Debug, Default)]
+struct UsedRate {
+    /// The sum, and when it was that.
+    last: Option<(f64, Instant)>,
+    rate: f64,
+}
+
+/// After this time a change of the rate shows by two thirds.
+const SMOOTHED_OVER: f64 = 5.0;
+
+impl UsedRate {
+    fn see(&mut self, sum: f64, at: Instant) -> f64 {
+        let Some((before, then)) = self.last else {
+            self.last = Some((sum, at));
+            return self.rate;
+        };
+        let seconds = at.saturating_duration_since(then).as_secs_f64();
+        if seconds > 0.0 {
+            let weight = 1.0 - (-seconds / SMOOTHED_OVER).exp();
+            self.rate += ((sum - before).max(0.0) / seconds - self.rate) * weight;
+            self.last = Some((sum, at));
+        }
+        self.rate
     }
 }
 
@@ -119,6 +152,17 @@ fn milli(units: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_used_rate_follows_within_seconds_and_falls_to_nothing() {
+        let (mut used, start) = (UsedRate::default(), Instant::now());
+        assert_eq!(used.see(1_000.0, start), 0.0, "what was before says nothing of the rate");
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let last = (1..=30u32).map(|s| used.see(1_000.0 + 50.0 * f64::from(s), at(u64::from(s)))).last();
+        assert!(last.is_some_and(|rate| (rate - 50.0).abs() < 1.0), "{last:?}");
+        let idle = (31..=60).map(|s| used.see(2_500.0, at(s))).last();
+        assert!(idle.is_some_and(|rate| rate < 0.2), "{idle:?}");
+    }
 
     #[test]
     fn told_demand_stands_still_while_the_true_one_moves_little() {
@@ -166,7 +210,7 @@ mod tests {
         let flow = WriteFlow::new(Arc::clone(&governor), status, Metrics::new().unwrap(), about);
         let grant = flow.grant().unwrap();
         assert_eq!(governor.rate(), Some(0.0));
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         for heartbeat in 1..=2 {
             let row = WorkerRow {
                 heartbeat,

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Where batches go
     #[arg(long, value_enum, default_value_t = SinkKind::Dynamodb)]
     sink: SinkKind,
-    /// Address of the admin server: /livez, /metrics, /nudge; port 0 takes any free one
+    /// Address of the admin server: the fleet page, /fleet, /metrics, /livez, /readyz, /nudge; port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     admin: SocketAddr,
     /// Where other workers reach the admin server (host:port), if not at the address it is bound to

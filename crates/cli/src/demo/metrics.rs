@@ -30,13 +30,12 @@ impl Samples {
 
     /// A counter as a whole number.
     pub(super) fn count(&self, name: &str) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "counters are small and not negative"
-        )]
-        let count = self.value(name) as u64;
-        count
+        whole(self.value(name))
+    }
+
+    /// A sample in thousandths, as a whole number.
+    pub(super) fn milli(&self, name: &str) -> u64 {
+        whole((self.value(name) * 1_000.0).round())
     }
 
     /// The samples of a metric by the value of its one label.
@@ -48,6 +47,15 @@ impl Samples {
         };
         self.0.iter().filter_map(of).collect()
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is counted is small and not negative"
+)]
+fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 /// Upper bounds of a histogram's buckets with their cumulative counts, ascending.

@@ -118,16 +118,17 @@ impl Watcher {
     fn shard(&self, row: &Lease, fleet: &Fleet) -> ShardLook {
         let owner = row.owner.as_ref().map(|owner| owner.as_str().to_owned());
         let samples = owner.as_ref().and_then(|owner| self.scrapes.get(owner));
-        let sample = |metric: &str| {
+        // In milliseconds.
+        let seconds = |metric: &str| {
             let name = format!("{metric}{{shard=\"{}\"}}", row.key);
-            samples.map(|samples| samples.count(&name)).filter(|value| *value > 0)
+            samples.map(|samples| samples.milli(&name)).filter(|value| *value > 0)
         };
         ShardLook {
             worker: owner.as_deref().and_then(|owner| fleet.number_of(owner)),
             announced: announced(row),
             checkpoint: Some(row.checkpoint.clone()),
-            behind_ms: sample("sluicegate_behind_latest_milliseconds"),
-            first_read_ms: sample("sluicegate_session_first_read_milliseconds"),
+            behind_ms: seconds("sluicegate_behind_latest_seconds"),
+            first_read_ms: seconds("sluicegate_session_first_read_timestamp_seconds"),
             owner,
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, CoordinatorError};
+use super::{Coordinator, CoordinatorError, GivenFor};
 use crate::fleet::WorkerState;
 use crate::plan::assign;
 use crate::registry::FleetRows;
+use crate::store::Written;
 use crate::view::{FleetView, Health, LeaseView, Look, Observer};
 
 /// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
@@ -40,7 +41,7 @@ impl Coordinator {
         let targets = assign(&view, &self.config.policy);
         for key in self.sessions.keys() {
             let to = targets.get(&key).cloned();
-            self.hand_over(key, to, &view).await?;
+            self.hand_over(key, to, &view, GivenFor::Leaving).await?;
         }
         self.sessions.all_ended().await;
         self.release_the_rest(observer).await?;
@@ -60,8 +61,14 @@ impl Coordinator {
         let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
         for LeaseView { row, .. } in view.leases.values().filter(mine) {
             let next = row.handed_over(targets.get(&row.key).cloned());
-            if let Err(error) = self.store.replace(row, &next).await {
-                tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
+            match self.store.replace(row, &next).await {
+                Ok(Written::Applied(_)) => {
+                    tracing::info!(lease_key = %row.key, to = ?next.owner, why = ?GivenFor::Leaving, "gave back a lease without a session");
+                }
+                Ok(Written::Lost(_)) => {}
+                Err(error) => {
+                    tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
+                }
             }
         }
         Ok(())

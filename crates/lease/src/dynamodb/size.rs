@@ -47,6 +47,26 @@ fn number_bytes(number: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Behind;
+    use crate::model::WorkerId;
+    use sluicegate_checkpoint::ShardId;
+
+    /// A heartbeat costs a write unit for each KB: with the most shards that it lists, three.
+    #[test]
+    fn a_worker_row_stays_below_three_kb_however_many_shards_are_behind() {
+        let behind = |n: usize| Behind {
+            shard: ShardId::new(format!("shardId-{n:012}")),
+            age_ms: 86_400_000,
+            lag_ms: 86_400_000,
+        };
+        let mut row =
+            WorkerRow::new(WorkerId::new("a-deployment-7d9c5b8f4-abcde-550e8400e29b41d4a716446655440000"));
+        row.address = Some("[2001:db8::8a2e:370:7334]:9090".to_owned());
+        assert!(worker_bytes("application", &row) < 500, "a quiet worker's heartbeat costs one unit");
+        row.behind = (0..WorkerRow::MOST_BEHIND).map(behind).collect();
+        let bytes = worker_bytes("application", &row);
+        assert!(bytes < 3 * 1_024, "{bytes}");
+    }
 
     #[test]
     fn names_and_values_are_counted() {

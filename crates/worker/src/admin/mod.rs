@@ -1,94 +1,126 @@
-//! The admin server: `/livez` (no AWS call, no lag), `/metrics` (Prometheus), `POST /nudge` ("look now", and perhaps
-//! at which lease).
+//! The admin server: `/livez` (no AWS call, no lag), `/readyz`, `/metrics` (Prometheus), `/fleet` (JSON), `/` (the fleet on
+//! a page), `POST /nudge` ("look now", and perhaps at which lease).
 //!
-//! It answers from what is in memory, so that a slow table never makes a healthy worker look dead.
+//! It answers from what is in memory, so that a slow table never makes a healthy worker look dead. With a token, what tells
+//! of the fleet and what acts wants it; probes do not, nor does the page, which holds no data and asks for the token itself.
 
-use std::convert::Infallible;
+mod connections;
+mod token;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use sluicegate_lease::Clock;
 use sluicegate_lease::nudge::Nudges;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::FleetWatch;
 use crate::metrics::Metrics;
 use crate::nudge::hint;
+use crate::readiness::Readiness;
 use crate::watch::Watches;
 
+use connections::Answer;
+pub(crate) use connections::Limits;
+pub use token::{AdminToken, NoToken};
+
 /// What the admin server answers from.
-#[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// For `/metrics`.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// For `/livez`.
-    pub watches: Arc<Watches>,
+    pub(crate) watches: Arc<Watches>,
+    /// For `/readyz`.
+    pub(crate) readiness: Arc<Readiness>,
+    /// For `/fleet`.
+    pub(crate) fleet: Arc<FleetWatch>,
     /// Told by `/nudge`.
-    pub nudged: Nudges,
+    pub(crate) nudged: Nudges,
     /// Cancelled when the worker drains: it then begins nothing.
-    pub drain: CancellationToken,
+    pub(crate) drain: CancellationToken,
+    /// Asked for, if there is one.
+    pub(crate) token: Option<AdminToken>,
+    pub(crate) clock: Clock,
+    /// What `/fleet` last answered, and when.
+    pub(crate) answered: Mutex<Option<(Instant, Bytes)>>,
 }
 
-/// Most connections served at a time: scrapers, probes and nudges need a handful.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may be without a request: longer than a usual scrape interval, so that scrapers keep theirs.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The page: everything in one file, so that it works where nothing else is reached.
+const PAGE: &str = include_str!("page.html");
+/// What the page may do: nothing but run itself and ask this server.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// How long an answer of `/fleet` is good for: many people may look at a fleet of many shards.
+const FLEET_FRESH: Duration = Duration::from_millis(500);
+/// The paths, for whoever asks for another one.
+const PATHS: &str = "try /, /fleet, /metrics, /livez, /readyz, or POST /nudge\n";
+
+/// What is asked of the server.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    authorization: Option<&'a HeaderValue>,
+}
 
 impl Admin {
     /// Serves until stopped. Connections end with it.
-    #[expect(clippy::disallowed_types, reason = "the server owns the tasks of its connections")]
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        let mut connections = tokio::task::JoinSet::new();
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let (socket, slot) = tokio::select! { biased;
-                () = stop.cancelled() => return,
-                accepted = accept(&listener, &slots) => accepted,
-            };
-            while connections.try_join_next().is_some() {}
-            let Ok((socket, _peer)) = socket else { continue };
-            let admin = Arc::clone(&self);
-            connections.spawn(async move {
-                let answer = service_fn(move |request| {
-                    let answer = admin.answer(&request);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
-                if let Err(error) = http.serve_connection(TokioIo::new(socket), answer).await {
-                    tracing::debug!(%error, "an admin connection ended badly");
-                }
-                drop(slot);
-            });
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        limits: Limits,
+        stop: CancellationToken,
+    ) {
+        let clock = self.clock.clone();
+        connections::serve(listener, (limits, clock), stop, move |request| {
+            self.answer(Asked {
+                method: request.method(),
+                uri: request.uri(),
+                authorization: request.headers().get(AUTHORIZATION),
+            })
+        })
+        .await;
+    }
+
+    fn answer(&self, asked: Asked<'_>) -> Answer {
+        let path = asked.uri.path();
+        let method = if path == "/nudge" { Method::POST } else { Method::GET };
+        let open = matches!(path, "/" | "/livez" | "/readyz");
+        match path {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/fleet" | "/nudge" if *asked.method != method => {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n")
+            }
+            _ if !open && !self.lets_in(asked.authorization) => unauthorized(),
+            "/" => page(),
+            "/livez" => self.livez(),
+            "/readyz" => self.readyz(),
+            "/metrics" => self.metrics(),
+            "/fleet" => self.fleet(),
+            "/nudge" => self.nudge(asked.uri),
+            _ => plain(StatusCode::NOT_FOUND, PATHS),
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/livez") => self.livez(),
-            (&Method::GET, "/metrics") => self.metrics(),
-            (&Method::POST, "/nudge") => self.nudge(request),
-            (_, "/livez" | "/metrics" | "/nudge") => plain(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n"),
-            _ => plain(StatusCode::NOT_FOUND, "try /livez, /metrics, or POST /nudge\n"),
-        }
+    fn lets_in(&self, authorization: Option<&HeaderValue>) -> bool {
+        self.token.as_ref().is_none_or(|token| token.is_borne_by(authorization))
     }
 
-    fn nudge<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn nudge(&self, uri: &Uri) -> Answer {
         if self.drain.is_cancelled() {
             return plain(StatusCode::GONE, "leaving\n");
         }
-        self.nudged.put(hint(request.uri()));
+        self.nudged.put(hint(uri));
         plain(StatusCode::ACCEPTED, "looking\n")
     }
 
-    fn livez(&self) -> Response<Full<Bytes>> {
+    fn livez(&self) -> Answer {
         let stuck = self.watches.stuck();
         if stuck.is_empty() {
             return plain(StatusCode::OK, "ok\n");
@@ -98,29 +130,67 @@ impl Admin {
         plain(StatusCode::SERVICE_UNAVAILABLE, lines)
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.metrics.text() {
+    fn readyz(&self) -> Answer {
+        match self.readiness.check(&self.drain) {
+            Ok(()) => plain(StatusCode::OK, "ok\n"),
+            Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", why.text())),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        self.metrics.ready(self.readiness.check(&self.drain).is_ok());
+        let (used, limit) = self.fleet.buffer();
+        self.metrics.buffer(used, limit);
+        match self.metrics.text_with(Some(&self.fleet.picture())) {
             Ok(text) => plain(StatusCode::OK, text),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
+
+    fn fleet(&self) -> Answer {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let fresh = answered.as_ref().filter(|(at, _)| now.saturating_duration_since(*at) < FLEET_FRESH);
+        let body = match fresh {
+            Some((_, body)) => body.clone(),
+            None => match serde_json::to_vec(&self.fleet.picture()) {
+                Ok(body) => answered.insert((now, body.into())).1.clone(),
+                Err(error) => return plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            },
+        };
+        with_kind(StatusCode::OK, body, "application/json")
+    }
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+fn page() -> Answer {
+    let mut page = with_kind(StatusCode::OK, PAGE, "text/html; charset=utf-8");
+    for (name, value) in [
+        ("content-security-policy", PAGE_POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ] {
+        page.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    page
+}
+
+fn unauthorized() -> Answer {
+    let mut answer =
+        plain(StatusCode::UNAUTHORIZED, "give the token of the setting admin_token as a bearer token\n");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    with_kind(status, text, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+fn with_kind(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// The next connection, once there is a slot for it. *Cancelling it* is safe.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (std::io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    (listener.accept().await, slot)
 }
 
 /// Binds the admin address.
@@ -130,3 +200,6 @@ async fn accept(
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,10 +149,19 @@ pub const SETTINGS: &[Setting] = &[
         help: "Give up records that retention has overtaken, counted, instead of stopping their shard.",
     },
     Setting {
+        name: "admin_token",
+        default: "none",
+        help: "Bearer token that /metrics, /fleet and POST /nudge of the admin server ask for, 16 to 256 characters; /, /livez and /readyz stay open. The same for the whole fleet: workers nudge each other with it. Give it as an environment variable from a secret. none lets everybody in.",
+    },
+    Setting {
         name: "log",
         default: "info",
         help: "What is logged: error, warn, info, debug, trace, or a filter such as sluicegate_lease=debug,info.",
     },
-    Setting { name: "log_format", default: "text", help: "text for people, json for machines." },
+    Setting {
+        name: "log_format",
+        default: "auto",
+        help: "text for people, json for machines; auto is text on a terminal and json elsewhere.",
+    },
     Setting { name: "seed", default: "0", help: "Seeds all jitter; 0 takes one from the operating system." },
 ];

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Counter, Gauge, IntCounter, Registry};
+use prometheus::{Counter, Gauge, IntCounter, IntGauge};
 use sluicegate_sink::governor::Flow;
 
-use super::added;
+use super::catalogue::Catalogue;
 
 #[derive(Debug, Clone)]
 pub(super) struct WriteMetrics {
@@ -13,6 +13,7 @@ pub(super) struct WriteMetrics {
     share: Gauge,
     rate: Gauge,
     demand: Gauge,
+    limited: IntGauge,
     attempted: Counter,
     throttled: Counter,
     attempts: IntCounter,
@@ -22,37 +23,38 @@ pub(super) struct WriteMetrics {
 }
 
 impl WriteMetrics {
-    pub(super) fn new(r: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str| added(r, Gauge::new(format!("sluicegate_{name}"), help));
-        let units = |name: &str, help: &str| added(r, Counter::new(format!("sluicegate_{name}"), help));
-        let count = |name: &str, help: &str| added(r, IntCounter::new(format!("sluicegate_{name}"), help));
+    pub(super) fn new(r: &Catalogue) -> prometheus::Result<Self> {
         Ok(Self {
-            budget: gauge(
+            budget: r.gauge(
                 "write_budget_units_per_second",
                 "Write capacity units a second that the whole fleet may use; 0 where there is no budget.",
             )?,
-            share: gauge(
+            share: r.gauge(
                 "write_share_units_per_second",
                 "This worker's share of the budget, as it may be used now.",
             )?,
-            rate: gauge(
+            rate: r.gauge(
                 "write_rate_units_per_second",
                 "Rate at which this worker writes at most: its share, or what the table does not throttle; +Inf while nothing limits it.",
             )?,
-            demand: gauge(
+            demand: r.gauge(
                 "write_demand_units_per_second",
                 "What this worker writes and what waits, spread over two seconds. Far above the share: the budget is what limits.",
             )?,
-            attempted: units(
+            limited: r.count(
+                "write_limited",
+                "1 while the table, or the write budget, is what limits this worker: more workers do not help, more capacity does. 0: scale out, or see what else holds it up.",
+            )?,
+            attempted: r.sum(
                 "write_units_attempted_total",
                 "Estimated write capacity units of all attempts, retries included.",
             )?,
-            throttled: units(
+            throttled: r.sum(
                 "write_units_throttled_total",
                 "Estimated write capacity units that the table refused. If it rises: the table has less than the budget, or a key is hot (raise spread).",
             )?,
-            attempts: count("write_attempts_total", "Write requests.")?,
-            throttled_attempts: count(
+            attempts: r.counter("write_attempts_total", "Write requests.")?,
+            throttled_attempts: r.counter(
                 "write_attempts_throttled_total",
                 "Write requests of which the table refused something.",
             )?,
@@ -68,11 +70,31 @@ impl WriteMetrics {
     pub(super) fn flow(&self, flow: Flow, rate: Option<f64>, demand: f64) {
         self.rate.set(rate.unwrap_or(f64::INFINITY));
         self.demand.set(demand);
+        self.limited.set(i64::from(limited(rate, demand)));
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         self.attempted.inc_by((flow.attempted - shown.attempted).max(0.0));
         self.throttled.inc_by((flow.throttled - shown.throttled).max(0.0));
         self.attempts.inc_by(flow.attempts.saturating_sub(shown.attempts));
         self.throttled_attempts.inc_by(flow.throttled_attempts.saturating_sub(shown.throttled_attempts));
         *shown = flow;
+    }
+}
+
+/// Whether what wants to be written exceeds what may be.
+fn limited(rate: Option<f64>, demand: f64) -> bool {
+    rate.is_some_and(|rate| demand > 0.0 && demand >= rate * NEARLY)
+}
+
+/// A governor leaves a little of its rate unused.
+const NEARLY: f64 = 0.95;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_is_limited_when_there_is_more_to_write_than_may_be_written() {
+        assert!(limited(Some(100.0), 99.0) && limited(Some(0.0), 1.0));
+        assert!(!limited(Some(100.0), 50.0) && !limited(None, 1e9) && !limited(Some(0.0), 0.0));
     }
 }

@@ -192,10 +192,10 @@ impl Listing {
 
 fn listed_lease(row: &Lease, look: &Look, workers: &BTreeMap<&WorkerId, &WorkerRow>) -> ListedLease {
     let owner = row.owner.as_ref().and_then(|owner| workers.get(owner));
-    let behind = owner.and_then(|owner| owner.behind.iter().find(|(shard, _)| *shard == row.key));
+    let behind = owner.and_then(|owner| owner.behind.iter().find(|behind| behind.shard == row.key));
     ListedLease {
         shown: Shown::of(row, &look.leases),
-        behind_ms: behind.map(|(_, ms)| *ms),
+        behind_ms: behind.map(|behind| behind.age_ms),
         arrival: row.pending.state().and_then(|state| state.checkpoint_arrival),
         position: row.checkpoint.clone(),
     }
