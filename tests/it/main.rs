@@ -1,6 +1,8 @@
 //! The product as a whole: contract suites on the embedded backend, and the real program in processes of its own.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod burst;

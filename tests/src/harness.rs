@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod binary;
+pub mod browser;
 pub mod command;
 pub mod events;
 pub mod fleet;

@@ -62,22 +62,25 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
     let clock = Clock::new();
     let seed = config.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
     tracing::info!(seed, "jitter is seeded");
-    let dynamodb = aws.dynamodb();
-    ensure_tables(&dynamodb, clock.clone(), &args.application, args.create_tables).await?;
+    let metrics = Metrics::new().context("metrics")?;
+    let leases = aws.dynamodb_for("lease", &metrics);
+    ensure_tables(&leases, clock.clone(), &args.application, args.create_tables).await?;
     let governor = Arc::new(Governor::new(PaceOptions::default()));
-    let sink = sink(aws, &args, seed, Arc::clone(&governor)).await?;
+    let sink = sink(aws, &args, seed, (Arc::clone(&governor), &metrics)).await?;
     let workers_table = worker_table_name(&args.application);
-    let registry = Arc::new(DynamoRegistry::new(dynamodb.clone(), &workers_table, &args.application));
-    let store = Arc::new(DynamoLeaseStore::new(dynamodb, &args.application));
+    let workers = aws.dynamodb_for("worker", &metrics);
+    let registry = Arc::new(DynamoRegistry::new(workers, &workers_table, &args.application));
+    let store = Arc::new(DynamoLeaseStore::new(leases, &args.application));
     let admin = sluicegate_worker::admin::bind(args.admin)
         .await
         .with_context(|| format!("cannot listen on {}: choose another --admin address", args.admin))?;
     tracing::info!(address = %admin.local_addr()?, "admin server listens");
     let beats = DynamoRegistry::new(
-        aws.dynamodb_alone(config.settings.failover_time / 6),
+        aws.dynamodb_alone(config.settings.failover_time / 6, "worker", &metrics),
         &workers_table,
         &args.application,
     );
+    let letters = DynamoDbDeadLetters::new(aws.dynamodb_for("dead-letter", &metrics), &args.dead_letters);
     let worker = Worker::builder(&args.application)
         .worker_id(unique_id(&hostname()))
         .settings(config.settings.clone())
@@ -87,8 +90,8 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         .nudge(HttpNudge::new(config.admin_token.as_ref()))
         .sink(sink)
         .governor(governor)
-        .dead_letters(dead_letters(aws, &args.dead_letters))
-        .metrics(Metrics::new().context("metrics")?)
+        .dead_letters(Arc::new(letters))
+        .metrics(metrics)
         .admin(admin)
         .advertise(args.advertise)
         .admin_token(config.admin_token.clone())
@@ -102,12 +105,12 @@ async fn sink(
     aws: &Aws,
     args: &WorkerArgs,
     seed: u64,
-    governor: Arc<Governor>,
+    (governor, metrics): (Arc<Governor>, &Metrics),
 ) -> anyhow::Result<Arc<dyn Sink>> {
     match args.sink {
         SinkKind::Stdout => Ok(Arc::new(StdoutSink::new(std::io::stdout()))),
         SinkKind::Dynamodb => {
-            let client = aws.dynamodb();
+            let client = aws.dynamodb_for("analytics", metrics);
             ensure_table(&client, &args.table, args.create_tables).await?;
             ensure_letters_table(&client, &args.dead_letters, args.create_tables).await?;
             // Two requests of 2 MiB under way fill any link; each more would cost 5 MB of memory.

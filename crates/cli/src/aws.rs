@@ -17,7 +17,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
+use sluicegate_worker::Metrics;
+
 use crate::exit::bad_config;
+use crate::metered::Metered;
 
 /// Where `sluicegate local` listens unless told otherwise, and where `--embedded` looks.
 pub(crate) const LOCAL_KINESIS_PORT: u16 = 4567;
@@ -120,9 +123,22 @@ impl Aws {
         aws_sdk_dynamodb::Client::from_conf(self.dynamodb_config().build())
     }
 
-    /// A DynamoDB client with an HTTP client of its own, for another runtime, whose calls end in time.
-    pub(crate) fn dynamodb_alone(&self, call_timeout: Duration) -> aws_sdk_dynamodb::Client {
-        let config = self.dynamodb_config().http_client(http_client()).timeout_config(timeouts(call_timeout));
+    /// A DynamoDB client whose requests are counted as those to this table.
+    pub(crate) fn dynamodb_for(&self, table: &'static str, metrics: &Metrics) -> aws_sdk_dynamodb::Client {
+        let inner = self.config.http_client().unwrap_or_else(http_client);
+        let counted = Metered { inner, table, metrics: metrics.clone() };
+        aws_sdk_dynamodb::Client::from_conf(self.dynamodb_config().http_client(counted).build())
+    }
+
+    /// The same with an HTTP client of its own, for another runtime, whose calls end in time.
+    pub(crate) fn dynamodb_alone(
+        &self,
+        call_timeout: Duration,
+        table: &'static str,
+        metrics: &Metrics,
+    ) -> aws_sdk_dynamodb::Client {
+        let counted = Metered { inner: http_client(), table, metrics: metrics.clone() };
+        let config = self.dynamodb_config().http_client(counted).timeout_config(timeouts(call_timeout));
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 

@@ -6,6 +6,7 @@ mod commands;
 #[cfg(feature = "embedded")]
 mod demo;
 mod exit;
+mod metered;
 mod output;
 mod stop;
 

@@ -295,7 +295,10 @@ impl<'b> Fleet<'b> {
     }
 
     /// Index of the process with this worker id: its admin server tells the process id.
-    async fn index_of(&self, id: &WorkerId) -> anyhow::Result<Option<usize>> {
+    ///
+    /// # Errors
+    /// The worker rows cannot be read.
+    pub async fn index_of(&self, id: &WorkerId) -> anyhow::Result<Option<usize>> {
         let rows = self.backend.workers(APPLICATION).await?;
         let Some(address) = rows.into_iter().find(|row| row.worker_id == *id).and_then(|row| row.address)
         else {
@@ -382,6 +385,14 @@ impl Worker {
 /// What a row shows as announced.
 pub fn cuts(row: &Lease) -> Vec<Cut> {
     row.pending.state().map(|state| state.cuts).unwrap_or_default()
+}
+
+/// What an admin server answers, headers and all.
+///
+/// # Errors
+/// It does not answer.
+pub async fn ask(address: &str, path: &str) -> anyhow::Result<String> {
+    get(address, path).await
 }
 
 /// An answer over plain HTTP, headers and all.

@@ -256,6 +256,19 @@ fn orphaned_time_is_counted_from_the_last_sign_of_life_to_the_new_owner() {
 }
 
 #[test]
+fn a_failover_that_a_scan_finds_done_is_counted_from_the_last_sign_of_life_all_the_same() {
+    let mut world = World::new(&["me", "a", "b"], vec![lease(0, Some("a"))]);
+    world.pass(30, &["me", "a", "b"]);
+    // The others saw its last heartbeat earlier and have acted before this worker counts it as silent.
+    world.pass(9, &["me", "b"]);
+    world.give(0, Some("b"));
+    world.scan();
+    let picture = world.picture();
+    assert_eq!(picture.moves[0].why, Why::Failover);
+    assert!(near(picture.totals.orphaned_shard_seconds, 9.0), "{}", picture.totals.orphaned_shard_seconds);
+}
+
+#[test]
 fn shards_that_wait_for_their_parents_or_are_finished_are_neither_late_nor_orphaned() {
     let mut child = lease(1, None);
     child.parents = [shard(0)].into();

@@ -8,7 +8,7 @@ use sluicegate_lease::view::{FleetView, Health, LeaseView};
 use sluicegate_lease::{Behind, Lease, LeaseCounter, Pending, WorkerId, WorkerRow, WorkerState};
 use tokio::time::Instant;
 
-use super::moves::{LastKnown, Moves, why};
+use super::moves::{LastKnown, Moves, Why, why};
 
 /// A moment, as the monotonic clock and as the wall tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +215,17 @@ impl FleetTracker {
         }
     }
 
+    /// What is known of an owner whose lease somebody else has now. One that has missed two heartbeats is as good as silent:
+    /// others may have seen its last one earlier than this worker has.
+    fn last_known(&self, owner: &WorkerId, at: Instant) -> Option<LastKnown> {
+        let known = self.known.get(owner).copied()?;
+        let missed = self.workers.get(owner).is_some_and(|seen| {
+            seen.row.state == WorkerState::Active
+                && at.saturating_duration_since(seen.since) >= self.failover_time * 2 / 3
+        });
+        Some(if missed { LastKnown { health: Health::Silent, ..known } } else { known })
+    }
+
     fn see_row(&mut self, key: &ShardId, row: &Lease, startable: bool, free: bool, now: Now) {
         let state = row.pending.state();
         let covered_to = state.as_ref().and_then(|state| state.covered_to());
@@ -249,9 +260,15 @@ impl FleetTracker {
         });
         let moved = before.owner != owner;
         if moved {
-            let from = before.owner.as_ref().and_then(|owner| self.known.get(owner).copied());
+            let from = before.owner.as_ref().and_then(|owner| self.last_known(owner, now.at));
             let why = why(from, before.owner.is_some(), owner.is_some());
             self.moves.push(now.wall, key, [before.owner.as_ref(), owner.as_ref()], why);
+            if why == Why::Failover && before.orphan_since.is_none() {
+                // Others were faster: the shard was never seen without an owner.
+                let silent = before.owner.as_ref().and_then(|owner| self.workers.get(owner));
+                self.orphaned +=
+                    silent.map_or(Duration::ZERO, |seen| now.at.saturating_duration_since(seen.since));
+            }
         }
         let beat = |owner: &WorkerId| self.workers.get(owner).map_or(0, |worker| worker.row.heartbeat);
         let tells_from = if moved || !had_row {

@@ -123,3 +123,62 @@ impl Catalogue {
 fn options(name: &str, help: &str) -> Opts {
     Opts::new(format!("{PREFIX}{name}"), help)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use crate::Metrics;
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    const MARKS: [&str; 2] = ["<!-- metrics -->\n", "<!-- /metrics -->"];
+
+    /// The table as it should be.
+    fn table() -> String {
+        let mut table = "| metric | kind | labels | what it is |\n| --- | --- | --- | --- |\n".to_owned();
+        for metric in Metrics::new().unwrap().described() {
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, kind, labels) = (metric.name, metric.kind, labels.join(", "));
+            table.push_str(&format!(
+                "| `{name}` | {kind} | {labels} | {} |\n",
+                metric.help.replace('|', "\\|")
+            ));
+        }
+        table
+    }
+
+    /// The page in three parts: before the table, the table, behind it.
+    fn parts(page: &str) -> (&str, &str, &str) {
+        let (before, rest) = page.split_once(MARKS[0]).unwrap();
+        let (table, behind) = rest.split_once(MARKS[1]).unwrap();
+        (before, table, behind)
+    }
+
+    #[test]
+    fn the_page_lists_the_metrics_that_a_worker_exports() {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        assert!(
+            parts(&page).1 == table(),
+            "docs/metrics.md differs from the code; write it anew: cargo test -p sluicegate-worker --lib write_the_metrics_page -- --ignored"
+        );
+    }
+
+    #[test]
+    #[ignore = "writes docs/metrics.md"]
+    fn write_the_metrics_page() {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        let (before, _, behind) = parts(&page);
+        std::fs::write(PAGE, format!("{before}{}{}{}{behind}", MARKS[0], table(), MARKS[1])).unwrap();
+    }
+
+    #[test]
+    fn every_help_says_something_and_names_follow_the_conventions() {
+        for metric in Metrics::new().unwrap().described() {
+            let ours = metric.name.starts_with("sluicegate_");
+            assert!(ours || metric.name.starts_with("process_"), "{}", metric.name);
+            assert_eq!(metric.kind == "counter", metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.help.len() > 10 && metric.help.ends_with('.'), "{}: {}", metric.name, metric.help);
+            for unit in ["millis", "_ms", "minutes", "_kb", "_mb"] {
+                assert!(!metric.name.contains(unit), "{}", metric.name);
+            }
+        }
+    }
+}
