@@ -63,12 +63,12 @@ impl Browser {
             complaints: Vec::new(),
             _profile: profile,
         };
-        let page = browser.call("Target.createTarget", json!({"url": "about:blank"})).await?;
+        let page = browser.call("Target.createTarget", &json!({"url": "about:blank"})).await?;
         let attach = json!({"targetId": page["targetId"], "flatten": true});
-        let session = browser.call("Target.attachToTarget", attach).await?;
+        let session = browser.call("Target.attachToTarget", &attach).await?;
         browser.session = session["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page", "Runtime", "Log"] {
-            browser.call(&format!("{domain}.enable"), json!({})).await?;
+            browser.call(&format!("{domain}.enable"), &json!({})).await?;
         }
         Ok(Some(browser))
     }
@@ -79,10 +79,10 @@ impl Browser {
     /// The browser refuses.
     pub async fn open(&mut self, url: &str, (width, height): (u32, u32), scheme: &str) -> anyhow::Result<()> {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
-        self.call("Emulation.setDeviceMetricsOverride", size).await?;
+        self.call("Emulation.setDeviceMetricsOverride", &size).await?;
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        self.call("Emulation.setEmulatedMedia", features).await?;
-        let opened = self.call("Page.navigate", json!({"url": url})).await?;
+        self.call("Emulation.setEmulatedMedia", &features).await?;
+        let opened = self.call("Page.navigate", &json!({"url": url})).await?;
         ensure!(opened["errorText"].is_null(), "{url}: {}", opened["errorText"]);
         Ok(())
     }
@@ -93,18 +93,18 @@ impl Browser {
     /// It throws.
     pub async fn eval(&mut self, expression: &str) -> anyhow::Result<Value> {
         let ask = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut answer = self.call("Runtime.evaluate", ask).await?;
+        let mut answer = self.call("Runtime.evaluate", &ask).await?;
         ensure!(answer["exceptionDetails"].is_null(), "{expression}: {}", answer["exceptionDetails"]);
         Ok(answer["result"]["value"].take())
     }
 
-    async fn call(&mut self, method: &str, parameters: Value) -> anyhow::Result<Value> {
+    async fn call(&mut self, method: &str, parameters: &Value) -> anyhow::Result<Value> {
         tokio::time::timeout(PATIENCE, self.exchange(method, parameters))
             .await
             .with_context(|| format!("the browser does not answer to {method}"))?
     }
 
-    async fn exchange(&mut self, method: &str, parameters: Value) -> anyhow::Result<Value> {
+    async fn exchange(&mut self, method: &str, parameters: &Value) -> anyhow::Result<Value> {
         self.asked += 1;
         let mut message = json!({"id": self.asked, "method": method, "params": parameters});
         if let Some(session) = &self.session {

@@ -232,7 +232,7 @@ fn a_lease_without_a_session_goes_on_from_what_was_known_of_it() {
     world.give(0, Some("me"));
     world.scan();
     let told = world.tracker.tell(world.now());
-    assert!(near(told[0].age_ms as f64 / 1_000.0, 20.0), "{told:?}");
+    assert!(near(Duration::from_millis(told[0].age_ms).as_secs_f64(), 20.0), "{told:?}");
 }
 
 #[test]
