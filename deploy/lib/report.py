@@ -3,6 +3,7 @@
 A test's name is the sentence that its method's name makes. What failed goes to standard error.
 """
 
+import re
 import sys
 import unittest
 
@@ -17,7 +18,9 @@ class Lines(unittest.TestResult):
         method = getattr(test, "_testMethodName", "")
         if not method.startswith("test_"):
             return f"{self.about}: {test}"
-        return f"{self.about}: {method.removeprefix('test_').replace('_', ' ')}"
+        # A number only orders the tests of a class.
+        sentence = re.sub(r"^test_(\d+_)?", "", method).replace("_", " ")
+        return f"{self.about}: {sentence}"
 
     def startTest(self, test):
         super().startTest(test)

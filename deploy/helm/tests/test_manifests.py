@@ -122,13 +122,13 @@ class Pod(unittest.TestCase):
                 given = environment(engine.render(values("full")))
                 self.assertEqual(given["SLUICEGATE_CFG_WRITE_BUDGET_WCU"], "40000")
                 self.assertEqual(given["SLUICEGATE_CFG_ACCEPT_GAP"], "false")
-                self.assertEqual(given["SLUICEGATE_CFG_AGGREGATE_KEY"], "{/carrier}-{/month}")
+                self.assertEqual(given["SLUICEGATE_CFG_FILTER"], values("full")["settings"]["filter"])
                 million = environment(engine.render(values("keda", settings__write_budget_wcu=12_345_678)))
                 self.assertEqual(million["SLUICEGATE_CFG_WRITE_BUDGET_WCU"], "12345678")
 
     def test_kubernetes_replaces_nothing_in_a_setting(self):
-        fields = environment(render(name="full"))["SLUICEGATE_CFG_FIELDS"]
-        self.assertEqual(fields, "/carrier /dep_delay /origin $$(HOME)")
+        key = environment(render(name="full"))["SLUICEGATE_CFG_AGGREGATE_KEY"]
+        self.assertEqual(key, "$$(US)-{/carrier}-{/month}")
 
     def test_every_setting_given_is_in_the_environment(self):
         for name, manifests in every_render():
