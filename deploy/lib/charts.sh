@@ -50,3 +50,12 @@ unit_tests() {
   shift 2
   PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/deploy/lib:$folder "$charts/python" -m report "$about" "$@" || failures=$((failures + 1))
 }
+
+# Sets $SLUICEGATE_PRODUCTION_BIN to the program as the image has it: without the embedded backend.
+find_production() {
+  local candidate
+  for candidate in "${SLUICEGATE_PRODUCTION_BIN:-}" "$root/target/production/debug/sluicegate"; do
+    [ -x "$candidate" ] && { export SLUICEGATE_PRODUCTION_BIN=$candidate; return 0; }
+  done
+  return 1
+}

@@ -11,5 +11,6 @@ fi
 find_helm
 [ -n "${HELM3:-}" ] || skipped "helm: rendering by Helm 3" "it is not there and cannot be installed"
 find_program || true
+find_production || true
 unit_tests helm "$root/deploy/helm/tests" test_values test_manifests test_autoscaling test_parity
 [ "$failures" = 0 ]
