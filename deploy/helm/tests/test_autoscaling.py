@@ -11,7 +11,7 @@ import yaml
 from charts import render
 
 TARGET = 90
-LABELS = '{job="sluicegate",namespace="streams",application="flights",pod="%s"}'
+LABELS = '{job="streams/flights-sluicegate",pod="%s"}'
 
 
 def trigger(name, **changes):
@@ -88,7 +88,7 @@ class Freshness(unittest.TestCase):
         self.assertEqual(asked(self.query, series), TARGET)
 
     def test_no_data_is_no_answer_and_another_fleet_is_no_data(self):
-        self.assertIsNone(asked(self.query, {'up{job="sluicegate"}': "1+0"}))
+        self.assertIsNone(asked(self.query, {'up{job="streams/flights-sluicegate"}': "1+0"}))
         others = {name.replace("flights", "orders"): value for name, value in fleet(300, [0]).items()}
         self.assertIsNone(asked(self.query, others))
         alone = {name: value for name, value in fleet(300, [0]).items() if "limited" not in name}

@@ -320,8 +320,7 @@ class Monitoring(unittest.TestCase):
         spec = render(name="full")["PodMonitor"]["spec"]
         (endpoint,) = spec["podMetricsEndpoints"]
         self.assertEqual((endpoint["port"], endpoint["path"]), ("admin", "/metrics"))
-        self.assertIn({"targetLabel": "job", "replacement": "sluicegate"}, endpoint["relabelings"])
-        self.assertIn({"targetLabel": "application", "replacement": "flights"}, endpoint["relabelings"])
+        self.assertEqual(endpoint["relabelings"], [{"targetLabel": "job", "replacement": "streams/flights"}])
         self.assertGreater(spec["sampleLimit"], 0)
 
     def test_rules_and_dashboard_are_those_of_deploy_monitoring_to_the_byte(self):

@@ -101,9 +101,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What picks this fleet's series out of Prometheus: the labels that the PodMonitor gives them. */ -}}
-{{- define "sluicegate.matchers" -}}
-job="sluicegate",namespace="{{ .Release.Namespace }}",application="{{ .Values.application }}"
+{{- /* What Prometheus knows this fleet by. Rules and dashboard tell fleets apart by it. */ -}}
+{{- define "sluicegate.job" -}}
+{{- printf "%s/%s" .Release.Namespace (include "sluicegate.fullname" .) -}}
 {{- end -}}
 
 {{- /* Rules between values, which a schema cannot say. Each names the values and what to do. */ -}}
