@@ -13,13 +13,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import yaml
 from charts import CHART, container, environment, pod, render, values_files
 
+EXPERIMENTS = CHART.parents[1] / "chaos"
 DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 PROGRAM = os.environ.get("SLUICEGATE_BIN")
 # The build that goes into the image, if there is one: it cannot stand in for AWS, but it has to run against it.
 WORKER = os.environ.get("SLUICEGATE_PRODUCTION_BIN") or PROGRAM
-METRIC = re.compile(r"\bsluicegate_[a-z0-9_]+\b")
+METRIC = re.compile(r"\b(?:sluicegate|process)_[a-z0-9_]+\b")
 
 
 def setUpModule():
@@ -161,7 +163,7 @@ class Running(unittest.TestCase):
         with urllib.request.urlopen(request, timeout=5) as response:
             self.assertEqual(response.status, 202)
 
-    def test_3_every_metric_that_the_chart_names_is_exported(self):
+    def test_3_every_metric_that_chart_and_experiments_name_is_exported(self):
         (endpoint,) = render(name="full")["PodMonitor"]["spec"]["podMetricsEndpoints"]
         until("events are stored", lambda: re.search(r"^sluicegate_events_stored_total 100$", self.ask(endpoint["path"])[1], re.M))
         exported = set(re.findall(r"^# TYPE (\S+)", self.ask(endpoint["path"])[1], re.MULTILINE))
@@ -185,6 +187,10 @@ class Running(unittest.TestCase):
                 yield "PrometheusRule", rule["expr"]
         for expression in re.findall(r'"expr": *("(?:[^"\\]|\\.)*")', manifests["ConfigMap"]["data"]["sluicegate.json"]):
             yield "dashboard", json.loads(expression)
+        for file in EXPERIMENTS.glob("*.yaml"):
+            said = yaml.safe_load(file.read_text())["metadata"]["annotations"]
+            for what in ("abort", "expect"):
+                yield file.name, said[f"sluicegate/{what}"]
 
     def test_4_logs_are_for_machines(self):
         lines = self.log.read_text().splitlines()
