@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst deploy-verify
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -70,6 +70,11 @@ poison: measuring
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
 burst: measuring
 	target/release/sluicegate-measure $@ --svg docs/burst.svg
+
+# What is deployed with, by tools that are not ours: make deploy-verify [CHECKS="image helm"]. What a machine lacks is skipped
+# by name; `sluicegate` is taken from SLUICEGATE_BIN, target/release or target/debug.
+deploy-verify:
+	@deploy/verify.sh $(CHECKS)
 
 .PHONY: measuring
 measuring:

@@ -135,7 +135,17 @@ class Pod(unittest.TestCase):
             with self.subTest(values=name):
                 given = values(name.split(",")[0]).get("settings", {"log_format": "json"})
                 set_here = {key for key in environment(manifests) if key.startswith("SLUICEGATE_CFG_")}
+                set_here -= {"SLUICEGATE_CFG_ADMIN_TOKEN"}
                 self.assertEqual(set_here, {"SLUICEGATE_CFG_" + key.upper() for key in given} | {"SLUICEGATE_CFG_LOG_FORMAT"})
+
+    def test_a_token_comes_from_a_secret_and_workers_and_prometheus_have_the_same(self):
+        manifests = render(name="full")
+        secret = {"name": "flights-admin", "key": "token"}
+        token = {"name": "SLUICEGATE_CFG_ADMIN_TOKEN", "valueFrom": {"secretKeyRef": secret}}
+        self.assertIn(token, container(manifests)["env"])
+        (endpoint,) = manifests["PodMonitor"]["spec"]["podMetricsEndpoints"]
+        self.assertEqual(endpoint["authorization"], {"type": "Bearer", "credentials": secret})
+        self.assertNotIn("authorization", render(name="keda")["PodMonitor"]["spec"]["podMetricsEndpoints"][0])
 
     def test_an_image_is_pinned_by_its_digest_if_one_is_given(self):
         self.assertEqual(container(render())["image"], "registry.example/sluicegate:0.1.0")

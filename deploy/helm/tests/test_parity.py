@@ -63,6 +63,7 @@ class Settings(unittest.TestCase):
 
 # A secret is no value of a chart.
 SECRET = {"admin_token"}
+TOKEN = "a-token-of-this-test"
 
 
 class Process:
@@ -102,9 +103,9 @@ def until(what, condition, seconds=60):
         time.sleep(0.1)
 
 
-def answer(url):
+def answer(url, **headers):
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -135,9 +136,12 @@ class Running(unittest.TestCase):
 
         cls.port = free_port()
         changes = {"admin__port": cls.port, "settings__max_batch_age": "200ms", "settings__log_format": "json"}
+        if "admin_token" in settings_in_help():
+            changes["admin__tokenSecret__name"] = "flights-admin"
         cls.manifests = render(name="minimal", **changes)
         spec = container(cls.manifests)
         given = {name: value for name, value in environment(cls.manifests).items() if value is not None}
+        given |= {name: TOKEN for name in environment(cls.manifests) if name == "SLUICEGATE_CFG_ADMIN_TOKEN"}
         arguments = [each.replace("$(POD_IP)", "127.0.0.1") for each in spec["args"]]
         cls.log = logs / "worker"
         # The tables are not a matter of the chart; here they are made.
@@ -150,16 +154,21 @@ class Running(unittest.TestCase):
 
     @classmethod
     def ask(cls, path):
-        return answer(f"http://127.0.0.1:{cls.port}{path}")
+        return answer(f"http://127.0.0.1:{cls.port}{path}", Authorization=f"Bearer {TOKEN}")
+
+    def without_token(self, path):
+        return answer(f"http://127.0.0.1:{self.port}{path}")[0]
 
     def test_1_every_probe_is_answered(self):
         for name in ("startupProbe", "livenessProbe", "readinessProbe"):
             path = container(self.manifests)[name]["httpGet"]["path"]
             with self.subTest(probe=name, path=path):
-                until(f"{path} is 200, and was {self.ask(path)[0]}", lambda: self.ask(path)[0] == 200, 30)
+                self.assertNotEqual(self.without_token(path), 404)
+                until(f"{path} is 200", lambda: self.without_token(path) == 200, 30)
 
     def test_2_the_nudge_is_answered_where_workers_send_it(self):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/nudge", method="POST")
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/nudge", method="POST", headers=bearer)
         with urllib.request.urlopen(request, timeout=5) as response:
             self.assertEqual(response.status, 202)
 
@@ -178,6 +187,11 @@ class Running(unittest.TestCase):
                 missing[name] = source
         self.assertEqual(missing, {})
 
+    def test_4_without_the_token_nothing_is_told(self):
+        if "admin_token" not in settings_in_help():
+            self.skipTest("this program has no admin_token")
+        self.assertEqual({self.without_token(path) for path in ("/metrics", "/fleet")}, {401})
+
     def sources(self):
         manifests = render(name="keda")
         for each in manifests["ScaledObject"]["spec"]["triggers"]:
@@ -192,13 +206,13 @@ class Running(unittest.TestCase):
             for what in ("abort", "expect"):
                 yield file.name, said[f"sluicegate/{what}"]
 
-    def test_4_logs_are_for_machines(self):
+    def test_5_logs_are_for_machines(self):
         lines = self.log.read_text().splitlines()
         self.assertTrue(lines)
         for line in lines:
             self.assertIn("message", json.loads(line))
 
-    def test_5_it_ends_well_within_the_grace_period(self):
+    def test_6_it_ends_well_within_the_grace_period(self):
         self.assertEqual(self.worker.stop(pod(self.manifests)["terminationGracePeriodSeconds"]), 0)
 
 
@@ -225,7 +239,7 @@ class Refusals(unittest.TestCase):
             with self.subTest(file=file.name):
                 given = environment(render(name=file.name.removesuffix("-values.yaml")))
                 # As Kubernetes hands it over.
-                settings = {name: value.replace("$$(", "$(") for name, value in given.items() if name.startswith("SLUICEGATE_")}
+                settings = {name: value.replace("$$(", "$(") for name, value in given.items() if value and name.startswith("SLUICEGATE_")}
                 status, said = self.start(settings)
                 self.assertEqual(status, 1, said)
                 self.assertIn("no AWS credentials", said)

@@ -34,6 +34,8 @@ REFUSED_BY_SCHEMA = [
     ({"resources__limits__cpu": "1"}, "cpu"),
     ({"resources__limits__memory": "512M"}, "memory"),
     ({"admin__port": 80}, "port"),
+    ({"admin__token": "0123456789abcdef"}, "token"),
+    ({"settings__admin_token": "0123456789abcdef"}, "admin_token"),
     ({"stop__gracePeriodSeconds": 20}, "gracePeriodSeconds"),
     ({"probes__liveness__failureThreshold": 0}, "failureThreshold"),
     ({"probes__liveness__path": "/readyz"}, "path"),
