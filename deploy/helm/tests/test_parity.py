@@ -21,7 +21,8 @@ DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 PROGRAM = os.environ.get("SLUICEGATE_BIN")
 # The build that goes into the image, if there is one: it cannot stand in for AWS, but it has to run against it.
 WORKER = os.environ.get("SLUICEGATE_PRODUCTION_BIN") or PROGRAM
-METRIC = re.compile(r"\b(?:sluicegate|process)_[a-z0-9_]+\b")
+# Names between colons are made by the rules.
+METRIC = re.compile(r"(?<![:\w])(?:sluicegate|process)_[a-z0-9_]+\b(?!:)")
 
 
 def setUpModule():

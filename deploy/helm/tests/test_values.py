@@ -1,6 +1,7 @@
 """What values the chart takes, and what it refuses."""
 
 import json
+import math
 import subprocess
 import sys
 import unittest
@@ -61,8 +62,9 @@ REFUSED_BY_RULE = [
     ({"aws__roleArn": "arn:aws:iam::123456789012:role/flights"}, "aws.roleArn is for irsa"),
     ({"stop__gracePeriodSeconds": 30, "settings__drain_timeout": "26s"}, "give 31 or more"),
     ({"stop__gracePeriodSeconds": 120, "settings__drain_timeout": "2m"}, "give 125 or more"),
-    ({"settings__buffer_bytes": "256MiB"}, "which is 640Mi"),
-    ({"settings__buffer_bytes": "1GiB"}, "which is 2176Mi"),
+    ({"settings__buffer_bytes": "256MiB"}, "need 782Mi"),
+    ({"settings__buffer_bytes": "1GiB"}, "need 2894Mi"),
+    ({"settings__max_leases_per_worker": 10000}, "10000 shards need 1110Mi"),
     ({"resources__requests__memory": "256Mi"}, "give both alike"),
     ({"autoscaling__mode": "keda"}, "autoscaling.prometheus.serverAddress is needed"),
     (KEDA | {"autoscaling__minReplicas": 9}, "below autoscaling.minReplicas"),
@@ -122,6 +124,21 @@ class Values(unittest.TestCase):
     def test_what_the_schema_does_not_know_is_refused(self):
         for changes, text in REFUSED_BY_SCHEMA:
             self.refuses(changes, text)
+
+    def test_memory_is_what_the_documented_formula_says_and_a_tenth(self):
+        formula = "64 MiB + 2.5 x buffer_bytes + 64 KiB for each shard it holds"
+        self.assertIn(formula, (CHART.parents[2] / "docs/batching.md").read_text())
+        for buffer, shards in ((64, 100), (128, 1), (200, 500), (2048, 4000)):
+            needed = math.ceil(1.1 * (64 + 2.5 * buffer + shards / 16))
+            for memory, enough in ((needed + 1, True), (needed - 1, False)):
+                with self.subTest(buffer=buffer, shards=shards, memory=memory):
+                    text = {"cpu": "1", "memory": f"{memory}Mi"}
+                    changes = {"resources": {"requests": text, "limits": {"memory": text["memory"]}}}
+                    changes |= {"settings__buffer_bytes": f"{buffer}MiB", "settings__max_leases_per_worker": shards}
+                    if enough:
+                        engines()[0].render(values(**changes))
+                    else:
+                        self.refuses(changes, f"{shards} shards need")
 
     def test_values_that_contradict_each_other_are_refused_and_the_message_says_what_to_do(self):
         for changes, text in REFUSED_BY_RULE:

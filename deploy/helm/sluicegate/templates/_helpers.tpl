@@ -117,9 +117,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail (printf "aws.roleArn is for irsa, and aws.identity is %s: a Pod Identity association names the role by itself" .Values.aws.identity) -}}
 {{- end -}}
 {{- $memory := include "sluicegate.mebibytes" .Values.resources.limits.memory | int64 -}}
-{{- $needed := add 128 (mul 2 (include "sluicegate.mebibytes" (include "sluicegate.bufferBytes" .) | int64)) -}}
+{{- /* docs/batching.md: 64 MiB, 2.5 x buffer_bytes, and 64 KiB for each shard; a tenth to spare. In tenths of a MiB. */ -}}
+{{- $buffer := include "sluicegate.mebibytes" (include "sluicegate.bufferBytes" .) | int64 -}}
+{{- $shards := get .Values.settings "max_leases_per_worker" | default 100 | int64 -}}
+{{- $resident := add 640 (mul 25 $buffer) (div (add (mul 10 $shards) 15) 16) -}}
+{{- $needed := div (add (mul 11 $resident) 99) 100 -}}
 {{- if lt $memory $needed -}}
-{{- fail (printf "resources.limits.memory is %dMi: settings.buffer_bytes needs twice itself and 128Mi, which is %dMi" $memory $needed) -}}
+{{- fail (printf "resources.limits.memory is %dMi: settings.buffer_bytes of %d MiB and %d shards need %dMi (docs/batching.md)" $memory $buffer $shards $needed) -}}
 {{- end -}}
 {{- if ne (include "sluicegate.mebibytes" .Values.resources.requests.memory | int64) $memory -}}
 {{- fail "resources.requests.memory and resources.limits.memory differ: a worker fills what it is given, so give both alike" -}}
