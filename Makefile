@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst deploy-verify
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -73,6 +73,7 @@ burst: measuring
 
 # What is deployed with, by tools that are not ours: make deploy-verify [CHECKS="image helm"]. What a machine lacks is skipped
 # by name; `sluicegate` is taken from SLUICEGATE_BIN, target/release or target/debug.
+.PHONY: deploy-verify
 deploy-verify:
 	@deploy/verify.sh $(CHECKS)
 
