@@ -4,7 +4,7 @@
 # Each prints lines `PASSED name`, `FAILED name` or `SKIPPED name: why`. A check that cannot be tried on this machine is
 # skipped by name. The last line counts them. Fails if anything failed, if a script broke, or if nothing was checked.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

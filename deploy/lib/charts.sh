@@ -1,5 +1,6 @@
 # The tools that the checks of image, chart and experiments bring along. To be sourced; see tools.sh.
-# shellcheck shell=bash
+# Where something cannot be had, $why says why.
+# shellcheck shell=bash disable=SC2034
 
 # shellcheck source=deploy/lib/tools.sh
 . "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
