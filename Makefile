@@ -71,6 +71,12 @@ poison: measuring
 burst: measuring
 	target/release/sluicegate-measure $@ --svg docs/burst.svg
 
+# What is deployed with, by tools that are not ours: make deploy-verify [CHECKS="image helm"]. What a machine lacks is skipped
+# by name; `sluicegate` is taken from SLUICEGATE_BIN, target/release or target/debug.
+.PHONY: deploy-verify
+deploy-verify:
+	@deploy/verify.sh $(CHECKS)
+
 .PHONY: measuring
 measuring:
 	cargo build --release --locked -p sluicegate-cli -p sluicegate-tests --bins

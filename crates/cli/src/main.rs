@@ -25,6 +25,7 @@ struct Cli {
     command: Command,
 }
 
+#[cfg(feature = "embedded")]
 const AFTER_HELP: &str = "\
 Start here:
   sluicegate demo                        the whole thing on this machine, with a worker killed in the middle
@@ -35,6 +36,12 @@ Start here:
   sluicegate leases list --embedded --application billing
 
 Against AWS leave --embedded out: credentials, region and endpoints come from the usual AWS_* variables.
+Exit codes: 0 done, 64 bad configuration or arguments, 1 anything else.";
+
+/// A production build has nothing to try things on.
+#[cfg(not(feature = "embedded"))]
+const AFTER_HELP: &str = "\
+Credentials, region and endpoints come from the usual AWS_* variables.
 Exit codes: 0 done, 64 bad configuration or arguments, 1 anything else.";
 
 #[derive(Debug, Subcommand)]

@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// Configuration file (TOML); --help lists the settings
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Create tables that are not there (always on with --embedded)
+    #[cfg_attr(feature = "embedded", doc = "Create tables that are not there (always on with --embedded)")]
+    #[cfg_attr(not(feature = "embedded"), doc = "Create tables that are not there")]
     #[arg(long)]
     create_tables: bool,
     /// End when standard input closes

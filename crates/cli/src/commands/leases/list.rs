@@ -297,6 +297,7 @@ fn shortened(position: &Position) -> String {
 mod tests {
     use super::*;
     use sluicegate_checkpoint::{LeaseState, SequenceNumber, ShardId, SubSequenceNumber};
+    use sluicegate_lease::Behind;
 
     #[test]
     fn totals_count_every_lease_once_and_owners_without_a_row_are_workers() {
@@ -312,7 +313,7 @@ mod tests {
         {
             look.leases.insert(row.key.clone(), row);
         }
-        let behind = vec![(ShardId::new("c"), 40)];
+        let behind = vec![Behind { shard: ShardId::new("c"), age_ms: 40, lag_ms: 40 }];
         look.fleet.workers.push(WorkerRow { behind, ..WorkerRow::new(WorkerId::new("w")) });
         let listing = Listing::of(&look, None);
         let expected = Totals {
