@@ -68,9 +68,10 @@ class Process:
         """Waits until the output matches."""
 
         def found():
-            if self.child.poll() is not None:
+            match = re.search(pattern, self.text())
+            if match is None and not self.alive():
                 raise RuntimeError(f"ended with {self.child.returncode}:\n{self.text()}")
-            return re.search(pattern, self.text())
+            return match
 
         return wait_for(f"{pattern!r} in {self.log}", found)
 
