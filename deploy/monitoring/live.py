@@ -89,7 +89,7 @@ def unanswered(prometheus):
     """A line for each query without a number for an answer."""
     lines = []
     for title, expression in expressions(json.loads(DASHBOARD.read_text())):
-        if not prometheus.values(concrete(expression, JOB, interval="1m")):
+        if not prometheus.values(concrete(expression, JOB, interval="5m")):
             lines.append(f"panel {title!r}: no answer to {expression}")
     for selector, rule in selectors().items():
         if not prometheus.values(f"last_over_time({selector}[10m])"):
@@ -145,7 +145,8 @@ def play(folder):
             wait_for("answers", lambda: left.__setitem__(slice(None), unanswered(prometheus)) or not left, 75, 1)
         except TimeoutError:
             pass
-        return left
+        fired = prometheus.ask("query", query='ALERTS{alertstate="firing"}')["result"]
+        return left + [f"an alert fires on a fleet that is well: {alert['metric']}" for alert in fired]
 
 
 def main():
