@@ -109,7 +109,9 @@ pub async fn run(plan: CapacityPlan, name: &str, say: impl Fn(&str)) -> anyhow::
     let backend = Backend::process().await?;
     let capacity = async |wcu: u32| {
         say(&format!("the table takes {wcu} units a second"));
-        backend.set("/limits", &format!("tables.{APPLICATION}-events.wcu = {wcu}")).await
+        // No credit of what was not used: a table that has some takes the old rate for seconds after the cut.
+        let limits = format!("burst_seconds = 0\ntables.{APPLICATION}-events.wcu = {wcu}");
+        backend.set("/limits", &limits).await
     };
     capacity(plan.budget_wcu).await?;
     backend.create_stream(plan.plan.shards).await?;

@@ -1,0 +1,180 @@
+"""Deploys the template to an emulator, and starts a worker on tables as the emulator describes them.
+
+The emulator holds no leases: its conditional writes are no locks. It only says what the template makes. The same tables
+are then made in the local backend, where a worker starts without the right to make any. The emulator passes over the
+alarms and the Pod Identity association: those are linted, not deployed.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "lib"))
+
+from processes import Backend, Process, Worker, client, ended, produce, command, wait_for
+from template import PATH, Template
+
+APPLICATION, STREAM = "orders", "orders-stream"
+KEYS = {
+    "orders": [("leaseKey", "HASH", "S")],
+    "orders-workers": [("fleet", "HASH", "S"), ("workerId", "RANGE", "S")],
+    "orders-events": [("pk", "HASH", "S"), ("sk", "RANGE", "S")],
+    "orders-dead-letters": [("pk", "HASH", "S"), ("sk", "RANGE", "S")],
+}
+EXPIRY = {"orders": None, "orders-workers": "expires", "orders-events": "t", "orders-dead-letters": None}
+
+
+def emulator(folder):
+    """moto on a free port: its process and its address."""
+    program = pathlib.Path(sys.executable).parent / "moto_server"
+    process = Process([str(program), "-H", "127.0.0.1", "-p", "0"], folder / "emulator.log")
+    return process, process.search(r"http://127\.0\.0\.1:\d+")[0]
+
+
+class Stack:
+    """The template, deployed once."""
+
+    def __init__(self, url, name, **parameters):
+        self.url, self.name = url, name
+        given = {"ApplicationName": APPLICATION, "StreamName": STREAM, "ClusterName": "main", **parameters}
+        self.cloudformation = client("cloudformation", url)
+        self.cloudformation.create_stack(
+            StackName=name, TemplateBody=PATH.read_text(), Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+        )
+        stack = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def tables(self):
+        dynamodb = client("dynamodb", self.url)
+        for name in KEYS:
+            yield name, dynamodb.describe_table(TableName=name)["Table"]
+
+    def trust(self):
+        role = self.outputs["WorkerRoleArn"].rsplit("/", 1)[1]
+        return client("iam", self.url).get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+
+
+def check_tables(stack):
+    for name, table in stack.tables():
+        types = {a["AttributeName"]: a["AttributeType"] for a in table["AttributeDefinitions"]}
+        keys = [(k["AttributeName"], k["KeyType"], types[k["AttributeName"]]) for k in table["KeySchema"]]
+        assert keys == KEYS[name], (name, keys)
+        assert table["DeletionProtectionEnabled"], name
+    check_by_reading()
+
+
+def check_by_reading():
+    """What the emulator does not take from the template."""
+    template = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main")
+    assert template.resource("WorkerRole")["ManagedPolicyArns"] == ["<WorkerPolicy>"]
+    for kind in ("AWS::DynamoDB::Table", "AWS::Kinesis::Stream"):
+        for name in template.of_type(kind):
+            resource = template.raw["Resources"][name]
+            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain", name
+    for name in template.of_type("AWS::DynamoDB::Table"):
+        table = template.resource(name)
+        assert table["SSESpecification"] == {"SSEEnabled": True}, name
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}, name
+        assert template.create_table(name)[1] == EXPIRY[table["TableName"]], name
+
+
+def check_provisioned(url):
+    stack = Stack(url, "provisioned", TableMode="provisioned", MaxWriteCapacity="4000", Identity="irsa", OidcProvider="oidc.example/id/1")
+    modes = {name: table.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED") for name, table in stack.tables()}
+    assert modes.pop("orders-events") == "PROVISIONED", modes
+    assert set(modes.values()) == {"PAY_PER_REQUEST"}, modes
+    statement, = as_document(stack.trust())["Statement"]
+    assert statement["Condition"]["StringEquals"] == {
+        "oidc.example/id/1:aud": "sts.amazonaws.com",
+        "oidc.example/id/1:sub": "system:serviceaccount:sluicegate:sluicegate",
+    }, statement
+
+
+def as_document(policy):
+    return json.loads(policy) if isinstance(policy, str) else policy
+
+
+def check_on_demand(stack):
+    check_tables(stack)
+    statement, = as_document(stack.trust())["Statement"]
+    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}, statement
+    assert statement["Condition"]["StringEquals"]["aws:RequestTag/kubernetes-service-account"] == "sluicegate"
+    described = client("kinesis", stack.url).describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+    assert (described["OpenShardCount"], described["RetentionPeriodHours"]) == (4, 168), described
+    return described
+
+
+def copy_tables(stack, backend):
+    """Makes in the local backend what the emulator describes."""
+    for name, table in stack.tables():
+        mode = table.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED")
+        assert mode == "PAY_PER_REQUEST", (name, mode)
+        backend.dynamodb.create_table(
+            TableName=name, BillingMode=mode, AttributeDefinitions=table["AttributeDefinitions"], KeySchema=table["KeySchema"]
+        )
+
+
+class Watchman:
+    """Whether a table was made or changed after this was taken."""
+
+    def __init__(self, dynamodb):
+        self.dynamodb, self.before = dynamodb, self.now(dynamodb)
+
+    @staticmethod
+    def now(dynamodb):
+        names = dynamodb.list_tables()["TableNames"]
+        return {name: dynamodb.describe_table(TableName=name)["Table"]["CreationDateTime"] for name in names}
+
+    def check(self):
+        assert self.now(self.dynamodb) == self.before, "the worker made a table"
+
+
+def run_on(stack, described, folder):
+    """A worker on such tables stores events, and they can be read."""
+    with ended() as running:
+        backend = Backend(folder)
+        running.append(backend.process)
+        env = backend.environment()
+        # What is missing is named, and nothing is made.
+        lacking = Worker(folder, "lacking", env, STREAM, APPLICATION)
+        assert lacking.process.child.wait(timeout=30) != 0
+        assert "infrastructure template" in lacking.process.text(), lacking.process.text()
+        assert backend.dynamodb.list_tables()["TableNames"] == []
+
+        backend.kinesis.create_stream(StreamName=STREAM, ShardCount=described["OpenShardCount"])
+        copy_tables(stack, backend)
+        untouched = Watchman(backend.dynamodb)
+        worker = Worker(folder, "worker", env, STREAM, APPLICATION, max_batch_age="1s")
+        running.append(worker.process)
+        produce([f'{{"customer":"c","n":{n}}}' for n in range(100)], env, STREAM, "--key", "{/customer}")
+
+        def stored():
+            assert worker.process.alive(), worker.process.text()
+            read = command(["read", "--application", APPLICATION, "--key", "c"], env)
+            return len(read.stdout.splitlines()) == 100
+
+        wait_for("100 stored events", stored)
+        assert worker.process.end() == 0, worker.process.text()
+        untouched.check()
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        process, url = emulator(folder)
+        with ended(process):
+            stack = Stack(url, "on-demand")
+            described = check_on_demand(stack)
+            run_on(stack, described, folder)
+        # Tables are retained, so that another stack of the same names needs another emulator.
+        process, url = emulator(folder)
+        with ended(process):
+            check_provisioned(url)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
