@@ -17,7 +17,7 @@ use sluicegate_sink::GroupSizes;
 pub const GOAL: f64 = 0.92;
 
 /// The smallest target is this part of the largest.
-const SMALLEST_PART: usize = 8;
+const SMALLEST_PART: usize = 16;
 /// The first batch of a session is this part of the largest.
 const FIRST_PART: usize = 4;
 /// How many sizes are tried between the smallest and the largest.
