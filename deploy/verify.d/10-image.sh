@@ -48,6 +48,54 @@ built() {
   grep -q 'no AWS credentials' <<<"$text" || { echo "$text"; return 1; }
 }
 
+# A worker in that image, on the embedded backend: it stores events, and ends by itself when it is told to.
+works() {
+  local podman image=localhost/sluicegate:verify folder backend worker="" status=1
+  command -v podman >/dev/null || { echo "podman is not there"; return 3; }
+  command -v curl >/dev/null || { echo "curl is not there"; return 3; }
+  [ -n "${SLUICEGATE_BIN:-}" ] || { echo "${why:-there is no sluicegate to stand in for AWS}"; return 3; }
+  read -ra podman <<<"podman ${SLUICEGATE_PODMAN:-}"
+  "${podman[@]}" image exists "$image" || { echo "there is no image"; return 3; }
+  folder=$(mktemp -d)
+  "$SLUICEGATE_BIN" local --kinesis-port 0 --dynamodb-port 0 --json >"$folder/endpoints" 2>"$folder/log" &
+  backend=$!
+  if store "$folder"; then status=0; fi
+  [ -z "$worker" ] || "${podman[@]}" rm --force "$worker" >/dev/null
+  kill "$backend"
+  wait "$backend"
+  rm -rf "$folder"
+  return $status
+}
+
+# Sets $worker, of which the caller disposes.
+store() { # folder
+  local port=19464 aws
+  until_true 30 test -s "$1/endpoints" || return 1
+  # By name, so that the program has to find an address without the files of a C library.
+  endpoint() { sed -n "s/.*\"$1\":\"http:\/\/127.0.0.1:\([0-9]*\)\".*/http:\/\/localhost:\1/p" "$2/endpoints"; }
+  aws=(AWS_REGION=eu-central-1 AWS_ACCESS_KEY_ID=nobody AWS_SECRET_ACCESS_KEY=nothing
+    "AWS_ENDPOINT_URL_KINESIS=$(endpoint kinesis "$1")" "AWS_ENDPOINT_URL_DYNAMODB=$(endpoint dynamodb "$1")")
+  seq 50 | sed 's/.*/{"a":&}/' | env "${aws[@]}" "$SLUICEGATE_BIN" produce --stream s --create-stream 2 --key '{/a}' || return 1
+  worker=$("${podman[@]}" run --detach --pull=never --network=host --read-only --cap-drop=ALL \
+    --security-opt=no-new-privileges "${aws[@]/#/--env=}" --env=SLUICEGATE_CFG_MAX_BATCH_AGE=200ms "$image" \
+    run --stream=s --application=app --admin=127.0.0.1:$port --create-tables) || return 1
+  # shellcheck disable=SC2317
+  stored() { curl --silent "http://127.0.0.1:$port/metrics" | grep -qx 'sluicegate_events_stored_total 50'; }
+  until_true 60 stored || { echo "it has not stored 50 events"; "${podman[@]}" logs "$worker"; return 1; }
+  "${podman[@]}" stop --time 35 "$worker" >/dev/null || return 1
+  [ "$("${podman[@]}" inspect --format '{{.State.ExitCode}}' "$worker")" = 0 ] || { echo "it did not end well"; return 1; }
+}
+
+until_true() { # seconds, command...
+  local tries=$(($1 * 5))
+  shift
+  until "$@"; do
+    tries=$((tries - 1))
+    [ $tries -gt 0 ] || return 1
+    sleep 0.2
+  done
+}
+
 check "image: a production build compiles" production
 find_program || true
 find_production || true
@@ -58,4 +106,5 @@ else
   skip_all "$why" "image: hadolint has nothing against the Dockerfile" "image: Dockerfile and features"
 fi
 check "image: it is built and runs as nobody on a file system that it cannot write" built
+check "image: a worker in it stores events and ends when it is told" works
 [ "$failures" = 0 ]
