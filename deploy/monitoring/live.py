@@ -1,7 +1,7 @@
 """Every query of the dashboard and every metric of the rules, asked of a real Prometheus that scraped real workers.
 
-A backend, two workers, a producer; one worker is killed and another started, so that there is a failover and a handoff to
-show. Every query must then have an answer that is a number.
+A backend, two workers, a producer; one worker is killed, another one starts and leaves, so that there is a failover and a
+handoff to show. Every query must then have an answer that is a number.
 """
 
 import json
@@ -134,7 +134,12 @@ def play(folder):
         third = worker(folder, "third", backend)
         running.append(third.process)
         prometheus.scrape(first, second, third)
-        wait_for("a handoff", lambda: any(prometheus.values("sluicegate_handoff_gap_seconds_count")))
+        wait_for("leases of the third", lambda: any(prometheus.values(
+            f'sluicegate_leases_held{{instance="{third.address()}"}}')))
+        # It hands over to one whose gaps have been scraped before: a rate needs two samples.
+        third.process.end()
+        wait_for("a handoff", lambda: any(prometheus.values(
+            f'sluicegate_handoff_gap_seconds_count{{instance="{second.address()}"}}')))
 
         missing = absent(prometheus)
         if missing:

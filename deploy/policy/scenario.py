@@ -19,6 +19,7 @@ class Scenario:
         self.operator_env = environment(*recorder.addresses("OperatorPolicy"))
         self.reader_env = environment(*recorder.addresses("ReaderPolicy"))
         self.producer_env = environment(*recorder.addresses("ProducerPolicy"))
+        self.preflight_env = environment(*recorder.addresses("preflight"))
         self.template = template
         self.published = 0
 
@@ -113,6 +114,9 @@ class Scenario:
         run("drain", owner, "--failover-time", "3s")
         run("checkpoint", "reset", shard, "--to", "trim-horizon", "--yes", "--failover-time", "3s", "--wait", "20s")
         run("checkpoint", "reset", shard, "--to", "latest", "--stream", STREAM, "--yes", "--failover-time", "3s")
+
+    def preflight(self):
+        self.run(self.preflight_env, "check", "--preflight", "--stream", STREAM, "--application", APPLICATION)
 
     # What is looked at, without the recorder.
 
