@@ -50,7 +50,8 @@ impl LocalServer {
         };
         let dynamodb = dynamodb.with_faults(faults.clone()).with_journal(journal.clone());
         dynamodb.set_limits(config.dynamodb_limits);
-        let kinesis = Kinesis::new(config.kinesis, config.clock).with_faults(faults.clone()).with_journal(journal);
+        let kinesis =
+            Kinesis::new(config.kinesis, config.clock).with_faults(faults.clone()).with_journal(journal);
         kinesis.set_limits(config.kinesis_limits);
 
         let (kinesis_listener, kinesis_url) = listen(Service::Kinesis, config.kinesis_port).await?;
