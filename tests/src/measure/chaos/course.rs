@@ -80,7 +80,7 @@ impl<'f, 'b> Course<'f, 'b> {
         let mut acts = script.0.iter().peekable();
         while begun.elapsed() < lasts || !self.leaving.is_empty() || acts.peek().is_some() {
             let now = begun.elapsed();
-            self.look().await?;
+            self.look()?;
             let troubles = troubles_at(script, now);
             if troubles != active {
                 self.install(&troubles).await?;
@@ -105,7 +105,7 @@ impl<'f, 'b> Course<'f, 'b> {
     }
 
     /// Lets those go on whose time has come, and sees whether anybody has ended.
-    async fn look(&mut self) -> anyhow::Result<()> {
+    fn look(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
         for (number, since, until) in std::mem::take(&mut self.frozen) {
             if until <= now {

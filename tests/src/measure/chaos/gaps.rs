@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sluicegate_lease::{Lease, LeaseKey};
 
 use super::history::Write;
-use crate::measure::journal::Journal;
+use crate::measure::journal::{Began, Ended, Journal};
 
 /// When something that lasted ended, in epoch milliseconds, and how long it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +34,19 @@ pub fn failover(journal: &Journal, (victim, killed_at): (usize, i64), shards: &[
     Some(Gap { at_ms: last, lasted_ms: last - killed_at })
 }
 
-/// From the last records read by the old owner to the first read by the new one, for each shard that was handed over.
+/// From the last records read by the old owner to the first read by whoever comes next, for each shard that was handed over. That
+/// may be the old owner again, if the new one was frozen or killed before it began.
 pub fn handoffs(journal: &Journal) -> Vec<Gap> {
     let handed_over = journal.ended.iter().filter(|ended| ended.outcome == "handed_over");
-    let gap = |ended: &crate::measure::journal::Ended| {
+    let gap = |ended: &Ended| {
         let last_read_ms = ended.last_read_ms?;
-        let began = journal.flows_again(&ended.shard, last_read_ms, ended.worker)?;
-        Some(Gap { at_ms: began.at_ms, lasted_ms: began.at_ms - last_read_ms })
+        let next = |began: &&Began| {
+            let later =
+                began.at_ms > last_read_ms || (began.at_ms == last_read_ms && began.worker != ended.worker);
+            began.shard == ended.shard && later
+        };
+        let at_ms = journal.began.iter().filter(next).map(|began| began.at_ms).min()?;
+        Some(Gap { at_ms, lasted_ms: at_ms - last_read_ms })
     };
     handed_over.filter_map(gap).collect()
 }
@@ -48,7 +54,6 @@ pub fn handoffs(journal: &Journal) -> Vec<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::journal::{Began, Ended};
     use sluicegate_checkpoint::{LeaseState, Position, SequenceNumber, ShardId};
     use sluicegate_lease::WorkerId;
 
@@ -111,5 +116,9 @@ mod tests {
         let outcomes = [("handed_over", Some(1_000)), ("lost", Some(1_000)), ("handed_over", None)];
         journal.ended.extend(outcomes.map(|(outcome, last_read_ms)| ended(outcome, last_read_ms)));
         assert_eq!(handoffs(&journal), [Gap { at_ms: 1_150, lasted_ms: 150 }]);
+        journal.began.push(began("s-0", 1, 1_000));
+        assert_eq!(handoffs(&journal)[0].lasted_ms, 150, "its own beginning");
+        journal.began.push(began("s-0", 1, 1_100));
+        assert_eq!(handoffs(&journal)[0].lasted_ms, 100, "it came back to its old owner");
     }
 }
