@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_line_says_what_it_is_and_stands_in_the_file_at_once() {
-        let path = std::env::temp_dir().join(format!("journal-{}", uuid::Uuid::new_v4()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
         let journal = Journal::create(&path).unwrap();
         let items = HashMap::from([
             ("b".to_owned(), AttributeValue::N("7".to_owned())),
@@ -112,9 +113,8 @@ mod tests {
         let after = Some(in_order(&items));
         let (table, operation) = ("leases", "PutItem");
         let line = Line::Write { table, operation, at_ms: 5, conditional: true, before: None, after };
-        journal.clone().open().write(&line);
+        journal.open().write(&line);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         assert_eq!(
             text,
             concat!(
