@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::Backend;
@@ -19,11 +18,8 @@ const UNACCOUNTED: &str = "sluicegate_records_unaccounted";
 /// The most that each worker told, by its address.
 pub type Unaccounted = BTreeMap<String, f64>;
 
-/// Asks until stopped, and once more then.
-///
-/// # Errors
-/// A worker answers without the metric.
-pub async fn unaccounted(backend: &Backend, stop: &CancellationToken) -> anyhow::Result<Unaccounted> {
+/// Asks until stopped, and once more then. Who does not answer is left out.
+pub async fn unaccounted(backend: &Backend, stop: &CancellationToken) -> Unaccounted {
     let mut most = Unaccounted::new();
     loop {
         let last = stop.is_cancelled();
@@ -35,14 +31,15 @@ pub async fn unaccounted(backend: &Backend, stop: &CancellationToken) -> anyhow:
             (address, answer)
         });
         for (address, answer) in futures::future::join_all(asked).await {
-            let Ok(scrape) = answer else { continue };
-            let value =
-                value_of(&scrape, UNACCOUNTED).with_context(|| format!("the metrics of {address}"))?;
+            // Somebody else may listen by now where a dead worker did.
+            let Some(value) = answer.ok().and_then(|scrape| value_of(&scrape, UNACCOUNTED).ok()) else {
+                continue;
+            };
             let known = most.entry(address).or_default();
             *known = known.max(value.abs());
         }
         if last {
-            return Ok(most);
+            return most;
         }
         tokio::select! { biased;
             () = stop.cancelled() => {}
