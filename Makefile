@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst chaos
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -66,6 +66,12 @@ KEYS ?= 50
 poison: measuring
 	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --workers $(WORKERS) --every $(EVERY) --keys $(KEYS) \
 		--budget-wcu $(BUDGET_WCU)
+
+# Workers killed, frozen and dismissed, shards split and merged, a backend that misbehaves: make chaos MINUTES=30 SEED=7
+# [EVIDENCE=docs/evidence]. The last line is one JSON object; a run that fails names its seed and what it left.
+SEED ?= 1
+chaos: measuring
+	target/release/sluicegate-measure chaos --minutes $(MINUTES) --seed $(SEED) $(if $(EVIDENCE),--evidence $(EVIDENCE))
 
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
 burst: measuring

@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod burst;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod cost;

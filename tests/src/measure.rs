@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod burst;
 pub mod capacity;
+pub mod chaos;
 pub mod distribution;
 pub mod experiment;
 pub mod failover;

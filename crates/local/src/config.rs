@@ -28,6 +28,8 @@ pub struct LocalConfig {
     pub kinesis_limits: KinesisLimits,
     /// Faults to inject into both services; none by default. Their time begins when the server answers.
     pub faults: FaultScript,
+    /// File for a journal of what both services accept; none by default.
+    pub journal: Option<PathBuf>,
     /// The wall clock of both services; the machine's by default.
     pub clock: Arc<dyn Clock>,
 }
@@ -42,6 +44,7 @@ impl Default for LocalConfig {
             dynamodb_limits: DynamoDbLimits::default(),
             kinesis_limits: KinesisLimits::default(),
             faults: FaultScript::default(),
+            journal: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -118,6 +121,15 @@ pub enum LocalError {
     FolderNotWritable {
         /// The folder asked for.
         dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal cannot be written.
+    #[error("cannot write the journal {}: give a file in a folder that is there and can be written to", path.display())]
+    Journal {
+        /// The file asked for.
+        path: PathBuf,
         /// What the system said.
         #[source]
         source: io::Error,

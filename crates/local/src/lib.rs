@@ -11,7 +11,7 @@
 //! [`Clock`] handed in and from nowhere else.
 //!
 //! Both can be held to limits ([`DynamoDbLimits`], [`KinesisLimits`]), be given faults ([`Faults`]) and tell what they accepted
-//! ([`Ledger`]); by default nothing is refused and nothing goes wrong.
+//! ([`Ledger`], [`Journal`]); by default nothing is refused and nothing goes wrong.
 //!
 //! What this crate does **not** do: check signatures (any credentials will do), keep Kinesis data over a restart, limit reads of
 //! tables, serve enhanced fan-out. It must never be part of a production build.
@@ -34,6 +34,7 @@ mod config;
 mod connection;
 mod dynamodb;
 mod faults;
+mod journal;
 mod kinesis;
 mod ledger;
 mod limits;
@@ -45,6 +46,7 @@ pub use config::{Endpoints, LocalConfig, LocalError, Service};
 pub use connection::AnswerLost;
 pub use dynamodb::{DynamoDb, dynamodb_router};
 pub use faults::{Effect, Failure, Fault, FaultError, FaultScript, Faults, Latency, Outage};
+pub use journal::Journal;
 pub use kinesis::{Kinesis, KinesisConfig, kinesis_router};
 pub use ledger::{Ledger, StreamUse, TableUse, Window};
 pub use limits::{DynamoDbLimits, KinesisLimits, LimitsError, ShardLimits, TableLimits};

@@ -19,6 +19,7 @@ use crate::config::{Endpoints, LocalConfig, LocalError, Service};
 use crate::connection::{Connection, Severable};
 use crate::dynamodb::{DynamoDb, dynamodb_router};
 use crate::faults::Faults;
+use crate::journal::Journal;
 use crate::kinesis::{Kinesis, kinesis_router};
 
 /// How long [`LocalServer::stop`] waits for answers under way. Every answer here is computed in well under a second.
@@ -41,14 +42,16 @@ impl LocalServer {
     /// # Errors
     /// A port that cannot be had, or a data folder that cannot be used; nothing keeps running then.
     pub async fn start(config: LocalConfig) -> Result<Self, LocalError> {
+        let journal = config.journal.as_deref().map(Journal::create).transpose()?;
         let faults = Faults::none(Arc::clone(&config.clock));
         let dynamodb = match &config.dir {
             Some(dir) => DynamoDb::in_folder(dir, Arc::clone(&config.clock))?,
             None => DynamoDb::in_memory(Arc::clone(&config.clock))?,
         };
-        let dynamodb = dynamodb.with_faults(faults.clone());
+        let dynamodb = dynamodb.with_faults(faults.clone()).with_journal(journal.clone());
         dynamodb.set_limits(config.dynamodb_limits);
-        let kinesis = Kinesis::new(config.kinesis, config.clock).with_faults(faults.clone());
+        let kinesis =
+            Kinesis::new(config.kinesis, config.clock).with_faults(faults.clone()).with_journal(journal);
         kinesis.set_limits(config.kinesis_limits);
 
         let (kinesis_listener, kinesis_url) = listen(Service::Kinesis, config.kinesis_port).await?;

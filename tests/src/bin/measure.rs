@@ -1,6 +1,6 @@
 //! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
-//! throttles, fails or stands still, or a burst comes. The last line is one JSON object. `make` runs it: failover, handoff,
-//! budget, capacity, outage, stalled, hotkey, burst.
+//! throttles, fails or stands still, a burst comes, or all of it at once. The last line is one JSON object. `make` runs it:
+//! failover, handoff, budget, capacity, outage, stalled, hotkey, burst, chaos.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use sluicegate_tests::measure::budget::{self, BudgetPlan};
 use sluicegate_tests::measure::burst::{self, BurstPlan};
 use sluicegate_tests::measure::capacity::{self, CapacityPlan};
+use sluicegate_tests::measure::chaos::{self, ChaosPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
@@ -66,6 +67,30 @@ enum What {
     },
     /// A burst of many times what the table takes, with and without Sluicegate in between, as a picture
     Burst(BurstArgs),
+    /// Workers killed, frozen and dismissed, shards split and merged, and a backend that misbehaves
+    Chaos {
+        /// Minutes of it
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// What is done, and when, follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Workers
+        #[arg(long, default_value_t = 6)]
+        workers: usize,
+        /// Shards
+        #[arg(long, default_value_t = 16)]
+        shards: usize,
+        /// The workers' failover_time
+        #[arg(long, default_value = "3s")]
+        failover_time: humantime::Duration,
+        /// Events a second, all producers together
+        #[arg(long, default_value_t = 300)]
+        rate: u32,
+        /// Folder for what came out, as text and as a picture
+        #[arg(long, value_name = "DIR")]
+        evidence: Option<std::path::PathBuf>,
+    },
     /// A table that refuses every write for a while
     Outage(HardshipArgs),
     /// A table that answers no write for a while
@@ -215,6 +240,17 @@ async fn measure(what: What) -> anyhow::Result<()> {
                 say(&second_text(second));
             }
             say(&report.json(&plan).to_string());
+        }
+        What::Chaos { minutes, seed, workers, shards, failover_time, rate, evidence } => {
+            let lasts = Duration::try_from_secs_f64(minutes * 60.0)?;
+            let plan = ChaosPlan { lasts, seed, workers, shards, failover_time: failover_time.into(), rate };
+            let report = chaos::run(plan, &format!("measure-chaos-{seed}"), say).await?;
+            if let Some(folder) = evidence {
+                let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+                report.write_evidence(&folder, &format!("sluicegate-measure {command}"))?;
+            }
+            say(&report.json().to_string());
+            report.verdict()?;
         }
         What::Burst(args) => draw_burst(args, say).await?,
         What::Outage(args) => endure(Trouble::Outage, args, say).await?,

@@ -133,6 +133,11 @@ impl Backend {
         Ok(())
     }
 
+    /// Where it answers.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
     /// A Kinesis client.
     pub fn kinesis(&self) -> &kinesis::Client {
         &self.kinesis

@@ -152,6 +152,23 @@ impl<'b> Fleet<'b> {
         Ok(())
     }
 
+    /// Sends a signal to the worker of this number.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn signal(&self, number: usize, which: Signal) -> anyhow::Result<()> {
+        let worker = self.workers.iter().find(|worker| worker.number == number);
+        worker.context("no such worker")?.signal(which)
+    }
+
+    /// Parts with the worker of this number: what becomes of it is the caller's matter.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn part(&mut self, number: usize) -> anyhow::Result<Worker> {
+        self.take(number)
+    }
+
     fn take(&mut self, number: usize) -> anyhow::Result<Worker> {
         let at = self.workers.iter().position(|worker| worker.number == number);
         Ok(self.workers.remove(at.context("no such worker")?))
@@ -351,6 +368,19 @@ impl<'b> Fleet<'b> {
 }
 
 impl Worker {
+    /// Which of the workers it is, by the order of starting.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -401,7 +431,7 @@ async fn get(address: &str, path: &str) -> anyhow::Result<String> {
 }
 
 /// The body of an answer over plain HTTP that says that all is well.
-pub(super) async fn http(address: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+pub(crate) async fn http(address: &str, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
     let answer = exchange(address, method, path, body).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
     ensure!(head.starts_with("HTTP/1.1 2"), "{method} {path}: {head} {body}");

@@ -12,7 +12,7 @@ use super::load::Kind;
 mod course;
 mod picture;
 mod plain;
-mod svg;
+pub(super) mod svg;
 mod through;
 
 pub use course::{Course, Moment};

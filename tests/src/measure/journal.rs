@@ -42,6 +42,17 @@ pub struct Ended {
     pub records: u64,
 }
 
+/// A worker took a lease from another that it presumed dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Which shard.
+    pub shard: String,
+    /// Number of the worker.
+    pub worker: usize,
+    /// Id of the other.
+    pub from: String,
+}
+
 /// A step in the delivery of a batch with poison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Poisoned {
@@ -75,6 +86,8 @@ pub struct Journal {
     pub began: Vec<Began>,
     /// Ends, in the order of each worker's log.
     pub ended: Vec<Ended>,
+    /// Takes from workers that were presumed dead, in the order of each worker's log.
+    pub taken: Vec<Taken>,
     /// What became of batches with poison, in the order of each worker's log.
     pub poisoned: Vec<Poisoned>,
 }
@@ -111,6 +124,11 @@ impl Journal {
         self.ids.get(id).copied()
     }
 
+    /// The id of the worker of this number, once it has logged it.
+    pub fn id_of(&self, number: usize) -> Option<&str> {
+        self.ids.iter().find(|(_, of)| **of == number).map(|(id, _)| id.as_str())
+    }
+
     /// The first time at or after `from_ms` at which another worker's session of this shard began to flow.
     pub fn flows_again(&self, shard: &str, from_ms: i64, not_by: usize) -> Option<&Began> {
         let again = |began: &&Began| began.shard == shard && began.at_ms >= from_ms && began.worker != not_by;
@@ -133,6 +151,12 @@ impl Journal {
                 self.ids.insert(text("worker_id")?, worker);
             }
             Some("the fleet changed") if text("after")?.contains("Silent") => self.taken_for_dead += 1,
+            Some("took a lease") if line["why"] == "Silent" => {
+                let from = text("from")?;
+                let id = from.strip_prefix("Some(").and_then(|from| from.strip_suffix(')'));
+                let from = id.context("nobody to take it from")?.to_owned();
+                self.taken.push(Taken { shard: text("lease_key")?, worker, from });
+            }
             Some("records flow") => self.began.push(Began {
                 shard: text("lease_key")?,
                 worker,
@@ -182,12 +206,18 @@ mod tests {
         let mut journal = Journal::default();
         for line in [
             r#"{"message":"worker starts","worker_id":"w-1"}"#,
-            r#"{"message":"took a lease","lease_key":"s-0"}"#,
+            r#"{"message":"took a lease","lease_key":"s-0","why":"Unowned","from":"None"}"#,
+            r#"{"message":"took a lease","lease_key":"s-1","why":"Silent","from":"Some(w-0)"}"#,
             r#"{"message":"records flow","lease_key":"s-0","at_ms":1000,"sequence_number":"7","redelivered":0}"#,
         ] {
             journal.line(3, line).unwrap();
         }
-        assert_eq!(journal.number_of("w-1"), Some(3));
+        assert_eq!(
+            (journal.number_of("w-1"), journal.id_of(3), journal.id_of(4)),
+            (Some(3), Some("w-1"), None)
+        );
+        let from = "w-0".to_owned();
+        assert_eq!(journal.taken, [Taken { shard: "s-1".to_owned(), worker: 3, from }]);
         assert!(journal.flows("s-0", 3) && !journal.flows("s-0", 4));
         let end = r#"{"message":"session ended","lease_key":"s-0","outcome":"handed_over","last_read_ms":1200,"sequence_number":"9","records":3}"#;
         journal.line(3, end).unwrap();

@@ -25,7 +25,7 @@ mod kpl;
 pub mod plants;
 mod refusal;
 mod registry;
-mod values;
+pub(crate) mod values;
 mod witness;
 
 use std::sync::Arc;

@@ -64,6 +64,9 @@ pub(crate) struct Args {
     /// What the random numbers of the faults follow from; the one in the script by default
     #[arg(long, requires = "faults", help_heading = "Faults")]
     seed: Option<u64>,
+    /// Write each accepted record and each write of a table into this file, as one line of JSON, before it is answered
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
     /// Print the endpoints as one JSON object
     #[arg(long)]
     json: bool,
@@ -83,6 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         dynamodb_limits: table_limits(&args),
         kinesis_limits: KinesisLimits { enforce: args.enforce_limits, ..KinesisLimits::default() },
         faults: args.faults.as_deref().map_or(Ok(FaultScript::default()), |path| script(path, args.seed))?,
+        journal: args.journal.clone(),
         ..LocalConfig::default()
     };
     let server = LocalServer::start(config).await?;

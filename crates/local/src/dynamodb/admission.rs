@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dynoxide::types::{AttributeValue, Item};
+
 use crate::bucket::Bucket;
 use crate::limits::{DynamoDbLimits, TableRates};
 
@@ -28,8 +30,18 @@ pub(super) struct Facts {
     pub(super) name: String,
     pub(super) arn: String,
     pub(super) partition_attribute: String,
+    /// All attributes of its key.
+    pub(super) key_attributes: Vec<String>,
     /// Its own write capacity, in provisioned mode.
     pub(super) provisioned: Option<u64>,
+}
+
+impl Facts {
+    /// The key of an item with these attributes.
+    pub(super) fn key_of(&self, item: &Item) -> BTreeMap<String, AttributeValue> {
+        let attribute = |name: &String| Some((name.clone(), item.get(name)?.clone()));
+        self.key_attributes.iter().filter_map(attribute).collect()
+    }
 }
 
 /// The limit that a write does not fit.
@@ -154,6 +166,7 @@ mod tests {
             name: "t".to_owned(),
             arn: "arn".to_owned(),
             partition_attribute: "pk".to_owned(),
+            key_attributes: vec!["pk".to_owned()],
             provisioned,
         };
         Arc::new(facts)

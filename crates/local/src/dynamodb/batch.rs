@@ -55,8 +55,10 @@ impl DynamoDb {
             return Err(Refusal::Throttled(throttle.clone()));
         }
         let items = item_counts(&request);
+        let keys = self.keys_of_puts(&request);
         let answer = self.database.batch_write_item(request);
         let mut answer = answer.inspect_err(|_| self.give_back(&sorted.admitted, now_ms))?;
+        self.enter_puts(&keys);
         let used = answer.consumed_capacity.clone().unwrap_or_default();
         self.account(&used, &items, &sorted.admitted, now_ms);
         for (table, refused) in &sorted.refused {

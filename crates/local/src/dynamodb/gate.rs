@@ -102,6 +102,7 @@ fn facts_of(table: TableDescription) -> Facts {
     let provisioned = table.provisioned_throughput.filter(|_| !on_demand);
     Facts {
         partition_attribute: hash.map(|key| key.attribute_name.clone()).unwrap_or_default(),
+        key_attributes: table.key_schema.iter().map(|key| key.attribute_name.clone()).collect(),
         provisioned: provisioned.map(|throughput| throughput.write_capacity_units).filter(|wcu| *wcu > 0),
         name: table.table_name,
         arn: table.table_arn,

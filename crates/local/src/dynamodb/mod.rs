@@ -12,6 +12,7 @@
 //!   admission.rs         whether a write fits now        pure
 //! items.rs      units, partitions, bytes in items        pure
 //! refusal.rs    the service's words
+//! witness.rs    what was written, for the journal
 //! ```
 //!
 //! What requests used is kept in a [`Ledger`], which `GET /ledger` shows. Units of secondary indexes count for their table.
@@ -24,6 +25,7 @@ mod http;
 mod items;
 mod read;
 mod refusal;
+mod witness;
 mod write;
 
 use std::fmt;
@@ -39,6 +41,7 @@ use crate::aws_json::Stamp;
 use crate::clock::Clock;
 use crate::config::LocalError;
 use crate::faults::{Faults, Tampering};
+use crate::journal::Journal;
 use crate::ledger::{Ledger, TableUse};
 use crate::limits::{DynamoDbLimits, LimitsError};
 use crate::time::Moment;
@@ -62,6 +65,7 @@ pub struct DynamoDb {
     ledger: Arc<Ledger<TableUse>>,
     gate: Arc<Gate>,
     faults: Faults,
+    journal: Option<Journal>,
 }
 
 impl fmt::Debug for DynamoDb {
@@ -108,6 +112,7 @@ impl DynamoDb {
             clock,
             ledger: Arc::default(),
             gate: Arc::default(),
+            journal: None,
         }
     }
 
@@ -115,6 +120,12 @@ impl DynamoDb {
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         Self { faults, ..self }
+    }
+
+    /// With a journal of what is written.
+    #[must_use]
+    pub fn with_journal(self, journal: Option<Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     /// The faults that are injected into requests.

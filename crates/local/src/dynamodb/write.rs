@@ -45,8 +45,9 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
+        let witness = self.witness("PutItem", &request.table_name, &request.item, condition);
         self.carry_out(&one, &hide, tampering, || {
-            let mut answer = self.database.put_item(request)?;
+            let mut answer = self.witnessed(witness, || self.database.put_item(request))?;
             let used = answer.consumed_capacity.clone();
             answer.consumed_capacity = answer.consumed_capacity.filter(|_| !hide.capacity);
             Ok((used, encode(&answer)?))
@@ -62,8 +63,9 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
+        let witness = self.witness("UpdateItem", &request.table_name, &request.key, condition);
         self.carry_out(&one, &hide, tampering, || {
-            let mut answer = self.database.update_item(request)?;
+            let mut answer = self.witnessed(witness, || self.database.update_item(request))?;
             let used = answer.consumed_capacity.clone();
             answer.consumed_capacity = answer.consumed_capacity.filter(|_| !hide.capacity);
             Ok((used, encode(&answer)?))
@@ -78,8 +80,9 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
+        let witness = self.witness("DeleteItem", &request.table_name, &request.key, condition);
         self.carry_out(&one, &hide, tampering, || {
-            let mut answer = self.database.delete_item(request)?;
+            let mut answer = self.witnessed(witness, || self.database.delete_item(request))?;
             let used = answer.consumed_capacity.clone();
             answer.consumed_capacity = answer.consumed_capacity.filter(|_| !hide.capacity);
             Ok((used, encode(&answer)?))

@@ -49,6 +49,7 @@ use std::time::Duration;
 use crate::aws_json::Stamp;
 use crate::clock::Clock;
 use crate::faults::Faults;
+use crate::journal::Journal;
 use crate::ledger::{Ledger, StreamUse};
 use crate::limits::{KinesisLimits, LimitsError, ShardLimits};
 use error::{ErrorKind, KinesisError};
@@ -87,6 +88,7 @@ impl Default for KinesisConfig {
 pub struct Kinesis {
     inner: Arc<Inner>,
     faults: Faults,
+    journal: Option<Journal>,
 }
 
 struct Inner {
@@ -124,13 +126,19 @@ impl Kinesis {
             limits: RwLock::default(),
             ledger: Ledger::default(),
         };
-        Self { inner: Arc::new(inner), faults }
+        Self { inner: Arc::new(inner), faults, journal: None }
     }
 
     /// With faults that are shared with others; by itself a Kinesis has faults of its own, of which there are none yet.
     #[must_use]
     pub fn with_faults(self, faults: Faults) -> Self {
         Self { faults, ..self }
+    }
+
+    /// With a journal of the records that are stored.
+    #[must_use]
+    pub fn with_journal(self, journal: Option<Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     /// The faults that are injected into requests.

@@ -168,14 +168,14 @@ impl Shard {
         SequenceNumber { epoch_ms: self.epoch_ms, shard: self.number, index }
     }
 
-    /// Stores a record and gives its index. The caller knows that the shard is open: it holds the stream's lock.
-    pub(crate) fn append(&self, text: RecordText, horizon: Horizon) -> u64 {
+    /// Stores a record and gives its index and when it arrived. The caller knows that the shard is open: it holds the stream's lock.
+    pub(crate) fn append(&self, text: RecordText, horizon: Horizon) -> (u64, u64) {
         let mut log = self.log();
         log.trim(horizon);
         log.latest_ms = log.latest_ms.max(horizon.now_ms);
         let record = Record { arrived_ms: log.latest_ms, key_len: text.key_len, text: text.text };
         log.records.push_back(record);
-        log.next_index() - 1
+        (log.next_index() - 1, log.latest_ms)
     }
 
     /// Reads up to `limit` records from `index` on, as many as the cap allows.
@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn append(shard: &Shard, data: &str, now_ms: u64) -> u64 {
-        shard.append(RecordText::new("key", data, &mut String::new()), Horizon::new(now_ms, 24))
+        shard.append(RecordText::new("key", data, &mut String::new()), Horizon::new(now_ms, 24)).0
     }
 
     fn data(page: &Page) -> Vec<&str> {

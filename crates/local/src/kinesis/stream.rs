@@ -246,7 +246,7 @@ mod tests {
         let stream = stream(1);
         let parent = Arc::clone(stream.state().route(0).unwrap());
         let horizon = Horizon::new(1_000, 24);
-        let last = parent.append(RecordText::new("k", "AAAA", &mut String::new()), horizon);
+        let last = parent.append(RecordText::new("k", "AAAA", &mut String::new()), horizon).0;
         // The clock stands still, and then even goes back.
         stream.state_mut().apply(&[Step::Split { parent: ShardNumber(0), at: 10 }], 900);
         let child = Arc::clone(stream.state().route(0).unwrap());

@@ -18,6 +18,7 @@ use super::sequence::looks_like_sequence_number;
 use super::shard::{RecordText, Shard};
 use super::stream::{Stream, StreamState};
 use super::validate::Violations;
+use crate::journal::Line;
 use crate::ledger::StreamUse;
 use crate::limits::ShardLimits;
 
@@ -134,7 +135,17 @@ impl Kinesis {
             return Ok(Put::Refused(self.rate_exceeded(shard.number, stream)));
         }
         let text = RecordText::new(entry.partition_key, entry.data, scratch);
-        let index = shard.append(text, state.horizon(now_ms));
+        let (index, arrived_ms) = shard.append(text, state.horizon(now_ms));
+        if let Some(journal) = &self.journal {
+            journal.open().write(&Line::Record {
+                stream: stream.name(),
+                shard: shard.number.to_string(),
+                sequence_number: shard.sequence_number(index).to_string(),
+                arrival_ms: arrived_ms,
+                partition_key: entry.partition_key,
+                data: entry.data,
+            });
+        }
         Ok(Put::Stored { shard, index })
     }
 }

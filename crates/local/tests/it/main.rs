@@ -11,6 +11,8 @@ mod dynamodb;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod journal;
+#[cfg(test)]
 mod listing;
 #[cfg(test)]
 mod protocol;

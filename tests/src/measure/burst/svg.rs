@@ -3,7 +3,7 @@
 
 /// A drawing.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(in crate::measure) struct Picture {
     /// Above it.
     pub title: String,
     /// Below the title.
@@ -20,7 +20,7 @@ pub(super) struct Picture {
 
 /// Panels one below the other, one for each row.
 #[derive(Debug)]
-pub(super) struct Column {
+pub(in crate::measure) struct Column {
     /// Above it.
     pub title: String,
     /// Its panels.
@@ -29,7 +29,7 @@ pub(super) struct Column {
 
 /// One curve.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(in crate::measure) struct Series {
     /// Its name, and what to know of it.
     pub name: String,
     /// As CSS has it.
@@ -42,13 +42,15 @@ pub(super) struct Series {
 
 /// How a curve is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(in crate::measure) enum Style {
     /// Filled down to zero.
     Area,
     /// A line.
     Line,
     /// A broken line.
     Dashes,
+    /// Points by themselves.
+    Dots,
 }
 
 const WIDTH: f64 = 1_000.0;
@@ -63,7 +65,7 @@ const FAINT: &str = "#656d76";
 
 impl Picture {
     /// The drawing.
-    pub(super) fn svg(&self) -> String {
+    pub(in crate::measure) fn svg(&self) -> String {
         let rows = count(self.rows.len());
         let below = TOP + ROW * (rows - 1.0) + PANEL + 58.0;
         let height = below + 18.0 * count(self.notes.len());
@@ -214,6 +216,15 @@ fn curve(scale: &Scale, series: &Series) -> String {
             let filled = format!("{path}L{to:.1} {zero:.1}L{from:.1} {zero:.1}Z");
             format!("<path d=\"{filled}\" fill=\"{colour}\" fill-opacity=\"0.22\"/>\n") + &line("")
         }
+        (Style::Dots, ..) => {
+            let dot = |(second, value): &(f64, f64)| {
+                let (x, y) = (scale.across(*second), scale.up(*value));
+                format!(
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\" fill-opacity=\"0.6\"/>\n"
+                )
+            };
+            series.points.iter().map(dot).collect()
+        }
         (Style::Dashes, ..) => line(" stroke-dasharray=\"5 4\""),
         (Style::Area | Style::Line, ..) => line(""),
     }
@@ -244,7 +255,7 @@ fn text((x, y): (f64, f64), attributes: &str, content: &str) -> String {
 }
 
 /// A whole number, its digits in groups of three.
-pub(super) fn grouped(number: f64) -> String {
+pub(in crate::measure) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let first = (digits.len() + 2) % 3;
     let comma = |(at, digit): (usize, char)| {

@@ -11,7 +11,7 @@ use sluicegate_sink::item;
 use super::backend::text;
 
 /// An item as the SDK would give it. What makes no sense is left out, so that decoding names it.
-pub(super) fn item(attributes: &Value) -> HashMap<String, AttributeValue> {
+pub(crate) fn item(attributes: &Value) -> HashMap<String, AttributeValue> {
     let attributes = attributes.as_object().into_iter().flatten();
     attributes.filter_map(|(name, found)| Some((name.clone(), value(found)?))).collect()
 }

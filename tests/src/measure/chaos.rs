@@ -1,0 +1,288 @@
+//! Chaos with real processes: a seeded script kills, freezes and dismisses workers, reshards the stream and has the backend
+//! misbehave, while producers go on. In the end what the backend's own journal says was published must be what is stored, byte
+//! for byte, and the recorded writes must keep the laws.
+//!
+//! ```text
+//! script, trouble   seed -> what is done when; how the backend is told       pure
+//! producer          events that are known by their number
+//! course, scrape    carries it out; asks the workers meanwhile
+//! history           the journal, read
+//! laws, gaps        what the recorded writes break; how long shards stood    pure
+//! report            one JSON object, and evidence
+//! ```
+
+pub mod course;
+pub mod gaps;
+pub mod history;
+pub mod laws;
+pub mod producer;
+pub mod report;
+pub mod scrape;
+pub mod script;
+pub mod trouble;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sluicegate_checkpoint::Position;
+use sluicegate_lease::{LeaseKey, WorkerId};
+use sluicegate_worker::telemetry::wall_millis;
+use tokio_util::sync::CancellationToken;
+
+pub use report::Report;
+
+use self::course::{Course, Done, shards, without_failed_starts};
+use self::gaps::Gap;
+use self::history::History;
+use self::laws::Take;
+use self::producer::{Events, Producer, Sent};
+use self::scrape::unaccounted;
+use self::script::{Frame, Script};
+use super::journal::Journal;
+use crate::harness::backend::kinesis_at;
+use crate::harness::fleet::{APPLICATION, cuts};
+use crate::harness::{Backend, Fleet, LONG, Multiset, binary, wait_for};
+
+/// What is done, and to what.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChaosPlan {
+    /// For how long.
+    pub lasts: Duration,
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// Workers.
+    pub workers: usize,
+    /// Shards.
+    pub shards: usize,
+    /// The workers' `failover_time`.
+    pub failover_time: Duration,
+    /// Events a second, of all producers together.
+    pub rate: u32,
+}
+
+/// Producers.
+const PRODUCERS: u64 = 3;
+/// How long everything may take that has no faults any more.
+const DRAIN: Duration = Duration::from_secs(300);
+/// What a worker's last look before a take, and the take, may take together: busy processors, and the latency of a trouble.
+const LOOK_TO_TAKE_MS: i64 = 2_500;
+
+/// A run that has come to its end.
+struct Ran {
+    done: Done,
+    sent: Vec<Sent>,
+    unaccounted: scrape::Unaccounted,
+    began_ms: i64,
+    log: Journal,
+}
+
+/// Carries the script of a seed out; `say` is told of each act. Logs and the journal are left in
+/// `target/tmp/sluicegate-tests/<name>`.
+///
+/// # Errors
+/// The fleet does not come together, a worker ends by itself, or it does not drain; seed and folder are told.
+pub async fn run(plan: ChaosPlan, name: &str, say: impl Fn(&str)) -> anyhow::Result<Report> {
+    let folder = emptied(name)?;
+    let kept = format!("seed {}; the journal and the workers' logs are in {}", plan.seed, folder.display());
+    try_run(plan, name, &folder, &say).await.context(kept)
+}
+
+/// The folder for what a run leaves, without what an earlier one left.
+fn emptied(name: &str) -> anyhow::Result<PathBuf> {
+    std::fs::remove_dir_all(binary::scratch(name)?)?;
+    binary::scratch(name)
+}
+
+async fn try_run(plan: ChaosPlan, name: &str, folder: &Path, say: &impl Fn(&str)) -> anyhow::Result<Report> {
+    let journal = folder.join("journal.jsonl");
+    let backend = Backend::process_with(&["--journal", journal.to_str().context("no text")?]).await?;
+    backend.create_stream(plan.shards).await?;
+    let mut fleet = Fleet::with_defaults(&backend, name)?;
+    for (setting, value) in [
+        ("failover_time", format!("{}ms", plan.failover_time.as_millis())),
+        ("log_format", "json".to_owned()),
+        // So that batches are many and a short run is full of announces and commits.
+        ("max_batch_age", "2s".to_owned()),
+        ("write_budget_wcu", trouble::CAPACITY_WCU.to_string()),
+    ] {
+        fleet = fleet.set(setting, &value);
+    }
+    let ran = endure(&plan, &backend, &mut fleet, &journal, say).await?;
+    let (published, stored, history) = compared(&backend, &journal).await?;
+    say("what was published and what is stored is read");
+    judged(&plan, ran, &history, &published, &stored, folder)
+}
+
+/// From the first worker to the last.
+async fn endure(
+    plan: &ChaosPlan,
+    backend: &Backend,
+    fleet: &mut Fleet<'_>,
+    journal: &Path,
+    say: &impl Fn(&str),
+) -> anyhow::Result<Ran> {
+    let (produced, scraped) = (CancellationToken::new(), CancellationToken::new());
+    let events = Events { seed: plan.seed };
+    let producers: Vec<Producer> = (0..PRODUCERS)
+        .map(|at| Producer {
+            client: kinesis_at(&backend.endpoints().kinesis),
+            events,
+            place: (at, PRODUCERS),
+            rate: f64::from(plan.rate) / 3.0,
+        })
+        .collect();
+    let course = async {
+        let _end_with_us = (produced.clone().drop_guard(), scraped.clone().drop_guard());
+        let (done, began_ms) = acted(plan, backend, fleet, say).await?;
+        produced.cancel();
+        say("the producers end, and the fleet drains");
+        drained(backend, fleet, journal).await?;
+        scraped.cancel();
+        anyhow::Ok((done, began_ms))
+    };
+    let producing = futures::future::join_all(producers.iter().map(|producer| producer.run(&produced)));
+    let (course, sent, unaccounted) = tokio::join!(course, producing, unaccounted(backend, &scraped));
+    let (done, began_ms) = course?;
+    for number in fleet.numbers() {
+        fleet.leave(number).await?;
+    }
+    let mut log = Journal::default();
+    log.read(fleet)?;
+    let sent = sent.into_iter().collect::<anyhow::Result<_>>()?;
+    Ok(Ran { done, sent, unaccounted, began_ms, log })
+}
+
+/// Starts the fleet and does to it what the script says. Returns when that began, in epoch milliseconds.
+async fn acted(
+    plan: &ChaosPlan,
+    backend: &Backend,
+    fleet: &mut Fleet<'_>,
+    say: &impl Fn(&str),
+) -> anyhow::Result<(Done, i64)> {
+    for _ in 0..plan.workers {
+        fleet.start(&[])?;
+    }
+    wait_for("an owner for every shard", LONG, async || {
+        fleet.check_alive()?;
+        let rows = fleet.leases().await?;
+        Ok((rows.len() == plan.shards && rows.iter().all(|row| row.owner.is_some())).then_some(()))
+    })
+    .await?;
+    let ChaosPlan { lasts, seed, workers, shards, failover_time, .. } = *plan;
+    let script = Script::of(seed, &Frame { lasts, workers, shards, failover_time });
+    say(&format!("{} acts in {lasts:.0?}", script.0.len()));
+    let began_ms = wall_millis().0;
+    let done = Course::new(fleet, backend, seed).run(&script, lasts, say).await?;
+    Ok((done, began_ms))
+}
+
+/// Waits until every shard is committed to its end, and closed ones are finished.
+async fn drained(backend: &Backend, fleet: &mut Fleet<'_>, journal: &Path) -> anyhow::Result<()> {
+    // Producers may still be told of their last records.
+    let listed = shards(backend).await?;
+    wait_for("every shard to be committed to its end", DRAIN, async || {
+        without_failed_starts(fleet)?;
+        let rows: BTreeMap<LeaseKey, _> =
+            fleet.leases().await?.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let no_cuts = rows.values().all(|row| cuts(row).is_empty());
+        let ended = listed
+            .iter()
+            .all(|shard| rows.get(&shard.id).is_some_and(|row| row.is_finished() || !shard.closed));
+        if !(no_cuts && ended) {
+            return Ok(None);
+        }
+        let ends = History::read(journal)?.ends();
+        let done = ends.iter().all(|(shard, end)| match rows.get(shard).map(|row| &row.checkpoint) {
+            Some(Position::At(number, _)) => number >= end,
+            Some(Position::ShardEnd) => true,
+            Some(Position::AtTimestamp | Position::TrimHorizon | Position::Latest) | None => false,
+        });
+        Ok(done.then_some(()))
+    })
+    .await
+}
+
+/// What was published by the journal, what the reader finds, and the whole journal.
+async fn compared(backend: &Backend, journal: &Path) -> anyhow::Result<(Multiset, Multiset, History)> {
+    let history = History::read(journal)?;
+    let data = history.records.values().flatten().map(|record| record.data.to_vec());
+    let published: Multiset = data.collect();
+    let (table, mut stored) = (backend.table(APPLICATION), Multiset::default());
+    for key in Events::keys() {
+        let see = |data: &[u8]| stored.add(data);
+        table.for_each_event(&key, see).await.with_context(|| format!("the events of {key}"))?;
+    }
+    Ok((published, stored, history))
+}
+
+fn judged(
+    plan: &ChaosPlan,
+    ran: Ran,
+    history: &History,
+    published: &Multiset,
+    stored: &Multiset,
+    folder: &Path,
+) -> anyhow::Result<Report> {
+    let Ran { done, sent, unaccounted, began_ms, log } = ran;
+    let confirmed: u64 = sent.iter().map(|sent| sent.confirmed).sum();
+    let numbers = numbers(plan.seed, history)?;
+    ensure!(
+        numbers.len() as u64 == confirmed,
+        "producers were told that {confirmed} events are stored, the journal has {}",
+        numbers.len()
+    );
+    let (failover_ms, takes) = (i64::try_from(plan.failover_time.as_millis())?, takes(&log));
+    let mut broken = laws::judge(history);
+    broken.extend(laws::robberies(history, &takes, failover_ms, LOOK_TO_TAKE_MS));
+    let failovers = done.kills.iter().filter_map(|(victim, at_ms)| {
+        let owned = gaps::owned(history.lease_writes(), log.id_of(*victim)?, *at_ms);
+        gaps::failover(&log, (*victim, *at_ms), &owned)
+    });
+    Ok(Report {
+        plan: *plan,
+        began_ms,
+        published: published.len(),
+        stored: stored.len(),
+        lost: published.missing_in(stored),
+        duplicated: stored.missing_in(published),
+        producer_duplicates: published.len() - confirmed,
+        unknown_outcomes: sent.iter().map(|sent| sent.unknown).sum(),
+        unaccounted: unaccounted.values().sum(),
+        asked: unaccounted.len(),
+        lease_writes: history.lease_writes().count(),
+        takes: takes.len(),
+        broken,
+        failovers: failovers.collect(),
+        handoffs: gaps::handoffs(&log),
+        done,
+        folder: folder.to_owned(),
+    })
+}
+
+/// The numbers of all events that are in the stream, however often.
+///
+/// # Errors
+/// There is something else in it.
+fn numbers(seed: u64, history: &History) -> anyhow::Result<std::collections::BTreeSet<u64>> {
+    let events = Events { seed };
+    let number = |data: &[u8]| events.number(data).context("the stream holds what nobody published");
+    history.records.values().flatten().map(|record| number(&record.data)).collect()
+}
+
+/// Takes from the silent, as the takers logged them.
+fn takes(log: &Journal) -> Vec<Take> {
+    let take = |taken: &super::journal::Taken| {
+        Some(Take {
+            lease: LeaseKey::new(taken.shard.as_str()),
+            by: WorkerId::new(log.id_of(taken.worker)?),
+            from: WorkerId::new(taken.from.as_str()),
+        })
+    };
+    log.taken.iter().filter_map(take).collect()
+}
+
+fn lengths(gaps: &[Gap]) -> super::Distribution {
+    super::Distribution::new(gaps.iter().map(|gap| gap.lasted_ms).collect())
+}
