@@ -76,7 +76,7 @@ impl Drop for Count {
 /// The same response with its body in memory.
 async fn read(mut response: HttpResponse) -> Result<(HttpResponse, bytes::Bytes), ConnectorError> {
     let body = std::mem::replace(response.body_mut(), SdkBody::taken());
-    let body = body.collect().await.map_err(|error| ConnectorError::io(error.into()))?.to_bytes();
+    let body = body.collect().await.map_err(ConnectorError::io)?.to_bytes();
     *response.body_mut() = SdkBody::from(body.clone());
     Ok((response, body))
 }

@@ -249,7 +249,7 @@ impl FleetTracker {
         }
         let before = self.shards.remove(key);
         let (owner, had_row) = (row.owner.clone(), before.is_some());
-        let before = before.unwrap_or(SeenShard {
+        let before = before.unwrap_or_else(|| SeenShard {
             owner: owner.clone(),
             counter: row.counter,
             tells_from: 0,

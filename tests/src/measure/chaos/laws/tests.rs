@@ -8,7 +8,7 @@ use sluicegate_lease::{LeaseCounter, Pending};
 use super::*;
 
 fn number(at: u64) -> SequenceNumber {
-    SequenceNumber::parse(&at.to_string()).unwrap()
+    SequenceNumber::parse(at.to_string()).unwrap()
 }
 
 fn at(number_: u64) -> Position {
@@ -88,7 +88,7 @@ impl Course {
         let row = self.row(shard);
         let mut state = row.pending.state().unwrap();
         let committed: Vec<Cut> = state.cuts.drain(..commits).collect();
-        let checkpoint = committed.last().map_or(row.checkpoint.clone(), Cut::end);
+        let checkpoint = committed.last().map_or_else(|| row.checkpoint.clone(), Cut::end);
         state.follows = Some(checkpoint.clone());
         state.cuts.extend(announced);
         row.progressed(checkpoint, state)
