@@ -1,6 +1,6 @@
 """Starts and ends the real program for the checks: the local backend, workers, commands.
 
-Every process that is started here is ended here, by its id.
+Every process that is started here is ended here, by its id, also when a check is given up (SIGTERM by `timeout`).
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,9 @@ import boto3
 
 PROGRAM = os.environ.get("SLUICEGATE_BIN", "sluicegate")
 PATIENCE = 60
+
+# As an exception it passes through `ended`.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def wait_for(what, condition, patience=PATIENCE, poll=0.1):
