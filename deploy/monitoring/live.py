@@ -27,6 +27,7 @@ RULES = pathlib.Path(__file__).parent / "rules.yaml"
 # Not what rules record, such as job:sluicegate_late_shards:ratio.
 METRIC = re.compile(r"(?<![\w:])(?:sluicegate|process)_[a-z_]+\b")
 SELECTOR = re.compile(r"(?<![\w:])((?:sluicegate|process)_[a-z_]+)(\{[^}]*\})?")
+# At 150 a second, more than the play can last.
 EVENTS = [json.dumps({"customer": f"c{n % 50}", "n": n, "text": "so and so " * 5}) for n in range(60_000)]
 
 
@@ -126,7 +127,7 @@ def play(folder):
 
         events = folder / "events.ndjson"
         events.write_text("".join(f"{event}\n" for event in EVENTS))
-        source = [PROGRAM, "produce", "--stream", STREAM, "--key", "{/customer}", "--rate", "400", str(events)]
+        source = [PROGRAM, "produce", "--stream", STREAM, "--key", "{/customer}", "--rate", "150", str(events)]
         running.append(Process(source, folder / "produce.log", backend.environment()))
         wait_for("events to be seen", lambda: any(prometheus.values(f'sluicegate_events_stored_total{{job="{JOB}"}}')))
         first.process.end(signal.SIGKILL)
@@ -136,6 +137,9 @@ def play(folder):
         prometheus.scrape(first, second, third)
         wait_for("leases of the third", lambda: any(prometheus.values(
             f'sluicegate_leases_held{{instance="{third.address()}"}}')))
+        # Until it has seen the dead one stand still for failover_time, it may hand over to that.
+        wait_for("the third to know who is dead", lambda: any(prometheus.values(
+            f'sluicegate_fleet_workers{{state="silent", instance="{third.address()}"}}')) or absent(prometheus))
         # It hands over to one whose gaps have been scraped before: a rate needs two samples.
         third.process.end()
         wait_for("a handoff", lambda: any(prometheus.values(
@@ -159,7 +163,12 @@ def main():
         print("prometheus is not there")
         return 3
     with tempfile.TemporaryDirectory() as folder:
-        found = play(pathlib.Path(folder))
+        try:
+            found = play(pathlib.Path(folder))
+        except Exception:
+            for log in sorted(pathlib.Path(folder).glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text()[-3000:]}")
+            raise
     print("\n".join(found))
     return 1 if found else 0
 
