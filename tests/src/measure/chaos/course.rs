@@ -100,8 +100,14 @@ impl<'f, 'b> Course<'f, 'b> {
     async fn install(&mut self, troubles: &[super::trouble::Trouble]) -> anyhow::Result<()> {
         self.seed = self.seed.wrapping_add(1);
         let (faults, limits) = documents(troubles, self.seed >> 1);
-        self.backend.set("/faults", &faults).await?;
-        self.backend.set("/limits", &limits).await
+        // It may be busy, and both can be said twice.
+        for (path, document) in [("/faults", faults), ("/limits", limits)] {
+            wait_for("the backend to be told", PATIENCE, async || {
+                Ok(self.backend.set(path, &document).await.ok())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Lets those go on whose time has come, and sees whether anybody has ended.
