@@ -149,7 +149,12 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
     let backend = Backend::process().await?;
     backend.set("/limits", &format!("tables.{APPLICATION}-events.wcu = {}", hardship.budget_wcu)).await?;
     backend.create_stream(hardship.plan.shards).await?;
-    let mut load = Load::new(backend.kinesis().clone(), hardship.plan.rate).await?.of(Kind::Noise, 0);
+    // Of one hot key there is always more than the table takes.
+    let rate = match hardship.trouble {
+        Trouble::HotKey => hardship.plan.rate.max(hardship.budget_wcu + hardship.budget_wcu / 20),
+        Trouble::Outage | Trouble::Stall => hardship.plan.rate,
+    };
+    let mut load = Load::new(backend.kinesis().clone(), rate).await?.of(Kind::Noise, 0);
     if hardship.trouble == Trouble::HotKey {
         load = load
             .under_one_key()
