@@ -7,6 +7,8 @@ use sluicegate_tests::harness::backend::STREAM;
 use sluicegate_tests::harness::command::{bare, finish};
 use sluicegate_tests::harness::process::{Signal, signal};
 use sluicegate_tests::harness::{Backend, Finished, LONG, wait_for};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStderr;
 
 /// Exit code for bad configuration or arguments.
 const CONFIGURATION: i32 = 64;
@@ -136,6 +138,48 @@ async fn an_endpoint_that_does_not_answer_is_an_error_and_no_hang() -> anyhow::R
     let ended = run(home.path(), &environment, &["read", "--key", "k", "--table", "events"]).await?;
     says(the_only_line(&ended, OTHER), &["table `events`", "the region and the network"]);
     Ok(())
+}
+
+/// Ending would only have it started again: a worker waits for an analytics table that is away, and can be stopped meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_starts_while_its_table_is_away_waits_for_it() -> anyhow::Result<()> {
+    let (backend, home) = (Backend::start().await?, tempfile::tempdir()?);
+    backend.create_stream(1).await?;
+    backend.set("/faults", "[[fault]]\ntable = \"billing-events\"\noutage = \"refuse\"\n").await?;
+    let start = || -> anyhow::Result<_> {
+        let mut command = bare(home.path())?;
+        command.envs(as_on_aws(&backend)).args(RUN).arg("--create-tables");
+        let mut child = command.spawn()?;
+        let log = BufReader::new(child.stderr.take().context("no log")?).lines();
+        Ok((child.id().context("it has ended")?, child, log))
+    };
+    let (id, mut stopped, mut log) = start()?;
+    until(&mut log, "could not be looked at").await?;
+    signal(id, Signal::TERM)?;
+    assert_eq!(tokio::time::timeout(LONG, stopped.wait()).await??.code(), Some(0), "it was stopped");
+
+    let (id, mut goes_on, mut log) = start()?;
+    until(&mut log, "could not be looked at").await?;
+    backend.set("/faults", "").await?;
+    until(&mut log, "worker starts").await?;
+    signal(id, Signal::TERM)?;
+    let rest = async { while let Ok(Some(_)) = log.next_line().await {} };
+    let (ended, ()) = tokio::join!(tokio::time::timeout(LONG, goes_on.wait()), rest);
+    assert_eq!(ended??.code(), Some(0));
+    Ok(())
+}
+
+/// Reads a log up to a line with these words.
+async fn until(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> anyhow::Result<()> {
+    let found = async {
+        while let Some(line) = log.next_line().await? {
+            if line.contains(words) {
+                return anyhow::Ok(());
+            }
+        }
+        anyhow::bail!("the log ended without `{words}`")
+    };
+    tokio::time::timeout(LONG, found).await?
 }
 
 /// A worker outlives an outage of the stream, so it goes on trying; but it can be stopped meanwhile.

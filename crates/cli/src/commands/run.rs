@@ -94,7 +94,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         create_tables: args.create_tables || args.aws.is_embedded(),
         packing_versions: args.packing_versions,
     };
-    let worker = app::worker(&aws, &config, worker_args).await?;
+    let worker = tokio::select! { biased;
+        () = stop.cancelled() => return Ok(()),
+        worker = app::worker(&aws, &config, worker_args) => worker?,
+    };
     worker.run(stop).await?;
     Ok(())
 }
