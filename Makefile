@@ -68,10 +68,13 @@ poison: measuring
 		--budget-wcu $(BUDGET_WCU)
 
 # Workers killed, frozen and dismissed, shards split and merged, a backend that misbehaves: make chaos MINUTES=30 SEED=7
-# [EVIDENCE=docs/evidence]. The last line is one JSON object; a run that fails names its seed and what it left.
+# [EVIDENCE=docs/evidence]. Where there is a Prometheus it watches, and alerts that should fire must. The last line is one JSON
+# object; a run that fails names its seed and what it left.
+PROMETHEUS ?= $(shell command -v prometheus)
 SEED ?= 1
 chaos: measuring
-	target/release/sluicegate-measure chaos --minutes $(MINUTES) --seed $(SEED) $(if $(EVIDENCE),--evidence $(EVIDENCE))
+	target/release/sluicegate-measure chaos --minutes $(MINUTES) --seed $(SEED) $(if $(EVIDENCE),--evidence $(EVIDENCE)) \
+		$(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
 
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
 burst: measuring

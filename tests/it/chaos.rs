@@ -17,7 +17,7 @@ async fn what_is_published_is_stored_once_whatever_is_done_to_workers_shards_and
         failover_time: Duration::from_secs(3),
         rate: 200,
     };
-    let report = chaos::run(plan, "chaos", |line| println!("{line}")).await.unwrap();
+    let report = chaos::run(plan, "chaos", None, |line| println!("{line}")).await.unwrap();
     report.verdict().unwrap();
     let done = &report.done;
     let counts =

@@ -90,6 +90,9 @@ enum What {
         /// Folder for what came out, as text and as a picture
         #[arg(long, value_name = "DIR")]
         evidence: Option<std::path::PathBuf>,
+        /// A Prometheus to scrape the fleet with: the alerts that should fire must, and no others of the grave ones
+        #[arg(long, value_name = "PROGRAM")]
+        prometheus: Option<std::path::PathBuf>,
     },
     /// A table that refuses every write for a while
     Outage(HardshipArgs),
@@ -241,10 +244,11 @@ async fn measure(what: What) -> anyhow::Result<()> {
             }
             say(&report.json(&plan).to_string());
         }
-        What::Chaos { minutes, seed, workers, shards, failover_time, rate, evidence } => {
+        What::Chaos { minutes, seed, workers, shards, failover_time, rate, evidence, prometheus } => {
             let lasts = Duration::try_from_secs_f64(minutes * 60.0)?;
             let plan = ChaosPlan { lasts, seed, workers, shards, failover_time: failover_time.into(), rate };
-            let report = chaos::run(plan, &format!("measure-chaos-{seed}"), say).await?;
+            let report =
+                chaos::run(plan, &format!("measure-chaos-{seed}"), prometheus.as_deref(), say).await?;
             if let Some(folder) = evidence {
                 let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
                 report.write_evidence(&folder, &format!("sluicegate-measure {command}"))?;

@@ -5,6 +5,7 @@
 //! ```text
 //! script, trouble   seed -> what is done when; how the backend is told       pure
 //! producer          events that are known by their number
+//! prometheus        a real one that scrapes the fleet, if there is one: the alerts that fire
 //! course, scrape    carries it out; asks the workers meanwhile
 //! history           the journal, read
 //! laws, gaps        what the recorded writes break; how long shards stood    pure
@@ -16,12 +17,13 @@ pub mod gaps;
 pub mod history;
 pub mod laws;
 pub mod producer;
+pub mod prometheus;
 pub mod report;
 pub mod scrape;
 pub mod script;
 pub mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use self::gaps::Gap;
 use self::history::History;
 use self::laws::Take;
 use self::producer::{Events, Producer, Sent};
+use self::prometheus::Prometheus;
 use self::scrape::unaccounted;
 use self::script::{Frame, Script};
 use super::journal::Journal;
@@ -76,17 +79,24 @@ struct Ran {
     unaccounted: scrape::Unaccounted,
     began_ms: i64,
     log: Journal,
+    /// The alerts that fired, if somebody watched.
+    fired: Option<BTreeSet<String>>,
 }
 
 /// Carries the script of a seed out; `say` is told of each act. Logs and the journal are left in
-/// `target/tmp/sluicegate-tests/<name>`.
+/// `target/tmp/sluicegate-tests/<name>`. `watch` is a Prometheus to scrape the fleet with.
 ///
 /// # Errors
 /// The fleet does not come together, a worker ends by itself, or it does not drain; seed and folder are told.
-pub async fn run(plan: ChaosPlan, name: &str, say: impl Fn(&str)) -> anyhow::Result<Report> {
+pub async fn run(
+    plan: ChaosPlan,
+    name: &str,
+    watch: Option<&Path>,
+    say: impl Fn(&str),
+) -> anyhow::Result<Report> {
     let folder = emptied(name)?;
     let kept = format!("seed {}; the journal and the workers' logs are in {}", plan.seed, folder.display());
-    try_run(plan, name, &folder, &say).await.context(kept)
+    try_run(plan, name, (&folder, watch), &say).await.context(kept)
 }
 
 /// The folder for what a run leaves, without what an earlier one left.
@@ -95,7 +105,12 @@ fn emptied(name: &str) -> anyhow::Result<PathBuf> {
     binary::scratch(name)
 }
 
-async fn try_run(plan: ChaosPlan, name: &str, folder: &Path, say: &impl Fn(&str)) -> anyhow::Result<Report> {
+async fn try_run(
+    plan: ChaosPlan,
+    name: &str,
+    (folder, watch): (&Path, Option<&Path>),
+    say: &impl Fn(&str),
+) -> anyhow::Result<Report> {
     let journal = folder.join("journal.jsonl");
     let backend = Backend::process_with(&["--journal", journal.to_str().context("no text")?]).await?;
     backend.create_stream(plan.shards).await?;
@@ -109,7 +124,11 @@ async fn try_run(plan: ChaosPlan, name: &str, folder: &Path, say: &impl Fn(&str)
     ] {
         fleet = fleet.set(setting, &value);
     }
-    let ran = endure(&plan, &backend, &mut fleet, &journal, say).await?;
+    let watch = match watch {
+        Some(program) => Some(Prometheus::start(program, folder).await?),
+        None => None,
+    };
+    let ran = endure(&plan, &backend, &mut fleet, (&journal, watch.as_ref()), say).await?;
     let (published, stored, history) = compared(&backend, &journal).await?;
     say("what was published and what is stored is read");
     judged(&plan, ran, &history, &published, &stored, folder)
@@ -120,7 +139,7 @@ async fn endure(
     plan: &ChaosPlan,
     backend: &Backend,
     fleet: &mut Fleet<'_>,
-    journal: &Path,
+    (journal, watch): (&Path, Option<&Prometheus>),
     say: &impl Fn(&str),
 ) -> anyhow::Result<Ran> {
     let (produced, scraped) = (CancellationToken::new(), CancellationToken::new());
@@ -143,15 +162,21 @@ async fn endure(
         anyhow::Ok((done, began_ms))
     };
     let producing = futures::future::join_all(producers.iter().map(|producer| producer.run(&produced)));
-    let (course, sent, unaccounted) = tokio::join!(course, producing, unaccounted(backend, &scraped));
-    let (done, began_ms) = course?;
+    let watching = async {
+        let Some(prometheus) = watch else { return Ok(None) };
+        prometheus.follow(backend, &scraped).await?;
+        prometheus.fired().await.map(Some)
+    };
+    let (course, sent, unaccounted, fired) =
+        tokio::join!(course, producing, unaccounted(backend, &scraped), watching);
+    let ((done, began_ms), fired) = (course?, fired?);
     for number in fleet.numbers() {
         fleet.leave(number).await?;
     }
     let mut log = Journal::default();
     log.read(fleet)?;
     let sent = sent.into_iter().collect::<anyhow::Result<_>>()?;
-    Ok(Ran { done, sent, unaccounted, began_ms, log })
+    Ok(Ran { done, sent, unaccounted, began_ms, log, fired })
 }
 
 /// Starts the fleet and does to it what the script says. Returns when that began, in epoch milliseconds.
@@ -225,7 +250,7 @@ fn judged(
     stored: &Multiset,
     folder: &Path,
 ) -> anyhow::Result<Report> {
-    let Ran { done, sent, unaccounted, began_ms, log } = ran;
+    let Ran { done, sent, unaccounted, began_ms, log, fired } = ran;
     let confirmed: u64 = sent.iter().map(|sent| sent.confirmed).sum();
     let numbers = numbers(plan.seed, history)?;
     ensure!(
@@ -256,6 +281,7 @@ fn judged(
         broken,
         failovers: failovers.collect(),
         handoffs: gaps::handoffs(&log),
+        fired,
         done,
         folder: folder.to_owned(),
     })
@@ -265,7 +291,7 @@ fn judged(
 ///
 /// # Errors
 /// There is something else in it.
-fn numbers(seed: u64, history: &History) -> anyhow::Result<std::collections::BTreeSet<u64>> {
+fn numbers(seed: u64, history: &History) -> anyhow::Result<BTreeSet<u64>> {
     let events = Events { seed };
     let number = |data: &[u8]| events.number(data).context("the stream holds what nobody published");
     history.records.values().flatten().map(|record| number(&record.data)).collect()

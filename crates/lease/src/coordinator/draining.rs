@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, CoordinatorError, GivenFor};
+use super::{Coordinator, CoordinatorError, GivenFor, unless_unavailable};
 use crate::fleet::WorkerState;
 use crate::plan::assign;
 use crate::registry::FleetRows;
@@ -14,6 +14,9 @@ use crate::view::{FleetView, Health, LeaseView, Look, Observer};
 
 /// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
 const LAST_LOOK: Duration = Duration::from_millis(500);
+/// How often the tables are read for what is left, and the time in between: a second in all. Then others take it over.
+const LAST_READS: u32 = 5;
+const BETWEEN_READS: Duration = Duration::from_millis(250);
 
 impl Coordinator {
     /// Stops this worker as its owner would, if an operator asked it to leave.
@@ -52,9 +55,20 @@ impl Coordinator {
     /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
     /// or was handed to us while we drained. It goes to whoever is there now.
     async fn release_the_rest(&self, observer: &mut Observer) -> Result<(), CoordinatorError> {
-        let asked = self.clock.now();
-        let (rows, workers) = (self.store.leases().await?, self.registry.workers().await?);
-        let look = Look { asked, answered: self.clock.now() };
+        let mut reads = 0;
+        let (rows, workers, look) = loop {
+            let asked = self.clock.now();
+            let read = async { Ok((self.store.leases().await?, self.registry.workers().await?)) };
+            if let Some((rows, workers)) = unless_unavailable(read.await)? {
+                break (rows, workers, Look { asked, answered: self.clock.now() });
+            }
+            reads += 1;
+            if reads == LAST_READS {
+                tracing::warn!("what is still ours without a session was not given back; it will be taken over");
+                return Ok(());
+            }
+            self.clock.sleep(BETWEEN_READS).await;
+        };
         observer.see_workers(workers, look);
         let view = self.without_me(&observer.see_leases(rows, look), observer);
         let targets = assign(&view, &self.config.policy);

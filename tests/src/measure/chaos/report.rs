@@ -1,5 +1,6 @@
 //! What came of a run: for machines, for the eye, and as evidence. **Pure**, but for writing the files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -8,7 +9,7 @@ use sluicegate_lease::invariants::Broken;
 
 use super::course::Done;
 use super::gaps::Gap;
-use super::{ChaosPlan, lengths};
+use super::{ChaosPlan, lengths, prometheus};
 use crate::measure::burst::svg::{Column, Picture, Series, Style};
 
 /// What came out.
@@ -44,6 +45,8 @@ pub struct Report {
     pub failovers: Vec<Gap>,
     /// One gap a shard that was handed over.
     pub handoffs: Vec<Gap>,
+    /// The alerts that fired, if a Prometheus watched.
+    pub fired: Option<BTreeSet<String>>,
     /// What was done.
     pub done: Done,
     /// Where the journal and the logs are.
@@ -83,6 +86,7 @@ impl Report {
             "handoff_p99_ms": handoff.percentile(99),
             "lease_writes": self.lease_writes,
             "laws_broken": self.broken.len(),
+            "alerts_fired": self.fired,
         })
     }
 
@@ -105,6 +109,10 @@ impl Report {
             laws.concat()
         );
         ensure!(self.asked > 0, "seed {}: no worker told what it could not account for", self.plan.seed);
+        if let Some(fired) = &self.fired {
+            prometheus::judge(fired, self.done.kills.len(), self.plan.lasts)
+                .with_context(|| format!("seed {}", self.plan.seed))?;
+        }
         Ok(())
     }
 
@@ -154,6 +162,13 @@ impl Report {
         ];
         for (what, count) in told {
             text.push_str(&format!("{count:>10}  {what}\n"));
+        }
+        if let Some(fired) = &self.fired {
+            let names: Vec<&str> = fired.iter().map(String::as_str).collect();
+            text.push_str(&format!(
+                "\nalerts that fired, asked of a Prometheus that scraped the fleet: {}\n",
+                names.join(", ")
+            ));
         }
         let shown = [
             ("SIGKILL to the first records of the last of the worker's shards elsewhere", &self.failovers),
@@ -256,6 +271,7 @@ mod tests {
             broken: Vec::new(),
             failovers: vec![Gap { at_ms: 9_000, lasted_ms: 3_200 }],
             handoffs: vec![Gap { at_ms: 9_000, lasted_ms: 120 }, Gap { at_ms: 9_100, lasted_ms: 90 }],
+            fired: None,
             done: Done { kills: vec![(1, 5_800)], outage: Some((2_000, 12_000)), ..Done::default() },
             folder: PathBuf::from("there"),
         }
