@@ -104,7 +104,8 @@ async fn a_locked_page_opens_with_the_token_and_a_fleet_with_a_token_hands_over(
     }
     if let Some(mut browser) = Browser::start().await? {
         browser.open(&format!("http://{address}/"), (1280, 844), "light").await?;
-        let state = "document.documentElement.dataset.state";
+        // There is no document for a moment while it is loaded.
+        let state = "document.documentElement?.dataset.state";
         wait_for("the door", LONG, async || Ok((browser.eval(state).await? == "locked").then_some(())))
             .await?;
         let open = "document.getElementById('token').value = 'correct-horse-battery'; \
