@@ -22,7 +22,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use sluicegate_checkpoint::{Batch, Retry, RetryPolicy, Right};
+use sluicegate_checkpoint::recurring::causes;
+use sluicegate_checkpoint::{Batch, Recurring, Retry, RetryPolicy, Right};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -89,7 +90,13 @@ pub struct PackingSink {
     spread: AtomicU32,
     /// What is durable of batches that were found to hold poison.
     remembered: Remembered,
+    /// Failed writes, for the log; times are since `begun`.
+    failures: Mutex<Recurring>,
+    begun: Instant,
 }
+
+/// How often failed writes are told while they go on.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// The pool dropped the packing of a batch.
 #[derive(Debug, Error)]
@@ -123,6 +130,8 @@ impl PackingSink {
             rng: Mutex::new(SmallRng::seed_from_u64(seed)),
             spread: AtomicU32::new(1),
             remembered: Remembered::default(),
+            failures: Mutex::default(),
+            begun: Instant::now(),
             options,
         }
     }
@@ -287,10 +296,22 @@ impl PackingSink {
         match error.retry() {
             Retry::Never => Err(refused_or_unavailable(&request.names(), error)),
             Retry::Backoff | Retry::After(_) => {
-                warn!(error = %error, items = request.len(), "a write failed and will be tried again");
+                self.note_failure(&error, request.len());
                 queue.failed(request, Instant::now(), &mut self.rng());
                 Ok(error)
             }
+        }
+    }
+
+    /// An outage fails thousands of writes alike: they are told now and then.
+    fn note_failure(&self, error: &StoreError, items: usize) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = failures.tell(self.begun.elapsed(), TELL_EVERY);
+        match told {
+            Some(since) => {
+                warn!(error = causes(error), items, since, "a write failed and will be tried again");
+            }
+            None => debug!(error = causes(error), items, "a write failed and will be tried again"),
         }
     }
 

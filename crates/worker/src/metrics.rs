@@ -111,7 +111,7 @@ impl Metrics {
             records_read: r.counter("records_read_total", "Kinesis records read from the stream. Still, while the stream has traffic: see sluicegate_leases_held and the log.")?,
             events_read: r.counter(
                 "events_read_total",
-                "Events in them: plain records, and user records of aggregated ones.",
+                "Events read: plain records, and user records of aggregated ones. Compare its rate with events_stored_total: a gap that lasts is a backlog.",
             )?,
             aggregates_kept_whole: r.counter(
                 "aggregates_kept_whole_total",
@@ -120,7 +120,7 @@ impl Metrics {
             bytes_read: r.counter("bytes_read_total", "Payload bytes read from the stream.")?,
             reads_failed: r.counter(
                 "reads_failed_total",
-                "Reads that failed and were repeated. A steady rise: another consumer uses up the shards' reads, or Kinesis is not reached; the log at debug says why.",
+                "Reads that failed and were repeated. A steady rise: another consumer uses up the shards' reads, or Kinesis is not reached; the log says why, once in 30 seconds for each shard.",
             )?,
             events_stored: r.counter(
                 "events_stored_total",
@@ -175,7 +175,7 @@ impl Metrics {
             )?,
             shards_lost: r.counter(
                 "shards_lost_total",
-                "Shards that the stream had forgotten before they were finished: what they held is lost.",
+                "Shards that the stream had forgotten before they were finished: what they held is lost. Any: find out why reading was later than the retention, and raise that.",
             )?,
             rows_made_again: r.counter(
                 "lease_rows_made_again_total",
@@ -196,9 +196,9 @@ impl Metrics {
             )?,
             buffer_used: r.count(
                 "buffer_used_bytes",
-                "Memory that the records of all shards of this worker take, from fetch to durable. Near the limit: reading waits for writing.",
+                "Memory that the records of all shards of this worker take, from fetch to durable. Pages being read count as well. Near sluicegate_buffer_limit_bytes: reading waits for writing.",
             )?,
-            buffer_limit: r.count("buffer_limit_bytes", "What that memory is bounded by: buffer_bytes.")?,
+            buffer_limit: r.count("buffer_limit_bytes", "Most memory that records may take (buffer_bytes). If sluicegate_buffer_used_bytes stays near it while the table keeps up: raise buffer_bytes.")?,
             table_requests: r.counters(
                 "table_requests_total",
                 "Requests to DynamoDB by table (lease, worker, analytics, dead-letter), operation and outcome: ok, condition-failed (a lost race, normal on lease and worker), throttled (raise the table's capacity, or lower write_budget_wcu), error (see the log).",
@@ -206,12 +206,12 @@ impl Metrics {
             )?,
             failover_gap: r.histogram(
                 "failover_gap_seconds",
-                "From the last sign of life of a shard's silent owner, as this worker saw it, until the shard's records flow here. Near failover_time is normal.",
+                "From the last sign of life of a shard's silent owner, as this worker saw it, until the shard's first read here. Near failover_time is normal.",
                 gap_buckets(),
             )?,
             handoff_gap: r.histogram(
                 "handoff_gap_seconds",
-                "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its records flow here. Seconds: workers do not reach each other's admin server.",
+                "From the last read by the worker that handed a shard over (told with the nudge; without one, from when it was last seen there) until its first read here. Seconds: workers do not reach each other's admin server.",
                 gap_buckets(),
             )?,
             until_data_loss: r.gauge(
@@ -353,6 +353,11 @@ pub struct Reading {
 }
 
 impl ShardMetrics {
+    /// Which shard.
+    pub fn shard(&self) -> &ShardId {
+        &self.0.shard
+    }
+
     /// A session began, with so many batches of earlier sessions to deliver again.
     pub fn session_began(&self, redeliveries: usize) {
         self.counts().redeliveries_left = redeliveries;

@@ -64,7 +64,9 @@ impl Coordinator {
             }
             reads += 1;
             if reads == LAST_READS {
-                tracing::warn!("what is still ours without a session was not given back; it will be taken over");
+                tracing::warn!(
+                    "what is still ours without a session was not given back; it will be taken over"
+                );
                 return Ok(());
             }
             self.clock.sleep(BETWEEN_READS).await;

@@ -11,9 +11,11 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use rand::RngCore;
 use rand::rngs::SmallRng;
+use sluicegate_checkpoint::recurring::causes;
 use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{
-    Announced, Batch, LeaseState, Position, Progress, ProgressError, RetryPolicy, Right, SequenceNumber,
+    Announced, Batch, LeaseState, Position, Progress, ProgressError, Recurring, RetryPolicy, Right,
+    SequenceNumber,
 };
 use sluicegate_lease::{
     Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, ThroughputMeter, WorkerId, open_start,
@@ -304,8 +306,13 @@ struct Shell {
     rng: SmallRng,
     read_delays: Delays,
     delivery_delays: Delays,
+    /// For the log; times are since `begun`.
+    failed_reads: Recurring,
+    begun: Instant,
 }
 
+/// How often a shard's failed reads are told while they go on.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// How often the right is asked while nothing happens.
 const RIGHT_CHECK: Duration = Duration::from_millis(500);
 
@@ -317,6 +324,8 @@ impl Shell {
             delivery: Delivery::new(consumer.sink, consumer.letters, me),
             right: consumer.right,
             throughput: ThroughputMeter::new(consumer.clock.now()),
+            failed_reads: Recurring::default(),
+            begun: consumer.clock.now(),
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
@@ -494,6 +503,9 @@ impl Shell {
         match outcome {
             Ok(page) => {
                 self.read_delays.reset();
+                if let Some((why, since)) = self.since.take() {
+                    self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
+                }
                 work.pace.seen(&page, self.clock.now());
                 self.metrics.read(&page);
                 self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
@@ -502,7 +514,7 @@ impl Shell {
             Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
                 Some(delay) => {
-                    tracing::debug!(%error, ?delay, "a read is repeated");
+                    self.note_failed_read(&error, delay);
                     self.metrics.read_failed();
                     work.starved = !self.start_read(work, delay);
                     Ok(None)
@@ -571,8 +583,15 @@ impl Shell {
             redelivered = session.batches_of_earlier_sessions(),
             "records flow"
         );
-        if let Some((why, since)) = self.since {
-            self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
+    }
+
+    /// Every shard of a stream that is away fails alike: each is told now and then.
+    fn note_failed_read(&mut self, error: &StreamError, delay: Duration) {
+        let now = self.clock.now().saturating_duration_since(self.begun);
+        let (shard, error) = (self.metrics.shard(), causes(error));
+        match self.failed_reads.tell(now, TELL_EVERY) {
+            Some(since) => tracing::warn!(lease_key = shard.as_str(), error, since, "a read is repeated"),
+            None => tracing::debug!(lease_key = shard.as_str(), error, ?delay, "a read is repeated"),
         }
     }
 

@@ -40,7 +40,7 @@ impl FleetMetrics {
             )?,
             freshness_max: r.gauge(
                 "fleet_freshness_max_seconds",
-                "Age of the oldest that is not durable, over all shards of the fleet; 0 if all are caught up. The promise is 300.",
+                "Age of the oldest that is not durable, over all shards of the fleet; 0 if all are caught up. The promise is 300; above it: `sluicegate leases list` shows which shards, and whether they have an owner.",
             )?,
             freshness_shards: r.counts(
                 "fleet_freshness_shards",

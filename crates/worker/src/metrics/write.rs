@@ -19,7 +19,14 @@ pub(super) struct WriteMetrics {
     attempts: IntCounter,
     throttled_attempts: IntCounter,
     /// What the counters show.
-    shown: Arc<Mutex<Flow>>,
+    shown: Arc<Mutex<Shown>>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    flow: Flow,
+    /// Looks in a row at which something waited and nothing had been taken since the one before.
+    fruitless: u32,
 }
 
 impl WriteMetrics {
@@ -43,7 +50,7 @@ impl WriteMetrics {
             )?,
             limited: r.count(
                 "write_limited",
-                "1 while the table, or the write budget, is what limits this worker: more workers do not help, more capacity does. 0: scale out, or see what else holds it up.",
+                "1 while the table, or the write budget, is what limits this worker, or the table takes nothing: more workers do not help, more capacity does. 0: scale out, or see what else holds it up.",
             )?,
             attempted: r.sum(
                 "write_units_attempted_total",
@@ -56,7 +63,7 @@ impl WriteMetrics {
             attempts: r.counter("write_attempts_total", "Write requests.")?,
             throttled_attempts: r.counter(
                 "write_attempts_throttled_total",
-                "Write requests of which the table refused something.",
+                "Write requests of which the table refused something. Some are normal where no budget is set; many: set write_budget_wcu to what the table takes.",
             )?,
             shown: Arc::default(),
         })
@@ -70,8 +77,11 @@ impl WriteMetrics {
     pub(super) fn flow(&self, flow: Flow, rate: Option<f64>, demand: f64) {
         self.rate.set(rate.unwrap_or(f64::INFINITY));
         self.demand.set(demand);
-        self.limited.set(i64::from(limited(rate, demand)));
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let fruitless = demand > 0.0 && flow.consumed <= shown.flow.consumed;
+        shown.fruitless = if fruitless { shown.fruitless.saturating_add(1) } else { 0 };
+        self.limited.set(i64::from(limited(rate, demand, shown.fruitless)));
+        let Shown { flow: shown, .. } = &mut *shown;
         self.attempted.inc_by((flow.attempted - shown.attempted).max(0.0));
         self.throttled.inc_by((flow.throttled - shown.throttled).max(0.0));
         self.attempts.inc_by(flow.attempts.saturating_sub(shown.attempts));
@@ -80,10 +90,14 @@ impl WriteMetrics {
     }
 }
 
-/// Whether what wants to be written exceeds what may be.
-fn limited(rate: Option<f64>, demand: f64) -> bool {
-    rate.is_some_and(|rate| demand > 0.0 && demand >= rate * NEARLY)
+/// Whether what wants to be written exceeds what may be, or the table takes nothing of it.
+fn limited(rate: Option<f64>, demand: f64, fruitless: u32) -> bool {
+    let exceeds = rate.is_some_and(|rate| demand > 0.0 && demand >= rate * NEARLY);
+    exceeds || fruitless >= FRUITLESS
 }
+
+/// Looks come every twentieth of failover_time: half of that without a unit taken is an outage.
+const FRUITLESS: u32 = 10;
 
 /// A governor leaves a little of its rate unused.
 const NEARLY: f64 = 0.95;
@@ -94,7 +108,23 @@ mod tests {
 
     #[test]
     fn writing_is_limited_when_there_is_more_to_write_than_may_be_written() {
-        assert!(limited(Some(100.0), 99.0) && limited(Some(0.0), 1.0));
-        assert!(!limited(Some(100.0), 50.0) && !limited(None, 1e9) && !limited(Some(0.0), 0.0));
+        assert!(limited(Some(100.0), 99.0, 0) && limited(Some(0.0), 1.0, 0));
+        assert!(!limited(Some(100.0), 50.0, 0) && !limited(None, 1e9, 9) && !limited(Some(0.0), 0.0, 0));
+    }
+
+    #[test]
+    fn writing_is_limited_while_the_table_takes_nothing_although_nothing_sets_a_rate() {
+        let metrics = WriteMetrics::new(&Catalogue::default()).unwrap();
+        let look = |consumed: f64, demand: f64| {
+            metrics.flow(Flow { consumed, ..Flow::default() }, None, demand);
+            metrics.limited.get()
+        };
+        assert_eq!(look(100.0, 500.0), 0);
+        let outage: Vec<i64> = (0..12).map(|_| look(100.0, 500.0)).collect();
+        assert_eq!((outage[0], outage[8], outage[9], outage[11]), (0, 0, 1, 1));
+        assert_eq!(look(101.0, 500.0), 0, "it takes something again");
+        for _ in 0..12 {
+            assert_eq!(look(101.0, 0.0), 0, "nothing waits");
+        }
     }
 }
