@@ -11,8 +11,8 @@ use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, ScanBudget,
-    WorkerId, WorkerRegistry, WriteBudget,
+    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy,
+    ScanBudget, WorkerId, WorkerRegistry, WriteBudget,
 };
 use sluicegate_sink::dead_letter::NoDeadLetters;
 use sluicegate_sink::{DeadLetters, Governor, Sink};
@@ -191,7 +191,8 @@ impl Worker {
     /// *Cancelling it* (dropping the future) is what a crash is: others take over after the failover time.
     ///
     /// # Errors
-    /// The first failure of any of its tasks; [`WorkerError::KclRunning`] before it has begun anything.
+    /// The first failure of any of its tasks; [`WorkerError::KclRunning`] or [`SyncError::AnotherStream`]
+    /// before it has begun anything.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         Supervisor::new(self)?.run(stop).await
     }

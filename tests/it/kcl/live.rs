@@ -1,7 +1,7 @@
 //! A KCL application that is still running, or comes back, and rows whose start it left open.
 
 use sluicegate_checkpoint::{ArrivalMillis, Position};
-use sluicegate_lease::{FixedStart, Lease};
+use sluicegate_lease::{FixedStart, Lease, RecordedStart};
 use sluicegate_tests::harness::fleet::FAILOVER;
 use sluicegate_tests::harness::{LONG, flights, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -79,9 +79,9 @@ async fn a_worker_refuses_to_start_beside_a_running_kcl_application_and_starts_w
     }
     let registry = backend.registry(APPLICATION);
     assert_eq!(registry.fleet().await?.workers, [], "it never joined");
-    let other = FixedStart::AtTimestamp(ArrivalMillis(5));
+    let other = RecordedStart { at: FixedStart::AtTimestamp(ArrivalMillis(5)), stream: None };
     // What is put first stays: had the worker fixed a start, it would be TRIM_HORIZON.
-    assert_eq!(registry.fix_start(other).await?, other, "it fixed no start");
+    assert_eq!(registry.fix_start(&other).await?, other, "it fixed no start");
     forget_start(&backend).await?;
 
     let mut fleet = Fleet::new(&backend, "kcl-stopped")?;
@@ -185,7 +185,8 @@ async fn a_start_that_kcl_left_open_becomes_the_start_of_the_application() -> an
     })
     .await?;
     let registry = backend.registry(APPLICATION);
-    let start = registry.fix_start(FixedStart::TrimHorizon).await?.time().context("the start is no time")?;
+    let wanted = RecordedStart { at: FixedStart::TrimHorizon, stream: None };
+    let start = registry.fix_start(&wanted).await?.at.time().context("the start is no time")?;
     for row in &rows {
         let state = row.pending.state().context("no state")?;
         assert_eq!((&row.checkpoint, state.start, state.epoch), (&Position::AtTimestamp, Some(start), 0));
