@@ -31,7 +31,7 @@ use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
 use crate::fleet::{FleetParts, FleetWatch};
-use crate::foreign::Look;
+use crate::foreign::{Foreign, Look};
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
 use crate::readiness::Readiness;
@@ -201,7 +201,8 @@ impl Supervisor {
         Ok((sync, observer))
     }
 
-    /// What an observer saw of the tables, if no KCL application is running on them.
+    /// What an observer saw of the tables, if no KCL application is running on them, and they are not of one whose rows
+    /// cannot be taken over.
     async fn refuse_beside_kcl(&self) -> Result<Observer, WorkerError> {
         let failover_time = self.worker.settings.failover_time;
         let mut observer = Observer::new(self.worker.id.clone(), failover_time);
@@ -212,7 +213,8 @@ impl Supervisor {
             failover_time,
         };
         match look.watch(&mut observer).await? {
-            Some(life) => Err(WorkerError::KclRunning(life)),
+            Some(Foreign::Running(life)) => Err(WorkerError::KclRunning(life)),
+            Some(Foreign::MultiStream(key)) => Err(WorkerError::MultiStream(key)),
             None => Ok(observer),
         }
     }
@@ -620,6 +622,7 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::AnotherStream(_)) => Retry::Never,
         WorkerError::Missing(_)
         | WorkerError::KclRunning(_)
+        | WorkerError::MultiStream(_)
         | WorkerError::Start(_)
         | WorkerError::Coordinator(_)
         | WorkerError::Task { .. }

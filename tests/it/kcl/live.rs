@@ -92,6 +92,31 @@ async fn a_worker_refuses_to_start_beside_a_running_kcl_application_and_starts_w
     stored_exactly(&backend, &events).await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_refuses_to_start_on_the_table_of_an_application_of_many_streams() -> anyhow::Result<()> {
+    let backend = Backend::with_stream(2).await?;
+    let of = |stream: &str| {
+        let mut row = begun(&format!("111122223333:{stream}:1700000000:{PARENT}"), "TRIM_HORIZON");
+        row.insert("streamName".to_owned(), s(&format!("111122223333:{stream}:1700000000")));
+        row.insert("shardId".to_owned(), s(PARENT));
+        row
+    };
+    kcl_table(&backend, [of(STREAM), of("other")]).await?;
+    let before = raw_rows(&backend).await?;
+    let mut fleet = Fleet::new(&backend, "kcl-multi-stream")?;
+    let index = fleet.start(&[])?;
+    wait_for("the end of the worker", LONG, async || fleet.ended()).await?;
+    let status = fleet.worker(index).ended().await?;
+    let said = fleet.worker(index).log()?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let last = said.lines().last().context("it said nothing")?;
+    for part in ["reads many streams", PARENT, "--application of its own"] {
+        assert!(last.contains(part), "no `{part}` in: {last}");
+    }
+    assert_eq!(raw_rows(&backend).await?, before, "no row was made, written or deleted");
+    Ok(())
+}
+
 /// Removes the start that the test itself put.
 async fn forget_start(backend: &Backend) -> anyhow::Result<()> {
     let table = sluicegate_lease::dynamodb::worker_table_name(APPLICATION);
