@@ -66,10 +66,10 @@ async fn a_listing_says_how_long_its_stream_keeps_records_and_which_stream_it_is
     let stream = backend.stream(STREAM);
     let first = stream.shards().await?;
     assert_eq!(first.retention, Duration::from_secs(24 * 3_600));
-    assert!(first.created.0 > 0 && first.created.0 <= first.server_time.0 + 1_000, "{first:?}");
+    assert!(first.stream.created.0 > 0 && first.stream.created.0 <= first.server_time.0 + 1_000, "{first:?}");
     let longer = backend.kinesis().increase_stream_retention_period().stream_name(STREAM);
     longer.retention_period_hours(48).send().await?;
     let second = stream.shards().await?;
-    assert_eq!((second.retention, second.created), (Duration::from_secs(48 * 3_600), first.created));
+    assert_eq!((second.retention, second.stream), (Duration::from_secs(48 * 3_600), first.stream));
     Ok(())
 }

@@ -32,6 +32,8 @@ mod lost_row;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod other_stream;
+#[cfg(test)]
 mod packing_versions;
 #[cfg(test)]
 mod poison;

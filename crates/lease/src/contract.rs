@@ -9,7 +9,7 @@ use sluicegate_checkpoint::{
 use crate::fleet::{Behind, WorkerRow, WorkerState};
 use crate::invariants;
 use crate::model::{Lease, LeaseCounter, WorkerId};
-use crate::registry::{FixedStart, LearnedRate, WorkerRegistry};
+use crate::registry::{FixedStart, LearnedRate, RecordedStart, StreamIdentity, WorkerRegistry};
 use crate::store::{LeaseStore, Written};
 
 /// A promise that an adapter did not keep.
@@ -136,10 +136,15 @@ async fn deletes_only_what_was_read(store: &dyn LeaseStore) -> Result<(), Violat
 }
 
 async fn fixes_the_start_once(registry: &dyn WorkerRegistry) -> Result<(), Violation> {
-    let first = FixedStart::AtTimestamp(ArrivalMillis(1_700_000_000_123));
-    check(registry.fix_start(first).await.map_err(text)? == first, "the first start is recorded")?;
-    let second = registry.fix_start(FixedStart::TrimHorizon).await.map_err(text)?;
-    check(second == first, "and never changed")?;
+    let stream = |name: &str, ms| Some(StreamIdentity { name: name.to_owned(), created: ArrivalMillis(ms) });
+    let at = FixedStart::AtTimestamp(ArrivalMillis(1_700_000_000_123));
+    let first = RecordedStart { at, stream: stream("orders", 1_690_000_000_456) };
+    check(registry.fix_start(&first).await.map_err(text)? == first, "the first start is recorded")?;
+    for later in [stream("orders", 1_690_000_000_456), stream("flights", 1_700_000_000_000), None] {
+        let later = RecordedStart { at: FixedStart::TrimHorizon, stream: later };
+        let recorded = registry.fix_start(&later).await.map_err(text)?;
+        check(recorded == first, "and never changed, whatever stream a later one names")?;
+    }
     check(registry.workers().await.map_err(text)?.is_empty(), "the start is no worker")
 }
 

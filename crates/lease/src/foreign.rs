@@ -10,6 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::fleet::WorkerRow;
 use crate::model::{Lease, LeaseCounter, LeaseKey, WorkerId};
 
+/// The stream that a row of a multi-stream KCL application is of: its key is `account:stream:created:shard` (KCL,
+/// `MultiStreamLease`), and no shard has such an id.
+pub fn multi_stream(key: &LeaseKey) -> Option<&str> {
+    let mut parts = key.as_str().split(':');
+    let (_account, stream, _created) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().map(|_shard| stream)
+}
+
 /// What shows that an owner without a worker row is at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignLife {

@@ -48,7 +48,10 @@ pub use model::{Lease, LeaseCounter, LeaseKey, Pending, WorkerId};
 pub use nudge::Nudge;
 pub use pace::ScanBudget;
 pub use plan::{LeaseAction, PlanPolicy, plan};
-pub use registry::{FixedStart, FleetRows, InitialPosition, LearnedRate, WorkerRegistry};
+pub use registry::{
+    AnotherStream, FixedStart, FleetRows, InitialPosition, LearnedRate, RecordedStart, StreamIdentity,
+    WorkerRegistry,
+};
 pub use right::{HeartbeatRight, SessionRight};
 pub use shard_graph::ShardGraph;
 pub use shard_sync::Shard;

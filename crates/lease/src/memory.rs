@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::fleet::WorkerRow;
 use crate::invariants;
 use crate::model::{Lease, LeaseKey, WorkerId};
-use crate::registry::{FixedStart, FleetRows, LearnedRate, WorkerRegistry};
+use crate::registry::{FleetRows, LearnedRate, RecordedStart, WorkerRegistry};
 use crate::store::{LeaseStore, ReadError, WriteError, Written};
 
 /// What happens to the next write.
@@ -130,7 +130,7 @@ impl LeaseStore for MemoryLeaseStore {
 #[derive(Debug, Default)]
 pub struct MemoryRegistry {
     rows: Mutex<BTreeMap<WorkerId, WorkerRow>>,
-    start: Mutex<Option<FixedStart>>,
+    start: Mutex<Option<RecordedStart>>,
     asked_to_leave: Mutex<BTreeSet<WorkerId>>,
     learned: Mutex<Option<LearnedRate>>,
     faults: Faults,
@@ -145,8 +145,8 @@ impl MemoryRegistry {
 
 #[async_trait]
 impl WorkerRegistry for MemoryRegistry {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
-        Ok(*locked(&self.start).get_or_insert(start))
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
+        Ok(locked(&self.start).get_or_insert_with(|| start.clone()).clone())
     }
 
     async fn fleet(&self) -> Result<FleetRows, ReadError> {

@@ -34,6 +34,70 @@ pub enum FixedStart {
     AtTimestamp(ArrivalMillis),
 }
 
+/// A stream. One made anew under the same name was created at another time, and its shards are others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamIdentity {
+    /// Its name, also where it is asked for by ARN.
+    pub name: String,
+    /// When it was created.
+    pub created: ArrivalMillis,
+}
+
+/// What is recorded of an application when it starts for the first time, and never changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedStart {
+    /// Where it started.
+    pub at: FixedStart,
+    /// The stream whose shards its lease rows are; none in a row of a build that did not record it.
+    pub stream: Option<StreamIdentity>,
+}
+
+impl RecordedStart {
+    /// Whether the lease rows of this application are of the shards of that stream. Rows of any other look like
+    /// those of shards that the stream has forgotten, which are deleted.
+    ///
+    /// # Errors
+    /// They are of another one.
+    pub fn check(&self, found: &StreamIdentity) -> Result<(), AnotherStream> {
+        match &self.stream {
+            Some(recorded) if recorded != found => {
+                Err(AnotherStream { recorded: recorded.clone(), found: found.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The stream is not the one that the application reads.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct AnotherStream {
+    /// The one that it reads.
+    pub recorded: StreamIdentity,
+    /// The one that was found.
+    pub found: StreamIdentity,
+}
+
+impl fmt::Display for AnotherStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (recorded, found) = (&self.recorded, &self.found);
+        if recorded.name == found.name {
+            return write!(
+                f,
+                "stream `{}` is not the one that this application reads: that was created at {}, this one at {} \
+                 (in milliseconds since 1970), so it was deleted and made anew, or is in another account. Its shards \
+                 are others, and the lease rows do not fit them. Give it an --application of its own",
+                found.name, recorded.created.0, found.created.0
+            );
+        }
+        write!(
+            f,
+            "this application reads stream `{}`, and was pointed at stream `{}`, whose shards are others: the lease \
+             rows do not fit them. Start it with --stream {}, or read the other stream with an --application of its own",
+            recorded.name, found.name, recorded.name
+        )
+    }
+}
+
 /// An application cannot start at a time that has not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
@@ -119,13 +183,13 @@ pub struct LearnedRate {
 /// The worker table of one fleet.
 #[async_trait]
 pub trait WorkerRegistry: Send + Sync + 'static {
-    /// Records where the application starts, if nobody has yet, and returns what is recorded.
+    /// Records where the application starts and of which stream, if nobody has yet, and returns what is recorded.
     ///
     /// *Repeating it*: safe; the first one wins for ever.
     ///
     /// # Errors
     /// See [`WriteError`].
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError>;
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError>;
 
     /// All worker rows and all requests to leave, from one strongly consistent read.
     ///
@@ -186,6 +250,28 @@ mod tests {
     fn latest_becomes_a_time_that_has_come() {
         let fixed = FixedStart::fix(InitialPosition::Latest, NOW);
         assert_eq!(fixed, Ok(FixedStart::AtTimestamp(ArrivalMillis(NOW.0 - 1_000))));
+    }
+
+    #[test]
+    fn only_the_recorded_stream_is_read() {
+        let stream =
+            |name: &str, created| StreamIdentity { name: name.to_owned(), created: ArrivalMillis(created) };
+        let start = |stream| RecordedStart { at: FixedStart::TrimHorizon, stream };
+        let ours = start(Some(stream("orders", 5)));
+        assert_eq!(ours.check(&stream("orders", 5)), Ok(()));
+        let said = |found| ours.check(&found).unwrap_err().to_string();
+        let other = said(stream("flights", 5));
+        for part in
+            ["reads stream `orders`", "pointed at stream `flights`", "--stream orders", "--application"]
+        {
+            assert!(other.contains(part), "no `{part}` in: {other}");
+        }
+        let anew = said(stream("orders", 6));
+        for part in ["`orders`", "created at 5, this one at 6", "made anew", "--application of its own"] {
+            assert!(anew.contains(part), "no `{part}` in: {anew}");
+        }
+        // A row of a build that did not record it.
+        assert_eq!(start(None).check(&stream("flights", 6)), Ok(()));
     }
 
     #[test]

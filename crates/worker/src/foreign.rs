@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use sluicegate_lease::foreign::multi_stream;
 use sluicegate_lease::store::ReadError;
-use sluicegate_lease::{Clock, FleetView, ForeignLife, LeaseStore, Observer, WorkerRegistry};
+use sluicegate_lease::{Clock, FleetView, ForeignLife, LeaseKey, LeaseStore, Observer, WorkerRegistry};
 
 /// The tables to look at, and by which clock.
 pub(crate) struct Look<'a> {
@@ -17,19 +18,33 @@ pub(crate) struct Look<'a> {
     pub(crate) failover_time: Duration,
 }
 
+/// Whose the lease table is, if this worker must not start on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// A KCL application's that is at work.
+    Running(ForeignLife),
+    /// A KCL application's that reads many streams; this is one of its rows.
+    MultiStream(LeaseKey),
+}
+
 impl Look<'_> {
-    /// Watches owners without a worker row; returns the first that is at work. *Cancelling it* is safe.
+    /// Watches owners without a worker row; returns the first that is at work, or a row that no worker of ours could
+    /// work on. *Cancelling it* is safe.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(crate) async fn watch(&self, observer: &mut Observer) -> Result<Option<ForeignLife>, ReadError> {
+    pub(crate) async fn watch(&self, observer: &mut Observer) -> Result<Option<Foreign>, ReadError> {
         // Once before any lease: a worker of ours may write its leases and leave between the two reads.
         observer.see_workers(self.registry.workers().await?, self.clock.now());
         let mut told = false;
         loop {
             let view = self.look(observer).await?;
+            // Running or not: its rows are no shards of the stream, and would be deleted as those of forgotten ones.
+            if let Some(key) = view.leases.keys().find(|key| multi_stream(key).is_some()) {
+                return Ok(Some(Foreign::MultiStream(key.clone())));
+            }
             if let Some(life) = observer.newly_alive().first() {
-                return Ok(Some(life.clone()));
+                return Ok(Some(Foreign::Running(life.clone())));
             }
             let undecided = view.undecided_owners();
             if undecided.is_empty() {
@@ -79,7 +94,7 @@ mod tests {
     async fn watched(
         store: &MemoryLeaseStore,
         registry: &MemoryRegistry,
-    ) -> (Option<ForeignLife>, Duration, Observer) {
+    ) -> (Option<Foreign>, Duration, Observer) {
         let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
         let begun = Instant::now();
         let look = Look { store, registry, clock: &Clock::new(), failover_time: FAILOVER };
@@ -114,9 +129,20 @@ mod tests {
     async fn an_owner_without_a_row_that_writes_is_found_within_the_failover_time() {
         let (store, registry, row) = table(Some("kcl")).await;
         let ((found, took, _), ()) = tokio::join!(watched(&store, &registry), renew(&store, row, 3));
-        let life = found.expect("it is at work");
+        let Some(Foreign::Running(life)) = found else { panic!("it is at work: {found:?}") };
         assert_eq!((life.owner.as_str(), life.lease_key.as_str()), ("kcl", "s-0"));
         assert!(took <= FAILOVER, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_of_a_multi_stream_application_is_found_at_once_whether_it_runs_or_not() {
+        for owner in [None, Some("kcl")] {
+            let (store, registry, row) = table(owner).await;
+            let key = LeaseKey::new("111122223333:orders:1700000000:shardId-000000000000");
+            store.create(&Lease { key: key.clone(), ..row }).await.unwrap();
+            let (found, took, _) = watched(&store, &registry).await;
+            assert_eq!((found, took), (Some(Foreign::MultiStream(key)), Duration::ZERO));
+        }
     }
 
     #[tokio::test(start_paused = true)]

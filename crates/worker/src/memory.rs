@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sluicegate_checkpoint::{
     ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
-use sluicegate_lease::Shard;
+use sluicegate_lease::{Shard, StreamIdentity};
 
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
@@ -62,7 +62,8 @@ impl StreamReader for MemoryStream {
         };
         let shards = self.locked().keys().map(shard).collect();
         let server_time = crate::telemetry::wall_millis();
-        Ok(ShardListing { shards, server_time, created: ArrivalMillis(0), retention: Duration::MAX })
+        let stream = StreamIdentity { name: "memory".to_owned(), created: ArrivalMillis(0) };
+        Ok(ShardListing { shards, server_time, stream, retention: Duration::MAX })
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -22,14 +22,14 @@ use sluicegate_lease::shard_sync::{Making, child_rows, epoch_of, generations, ha
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::view::LeaseView;
 use sluicegate_lease::{
-    Clock, FixedStart, FleetView, Lease, LeaseKey, LeaseStore, Listing, ListingWanted, Sessions, Shard,
-    ShardGraph, WorkerId, Written,
+    AnotherStream, Clock, FleetView, Lease, LeaseKey, LeaseStore, Listing, ListingWanted, RecordedStart,
+    Sessions, Shard, ShardGraph, WorkerId, Written,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::stream::{StreamError, StreamReader};
+use crate::stream::{ShardListing, StreamError, StreamReader};
 
 /// Why rows were not brought in step.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,9 @@ pub enum SyncError {
     /// A row was not written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The rows are of another stream's shards.
+    #[error(transparent)]
+    AnotherStream(#[from] AnotherStream),
     /// A shard is at its end, and the stream names no children.
     #[error("shard {0} has ended, but the stream does not name its children yet")]
     NoChildren(ShardId),
@@ -69,8 +72,8 @@ pub struct ShardSync {
     pub stream: Arc<dyn StreamReader>,
     /// The lease table.
     pub store: Arc<dyn LeaseStore>,
-    /// Where the application started.
-    pub start: FixedStart,
+    /// Where the application started, and of which stream.
+    pub start: RecordedStart,
     /// Told when there are new rows to look at.
     pub nudged: Nudges,
     /// The last listing.
@@ -121,13 +124,13 @@ impl ShardSync {
     /// # Errors
     /// See [`SyncError`].
     pub async fn sync(&self) -> Result<(), SyncError> {
-        let listing = self.stream.shards().await?;
+        let listing = self.list().await?;
         let graph = ShardGraph::new(listing.shards);
-        let gone = self.found().absences.listed(listing.created, &graph);
+        let gone = self.found().absences.listed(listing.stream.created, &graph);
         let rows = self.store.leases().await?;
         let retention = Some(listing.retention);
         self.listed.send_replace(Arc::new(Listing { shards: graph.clone(), retention }));
-        let making = Making { start: self.start, now: listing.server_time, epoch: self.next_epoch() };
+        let making = Making { start: self.start.at, now: listing.server_time, epoch: self.next_epoch() };
         let missing = missing_rows(&graph, &rows, making);
         self.found().absences.rows_read(&rows);
         let mut made = false;
@@ -150,6 +153,13 @@ impl ShardSync {
             self.nudged.look_now();
         }
         Ok(())
+    }
+
+    /// Lists the shards of the application's own stream; of any other's no row may be made, and none deleted for it.
+    async fn list(&self) -> Result<ShardListing, SyncError> {
+        let listing = self.stream.shards().await?;
+        self.start.check(&listing.stream)?;
+        Ok(listing)
     }
 
     /// Makes a row that was missing, unless a descendant has begun meanwhile; returns whether it was made here.
@@ -305,7 +315,7 @@ fn stretch(shards: usize) -> u32 {
 impl ChildRows for ShardSync {
     async fn create(&self, parent: &Lease, named: Vec<Shard>) -> Result<BTreeSet<ShardId>, SyncError> {
         let children = if named.is_empty() {
-            let listing = self.stream.shards().await?;
+            let listing = self.list().await?;
             listing.shards.into_iter().filter(|shard| shard.parents.contains(&parent.key)).collect()
         } else {
             named

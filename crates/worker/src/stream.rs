@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::{ArrivalMillis, Record, Retry, SequenceNumber, ShardId};
-use sluicegate_lease::Shard;
+use sluicegate_lease::{Shard, StreamIdentity};
 use thiserror::Error;
 
 /// Where reading of a shard begins. There is no "at the tip": two owners would resolve it differently and skip what
@@ -50,8 +50,8 @@ pub struct ShardListing {
     pub shards: Vec<Shard>,
     /// The stream's own time when it answered.
     pub server_time: ArrivalMillis,
-    /// When the stream was created, as asked before the listing began: another stream of the same name has another.
-    pub created: ArrivalMillis,
+    /// Which stream it is, as asked before the listing began.
+    pub stream: StreamIdentity,
     /// How long it keeps a record.
     pub retention: Duration,
 }

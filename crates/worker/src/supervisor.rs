@@ -19,8 +19,8 @@ use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
     Beat, Coordinator, CoordinatorConfig, FixedStart, FleetView, GivenFor, Heartbeat, HeartbeatRight,
-    HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, SessionRight,
-    Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
+    HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, RecordedStart,
+    SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
 use crate::fleet::{FleetParts, FleetWatch};
-use crate::foreign::Look;
+use crate::foreign::{Foreign, Look};
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
 use crate::readiness::Readiness;
@@ -191,13 +191,18 @@ impl Supervisor {
     async fn prepare(&self) -> Result<(ShardSync, Observer), WorkerError> {
         let observer = self.retried(|| self.refuse_beside_kcl()).await?;
         let start = self.retried(|| self.fix_start()).await?;
-        tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, %start, "worker starts");
+        let stream = start.stream.as_ref().map(|stream| &stream.name);
+        tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, start = %start.at, stream, "worker starts");
+        if stream.is_none() {
+            tracing::info!("an older release recorded no stream for this application, so it is not compared");
+        }
         let sync = self.shard_sync(start);
         self.retried(|| async { sync.sync().await.map_err(WorkerError::from) }).await?;
         Ok((sync, observer))
     }
 
-    /// What an observer saw of the tables, if no KCL application is running on them.
+    /// What an observer saw of the tables, if no KCL application is running on them, and they are not of one whose rows
+    /// cannot be taken over.
     async fn refuse_beside_kcl(&self) -> Result<Observer, WorkerError> {
         let failover_time = self.worker.settings.failover_time;
         let mut observer = Observer::new(self.worker.id.clone(), failover_time);
@@ -208,7 +213,8 @@ impl Supervisor {
             failover_time,
         };
         match look.watch(&mut observer).await? {
-            Some(life) => Err(WorkerError::KclRunning(life)),
+            Some(Foreign::Running(life)) => Err(WorkerError::KclRunning(life)),
+            Some(Foreign::MultiStream(key)) => Err(WorkerError::MultiStream(key)),
             None => Ok(observer),
         }
     }
@@ -230,13 +236,14 @@ impl Supervisor {
         }
     }
 
-    async fn fix_start(&self) -> Result<FixedStart, WorkerError> {
+    async fn fix_start(&self) -> Result<RecordedStart, WorkerError> {
         let listing = self.worker.stream.shards().await?;
-        let start = FixedStart::fix(self.worker.settings.initial_position, listing.server_time)?;
-        Ok(self.worker.registry.fix_start(start).await?)
+        let at = FixedStart::fix(self.worker.settings.initial_position, listing.server_time)?;
+        let start = RecordedStart { at, stream: Some(listing.stream) };
+        Ok(self.worker.registry.fix_start(&start).await?)
     }
 
-    fn shard_sync(&self, start: FixedStart) -> ShardSync {
+    fn shard_sync(&self, start: RecordedStart) -> ShardSync {
         ShardSync {
             me: self.worker.id.clone(),
             stream: Arc::clone(&self.worker.stream),
@@ -472,7 +479,7 @@ impl Supervisor {
             clock: self.worker.clock.clone(),
             budget: Arc::clone(&self.budget),
             policy,
-            start: sync.start,
+            start: sync.start.at,
             read,
             metrics: metrics.clone(),
             since,
@@ -612,8 +619,10 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::Read(error)) | WorkerError::Read(error) => error.retry(),
         WorkerError::Sync(SyncError::Write(error)) => error.retry(),
         WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
+        WorkerError::Sync(SyncError::AnotherStream(_)) => Retry::Never,
         WorkerError::Missing(_)
         | WorkerError::KclRunning(_)
+        | WorkerError::MultiStream(_)
         | WorkerError::Start(_)
         | WorkerError::Coordinator(_)
         | WorkerError::Task { .. }

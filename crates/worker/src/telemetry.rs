@@ -4,7 +4,11 @@ use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluicegate_checkpoint::ArrivalMillis;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Wall time: for stream timestamps and display, never for a decision about a lease.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
@@ -42,23 +46,98 @@ impl LogFormat {
 }
 
 /// Starts logging to standard error. `filter` is a `tracing` filter such as `info` or `sluicegate_lease=debug,info`.
-/// Later calls in the same process do nothing.
+/// Whatever it says, others' code logs no more than `debug`. Later calls in the same process do nothing.
 pub fn start_logging(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
     let started = if format.is_json(terminal) {
-        builder.json().flatten_event(true).try_init()
+        tracing::subscriber::set_global_default(json_lines(filter, std::io::stderr))
     } else {
-        builder.with_target(false).try_init()
+        tracing::subscriber::set_global_default(text_lines(filter, std::io::stderr, terminal))
     };
     drop(started);
+}
+
+fn json_lines(
+    filter: &str,
+    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+) -> impl Subscriber + Send + Sync {
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(env_filter(filter)).with_writer(writer).with_ansi(false);
+    lines.json().flatten_event(true).finish().with(filter_fn(may_be_logged))
+}
+
+fn text_lines(
+    filter: &str,
+    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    ansi: bool,
+) -> impl Subscriber + Send + Sync {
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(env_filter(filter)).with_writer(writer).with_ansi(ansi);
+    lines.with_target(false).finish().with(filter_fn(may_be_logged))
+}
+
+fn env_filter(filter: &str) -> EnvFilter {
+    EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"))
+}
+
+/// At `trace`, the AWS SDK prints whole answers, payloads included, and what it signs; logs must hold neither. So only
+/// our own code, which does not, may say anything there.
+fn may_be_logged(about: &Metadata<'_>) -> bool {
+    *about.level() != Level::TRACE || about.target().starts_with("sluicegate")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    /// What is logged, to be looked at.
+    #[derive(Debug, Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn say_everything() {
+        tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "payload of the sdk");
+        tracing::trace!(target: "aws_sdk_kinesis", "payload of the client");
+        tracing::trace!(target: "aws_sigv4::http_request", "what is signed");
+        tracing::trace!(target: "hyper::proto", "payload of hyper");
+        tracing::debug!(target: "aws_smithy_runtime::client::orchestrator", "debug of the sdk");
+        tracing::trace!(target: "sluicegate_worker::deaggregate", "trace of ours");
+    }
+
+    #[test]
+    fn payloads_that_the_sdk_prints_at_trace_are_never_logged() {
+        let everywhere = "trace";
+        let named = "aws_smithy_runtime::client=trace,aws_sdk_kinesis=trace,aws_sigv4=trace,hyper=trace,sluicegate_worker=trace";
+        for filter in [everywhere, named] {
+            let (json, text) = (Lines::default(), Lines::default());
+            let (to_json, to_text) = (json.clone(), text.clone());
+            tracing::subscriber::with_default(json_lines(filter, move || to_json.clone()), say_everything);
+            tracing::subscriber::with_default(
+                text_lines(filter, move || to_text.clone(), false),
+                say_everything,
+            );
+            for lines in [json, text] {
+                let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+                assert!(!said.contains("payload") && !said.contains("signed"), "{filter}: {said}");
+                assert!(
+                    said.contains("debug of the sdk") && said.contains("trace of ours"),
+                    "{filter}: {said}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn logs_are_for_people_on_a_terminal_and_for_machines_elsewhere_unless_told() {

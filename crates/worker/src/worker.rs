@@ -11,8 +11,8 @@ use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseStore, Nudge, PlanPolicy, ScanBudget,
-    WorkerId, WorkerRegistry, WriteBudget,
+    Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseKey, LeaseStore, Nudge, PlanPolicy,
+    ScanBudget, WorkerId, WorkerRegistry, WriteBudget,
 };
 use sluicegate_sink::dead_letter::NoDeadLetters;
 use sluicegate_sink::{DeadLetters, Governor, Sink};
@@ -97,6 +97,11 @@ pub enum WorkerError {
         "a KCL application is running on this lease table: its worker `{owner}` raised the counter of lease `{lease_key}` from {from} to {to} and is no worker of this fleet. Stop that application and start this worker again: it goes on where KCL stopped. Or give this fleet an --application of its own", owner = .0.owner, lease_key = .0.lease_key, from = .0.from.0, to = .0.to.0
     )]
     KclRunning(ForeignLife),
+    /// The lease table is that of a KCL application that reads many streams.
+    #[error(
+        "this lease table is that of a KCL application that reads many streams: its lease `{0}` names another shard than any of this stream, and cannot be gone on with. Give this fleet an --application of its own, and start it at the time at which that application stops: --initial-position AT_TIMESTAMP:<time>"
+    )]
+    MultiStream(LeaseKey),
     /// The coordinator ended.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorError),
@@ -191,7 +196,8 @@ impl Worker {
     /// *Cancelling it* (dropping the future) is what a crash is: others take over after the failover time.
     ///
     /// # Errors
-    /// The first failure of any of its tasks; [`WorkerError::KclRunning`] before it has begun anything.
+    /// The first failure of any of its tasks; [`WorkerError::KclRunning`], [`WorkerError::MultiStream`] or
+    /// [`SyncError::AnotherStream`] before it has begun anything.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
         Supervisor::new(self)?.run(stop).await
     }

@@ -1,7 +1,7 @@
 //! A KCL application that is still running, or comes back, and rows whose start it left open.
 
 use sluicegate_checkpoint::{ArrivalMillis, Position};
-use sluicegate_lease::{FixedStart, Lease};
+use sluicegate_lease::{FixedStart, Lease, RecordedStart};
 use sluicegate_tests::harness::fleet::FAILOVER;
 use sluicegate_tests::harness::{LONG, flights, wait_for};
 use tokio_util::sync::CancellationToken;
@@ -79,9 +79,9 @@ async fn a_worker_refuses_to_start_beside_a_running_kcl_application_and_starts_w
     }
     let registry = backend.registry(APPLICATION);
     assert_eq!(registry.fleet().await?.workers, [], "it never joined");
-    let other = FixedStart::AtTimestamp(ArrivalMillis(5));
+    let other = RecordedStart { at: FixedStart::AtTimestamp(ArrivalMillis(5)), stream: None };
     // What is put first stays: had the worker fixed a start, it would be TRIM_HORIZON.
-    assert_eq!(registry.fix_start(other).await?, other, "it fixed no start");
+    assert_eq!(registry.fix_start(&other).await?, other, "it fixed no start");
     forget_start(&backend).await?;
 
     let mut fleet = Fleet::new(&backend, "kcl-stopped")?;
@@ -90,6 +90,31 @@ async fn a_worker_refuses_to_start_beside_a_running_kcl_application_and_starts_w
     fleet.stop().await?;
     let events: Vec<Vec<u8>> = lines.into_iter().map(String::into_bytes).collect();
     stored_exactly(&backend, &events).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_refuses_to_start_on_the_table_of_an_application_of_many_streams() -> anyhow::Result<()> {
+    let backend = Backend::with_stream(2).await?;
+    let of = |stream: &str| {
+        let mut row = begun(&format!("111122223333:{stream}:1700000000:{PARENT}"), "TRIM_HORIZON");
+        row.insert("streamName".to_owned(), s(&format!("111122223333:{stream}:1700000000")));
+        row.insert("shardId".to_owned(), s(PARENT));
+        row
+    };
+    kcl_table(&backend, [of(STREAM), of("other")]).await?;
+    let before = raw_rows(&backend).await?;
+    let mut fleet = Fleet::new(&backend, "kcl-multi-stream")?;
+    let index = fleet.start(&[])?;
+    wait_for("the end of the worker", LONG, async || fleet.ended()).await?;
+    let status = fleet.worker(index).ended().await?;
+    let said = fleet.worker(index).log()?;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let last = said.lines().last().context("it said nothing")?;
+    for part in ["reads many streams", PARENT, "--application of its own"] {
+        assert!(last.contains(part), "no `{part}` in: {last}");
+    }
+    assert_eq!(raw_rows(&backend).await?, before, "no row was made, written or deleted");
+    Ok(())
 }
 
 /// Removes the start that the test itself put.
@@ -185,7 +210,8 @@ async fn a_start_that_kcl_left_open_becomes_the_start_of_the_application() -> an
     })
     .await?;
     let registry = backend.registry(APPLICATION);
-    let start = registry.fix_start(FixedStart::TrimHorizon).await?.time().context("the start is no time")?;
+    let wanted = RecordedStart { at: FixedStart::TrimHorizon, stream: None };
+    let start = registry.fix_start(&wanted).await?.at.time().context("the start is no time")?;
     for row in &rows {
         let state = row.pending.state().context("no state")?;
         assert_eq!((&row.checkpoint, state.start, state.epoch), (&Position::AtTimestamp, Some(start), 0));

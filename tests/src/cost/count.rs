@@ -11,7 +11,7 @@ use sluicegate_lease::dynamodb::{lease_bytes, worker_bytes};
 use sluicegate_lease::memory::{MemoryLeaseStore, MemoryRegistry};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FleetRows, Lease, LeaseKey, LeaseStore, RecordedStart, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
 
 /// Name of the fleet in the worker table.
@@ -161,7 +161,7 @@ impl LeaseStore for CountedTables {
 
 #[async_trait]
 impl WorkerRegistry for CountedTables {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
         self.count(|units| units.worker_writes += 1);
         self.workers.fix_start(start).await
     }

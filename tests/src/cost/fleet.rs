@@ -10,7 +10,7 @@ use sluicegate_checkpoint::{
     ArrivalMillis, HashKeyRange, LeaseState, Position, SequenceNumber, ShardId, SubSequenceNumber,
 };
 use sluicegate_lease::nudge::LocalNudge;
-use sluicegate_lease::{Lease, LeaseStore, Shard, Throughput, WorkerId};
+use sluicegate_lease::{Lease, LeaseStore, Shard, StreamIdentity, Throughput, WorkerId};
 use sluicegate_sink::MemorySink;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{
@@ -72,7 +72,7 @@ impl StreamReader for QuietStream {
         Ok(ShardListing {
             shards: self.shards.to_vec(),
             server_time: self.now(),
-            created: ArrivalMillis(0),
+            stream: StreamIdentity { name: "quiet".to_owned(), created: ArrivalMillis(0) },
             retention: Duration::from_secs(24 * 3_600),
         })
     }

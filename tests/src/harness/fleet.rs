@@ -100,7 +100,10 @@ impl<'b> Fleet<'b> {
         let log = self.log_of(self.started);
         let mut command = command::bare(self.home.path())?;
         command.args(["run", "--embedded", "--until-stdin-closes", "--admin", "127.0.0.1:0"]);
-        command.args(["--stream", STREAM, "--application", APPLICATION]).args(arguments);
+        command.args(["--application", APPLICATION]).args(arguments);
+        if !arguments.contains(&"--stream") {
+            command.args(["--stream", STREAM]);
+        }
         command.envs(self.backend.environment());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         // Its input is open as long as this process lives: it ends with the tests, however they end.

@@ -16,7 +16,7 @@ use super::world::{Inner, World};
 
 /// Records that must be stored: those at or behind the application's start.
 fn expected<'a>(world: &'a Inner, records: &'a [Record]) -> impl Iterator<Item = &'a Record> {
-    let start = world.start.and_then(|start| start.time()).unwrap_or(ArrivalMillis(i64::MIN));
+    let start = world.start.as_ref().and_then(|start| start.at.time()).unwrap_or(ArrivalMillis(i64::MIN));
     records.iter().filter(move |record| record.arrival >= start)
 }
 

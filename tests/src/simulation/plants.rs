@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::{Batch, LeaseState, Position, Right, SequenceNumber, ShardId, SubSequenceNumber};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, Pending, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FleetRows, Lease, LeaseKey, LeaseStore, Pending, RecordedStart, WorkerId, WorkerRegistry, WorkerRow,
+    Written,
 };
 use sluicegate_sink::{DeliverError, Delivered, Sink};
 use sluicegate_worker::{ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
@@ -270,7 +271,7 @@ struct InLoop {
 
 #[async_trait]
 impl WorkerRegistry for InLoop {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
         self.inner.fix_start(start).await
     }
 

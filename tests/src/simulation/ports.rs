@@ -8,7 +8,8 @@ use rand::Rng;
 use sluicegate_checkpoint::{ArrivalMillis, Record, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FleetRows, Lease, LeaseKey, LeaseStore, RecordedStart, StreamIdentity, WorkerId, WorkerRegistry,
+    WorkerRow, Written,
 };
 use sluicegate_sink::dead_letter::{LetterPage, NoDeadLetters};
 use sluicegate_sink::governor::units_of;
@@ -97,8 +98,10 @@ impl LeaseStore for Ports {
 
 #[async_trait]
 impl WorkerRegistry for Ports {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
-        let fixed = self.0.write(Service::Workers, move |world, _| *world.start.get_or_insert(start));
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
+        let start = start.clone();
+        let fixed = |world: &mut Inner| world.start.get_or_insert(start).clone();
+        let fixed = self.0.write(Service::Workers, move |world, _| fixed(world));
         fixed.await.map_err(unwritten)
     }
 
@@ -172,7 +175,7 @@ impl StreamReader for Ports {
             ShardListing {
                 shards: world.stream.listing(),
                 server_time: world.stream.now,
-                created: ArrivalMillis(BEGIN_MS),
+                stream: StreamIdentity { name: "simulated".to_owned(), created: ArrivalMillis(BEGIN_MS) },
                 retention: world.stream.retention.unwrap_or(LONG),
             }
         });

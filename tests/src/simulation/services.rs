@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::{ArrivalMillis, ShardId};
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
-    FixedStart, FleetRows, Lease, LeaseKey, LeaseStore, WorkerId, WorkerRegistry, WorkerRow, Written,
+    FleetRows, Lease, LeaseKey, LeaseStore, RecordedStart, WorkerId, WorkerRegistry, WorkerRow, Written,
 };
 use sluicegate_sink::{ItemSource, MemoryTable};
 
@@ -170,7 +170,7 @@ impl std::fmt::Debug for Watched {
 
 #[async_trait]
 impl WorkerRegistry for Watched {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
         self.inner.fix_start(start).await
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
-use sluicegate_lease::{FixedStart, Lease, LeaseKey, WorkerId, WorkerRow, Written};
+use sluicegate_lease::{Lease, LeaseKey, RecordedStart, WorkerId, WorkerRow, Written};
 use sluicegate_sink::item::{Attributes, Item, ItemKey};
 use sluicegate_sink::{Letter, LetterId};
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ pub struct Inner {
     /// Workers that an operator asked to leave.
     pub asked_to_leave: BTreeSet<WorkerId>,
     /// Where the application starts, once it is fixed.
-    pub start: Option<FixedStart>,
+    pub start: Option<RecordedStart>,
     /// The analytics table.
     pub items: BTreeMap<ItemKey, Attributes>,
     /// The spread count in it.

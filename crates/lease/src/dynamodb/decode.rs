@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::rows::{FleetRow, START_ROW, WORKER_ID, fleet_row_from, is_lease, lease_from, start_from};
 use crate::fleet::WorkerRow;
 use crate::model::{Lease, WorkerId};
-use crate::registry::FixedStart;
+use crate::registry::RecordedStart;
 use crate::store::ReadError;
 
 /// A row of the worker table.
@@ -15,8 +15,8 @@ use crate::store::ReadError;
 pub enum FleetItem {
     /// One process.
     Worker(Box<WorkerRow>),
-    /// Where the application starts.
-    Start(FixedStart),
+    /// Where the application starts, and of which stream.
+    Start(RecordedStart),
     /// The request that this worker leave.
     RequestToLeave(WorkerId),
     /// What the last worker that left had learned, or something that a newer build keeps here.

@@ -14,7 +14,7 @@ use super::rows::{
 };
 use crate::fleet::WorkerRow;
 use crate::model::WorkerId;
-use crate::registry::{FixedStart, FleetRows, LearnedRate, WorkerRegistry};
+use crate::registry::{FleetRows, LearnedRate, RecordedStart, WorkerRegistry};
 use crate::store::{ReadError, WriteError, Written};
 
 /// The worker rows of one fleet.
@@ -55,7 +55,7 @@ fn unreadable(error: ReadError) -> WriteError {
 
 #[async_trait]
 impl WorkerRegistry for DynamoRegistry {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
         let put = self
             .client
             .put_item()
@@ -66,11 +66,11 @@ impl WorkerRegistry for DynamoRegistry {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match put.send().await {
-            Ok(_) => Ok(start),
+            Ok(_) => Ok(start.clone()),
             Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(fixed)) => {
-                    fixed.item().map_or(Ok(start), |item| start_from(item).map_err(unreadable))
-                }
+                Some(PutItemError::ConditionalCheckFailedException(fixed)) => fixed
+                    .item()
+                    .map_or_else(|| Ok(start.clone()), |item| start_from(item).map_err(unreadable)),
                 _ => Err(write_error(error, &self.table)),
             },
         }

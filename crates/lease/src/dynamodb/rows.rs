@@ -7,12 +7,12 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use sluicegate_checkpoint::{
-    DecodeStateError, HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber,
+    ArrivalMillis, DecodeStateError, HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber,
 };
 
 use crate::fleet::{Behind, WorkerRow, WorkerState};
 use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
-use crate::registry::{FixedStart, LearnedRate};
+use crate::registry::{FixedStart, LearnedRate, RecordedStart, StreamIdentity};
 use crate::store::ReadError;
 use crate::throughput::Throughput;
 
@@ -174,6 +174,8 @@ const LAGS: &str = "lags";
 pub(super) const EXPIRES: &str = "expires";
 const POSITION: &str = "position";
 const TIMESTAMP: &str = "timestampMs";
+const STREAM: &str = "stream";
+const STREAM_CREATED: &str = "streamCreatedMs";
 
 /// The attributes of a worker row.
 pub(super) fn worker_attributes(fleet: &str, row: &WorkerRow) -> Attributes {
@@ -310,28 +312,41 @@ fn learned_from(item: &Item) -> Result<LearnedRate, ReadError> {
 }
 
 /// The attributes of the fixed start.
-pub(super) fn start_attributes(fleet: &str, start: FixedStart) -> Attributes {
+pub(super) fn start_attributes(fleet: &str, start: &RecordedStart) -> Attributes {
     let mut item = Attributes::new();
     item.insert(FLEET, text(fleet));
     item.insert(WORKER_ID, text(START_ROW));
-    item.insert(POSITION, text(start.position().as_column()));
-    if let Some(time) = start.time() {
+    item.insert(POSITION, text(start.at.position().as_column()));
+    if let Some(time) = start.at.time() {
         item.insert(TIMESTAMP, AttributeValue::N(time.0.to_string()));
+    }
+    if let Some(stream) = &start.stream {
+        item.insert(STREAM, text(&stream.name));
+        item.insert(STREAM_CREATED, AttributeValue::N(stream.created.0.to_string()));
     }
     item
 }
 
 /// Reads the fixed start back.
-pub(super) fn start_from(item: &Item) -> Result<FixedStart, ReadError> {
-    match (string(item, POSITION, START_ROW)?.as_deref(), unsigned(item, TIMESTAMP, START_ROW)?) {
-        (Some("TRIM_HORIZON"), _) => Ok(FixedStart::TrimHorizon),
-        (Some("AT_TIMESTAMP"), Some(ms)) => {
-            let ms =
-                i64::try_from(ms).map_err(|_too_large| malformed(START_ROW, "its time is out of range"))?;
-            Ok(FixedStart::AtTimestamp(sluicegate_checkpoint::ArrivalMillis(ms)))
-        }
-        (position, _) => Err(malformed(START_ROW, &format!("its position is {position:?}"))),
-    }
+pub(super) fn start_from(item: &Item) -> Result<RecordedStart, ReadError> {
+    let at = match (string(item, POSITION, START_ROW)?.as_deref(), start_time(item, TIMESTAMP)?) {
+        (Some("TRIM_HORIZON"), _) => FixedStart::TrimHorizon,
+        (Some("AT_TIMESTAMP"), Some(time)) => FixedStart::AtTimestamp(time),
+        (position, _) => return Err(malformed(START_ROW, &format!("its position is {position:?}"))),
+    };
+    let stream = (string(item, STREAM, START_ROW)?, start_time(item, STREAM_CREATED)?);
+    let stream = match stream {
+        (Some(name), Some(created)) => Some(StreamIdentity { name, created }),
+        (None, None) => None,
+        (_, _) => return Err(malformed(START_ROW, "of the stream it has a name or a time, not both")),
+    };
+    Ok(RecordedStart { at, stream })
+}
+
+fn start_time(item: &Item, name: &'static str) -> Result<Option<ArrivalMillis>, ReadError> {
+    let out_of_range = |_too_large| malformed(START_ROW, &format!("its {name} is out of range"));
+    let ms = unsigned(item, name, START_ROW)?;
+    ms.map(|ms| i64::try_from(ms).map(ArrivalMillis).map_err(out_of_range)).transpose()
 }
 
 fn small(value: u64) -> u32 {
@@ -388,7 +403,7 @@ fn set(item: &Item, name: &str, key: &str) -> Result<BTreeSet<ShardId>, ReadErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
+    use sluicegate_checkpoint::SequenceNumber;
 
     fn item(attributes: Attributes) -> Item {
         attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -526,7 +541,10 @@ mod tests {
         let of = |attributes| fleet_row_from(&item(attributes)).unwrap();
         let (row, worker) = (WorkerRow::new(WorkerId::new("w#1")), WorkerId::new("w#1"));
         assert_eq!(of(request_attributes("app", &worker, 9)), FleetRow::RequestToLeave(worker));
-        assert_eq!(of(start_attributes("app", FixedStart::TrimHorizon)), FleetRow::Other);
+        assert_eq!(
+            of(start_attributes("app", &RecordedStart { at: FixedStart::TrimHorizon, stream: None })),
+            FleetRow::Other
+        );
         let learned = LearnedRate { rate_milli: 5, grant_milli: 7 };
         assert_eq!(of(learned_attributes("app", learned, 9)), FleetRow::Learned(learned));
         let newer = [(WORKER_ID, text("~something-else"))].into();
@@ -549,8 +567,16 @@ mod tests {
             ..WorkerRow::new(WorkerId::new("w"))
         };
         assert_eq!(worker_from(&item(worker_attributes("app", &row))).unwrap(), row);
-        for start in [FixedStart::TrimHorizon, FixedStart::AtTimestamp(ArrivalMillis(1_700_000_000_123))] {
-            assert_eq!(start_from(&item(start_attributes("app", start))).unwrap(), start);
+        let stream = StreamIdentity { name: "orders".into(), created: ArrivalMillis(1_690_000_000_000) };
+        for at in [FixedStart::TrimHorizon, FixedStart::AtTimestamp(ArrivalMillis(1_700_000_000_123))] {
+            // Builds before the stream was recorded left rows without it.
+            for stream in [Some(stream.clone()), None] {
+                let start = RecordedStart { at, stream };
+                assert_eq!(start_from(&item(start_attributes("app", &start))).unwrap(), start);
+            }
+            let mut half = start_attributes("app", &RecordedStart { at, stream: Some(stream.clone()) });
+            half.remove(STREAM_CREATED);
+            assert!(start_from(&item(half)).is_err(), "half an identity is none to go by");
         }
     }
 }

@@ -16,6 +16,7 @@ use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserialization
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use bytes::Bytes;
 use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_lease::StreamIdentity;
 
 use super::error::{is_expired_iterator, stream_error};
 use super::shards;
@@ -35,8 +36,8 @@ impl KinesisStream {
         Self { client, stream: stream.into() }
     }
 
-    /// When the stream was created, and how long it keeps records.
-    async fn described(&self) -> Result<(ArrivalMillis, Duration), StreamError> {
+    /// Which stream it is, and how long it keeps records.
+    async fn described(&self) -> Result<(StreamIdentity, Duration), StreamError> {
         let (name, arn) = self.name_and_arn();
         let request =
             self.client.describe_stream_summary().set_stream_name(name).set_stream_arn(arn).send().await;
@@ -45,7 +46,9 @@ impl KinesisStream {
             source: "the answer holds no description of the stream".into(),
         })?;
         let hours = u64::try_from(summary.retention_period_hours()).unwrap_or_default();
-        Ok((arrival(summary.stream_creation_timestamp()), Duration::from_secs(hours * 3_600)))
+        let created = arrival(summary.stream_creation_timestamp());
+        let stream = StreamIdentity { name: summary.stream_name().to_owned(), created };
+        Ok((stream, Duration::from_secs(hours * 3_600)))
     }
 
     /// The name, or none if it is an ARN; then the ARN.
@@ -94,7 +97,7 @@ impl StreamReader for KinesisStream {
         let answered = AnsweredAt::default();
         let (name, arn) = self.name_and_arn();
         // Before the listing: if two listings in a row say the same creation time, the first was of that stream.
-        let (created, retention) = self.described().await?;
+        let (stream, retention) = self.described().await?;
         let mut shards = Vec::new();
         let mut token: Option<String> = None;
         loop {
@@ -113,7 +116,7 @@ impl StreamReader for KinesisStream {
             if token.is_none() {
                 let answered = answered.millis();
                 let server_time = if answered.0 > 0 { answered } else { wall_millis() };
-                return Ok(ShardListing { shards, server_time, created, retention });
+                return Ok(ShardListing { shards, server_time, stream, retention });
             }
         }
     }

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use rand::SeedableRng;
 use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, LeaseState, Position};
 use sluicegate_lease::memory::{MemoryLeaseStore, MemoryRegistry};
 use sluicegate_lease::shard_sync::has_begun;
-use sluicegate_lease::{WorkerId, WorkerRegistry};
+use sluicegate_lease::{FixedStart, StreamIdentity, WorkerId, WorkerRegistry};
 use sluicegate_sink::MemorySink;
 use tokio::time::Instant;
 
@@ -17,9 +17,9 @@ fn id(n: u32) -> ShardId {
     ShardId::new(format!("shardId-{n:012}"))
 }
 
-/// A stream without records, whose shards a test sets.
+/// A stream without records, whose shards a test sets, and when it was created.
 #[derive(Debug, Clone, Default)]
-struct Shards(Arc<Mutex<BTreeMap<ShardId, Shard>>>, Arc<AtomicBool>);
+struct Shards(Arc<Mutex<BTreeMap<ShardId, Shard>>>, Arc<AtomicBool>, Arc<AtomicI64>);
 
 impl Shards {
     fn of(shards: impl IntoIterator<Item = Shard>) -> Self {
@@ -37,6 +37,16 @@ impl Shards {
     /// Whether no shard ends, although it is closed.
     fn hold_open(&self, hold: bool) {
         self.1.store(hold, Ordering::Relaxed);
+    }
+
+    /// Deletes it and makes it anew under the same name, later.
+    fn made_anew(&self, shards: impl IntoIterator<Item = Shard>) {
+        *self.locked() = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
+        self.2.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn identity(&self) -> StreamIdentity {
+        StreamIdentity { name: "stream".to_owned(), created: ArrivalMillis(self.2.load(Ordering::Relaxed)) }
     }
 
     fn forget(&self, n: u32) {
@@ -65,9 +75,8 @@ const RIGHT: (u128, u128) = (u128::MAX / 2 + 1, u128::MAX);
 impl StreamReader for Shards {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
         let shards = self.locked().values().cloned().collect();
-        let created = ArrivalMillis(1);
-        let retention = Duration::from_secs(86_400);
-        Ok(ShardListing { shards, server_time: crate::telemetry::wall_millis(), created, retention })
+        let (stream, retention) = (self.identity(), Duration::from_secs(86_400));
+        Ok(ShardListing { shards, server_time: crate::telemetry::wall_millis(), stream, retention })
     }
 
     fn open(&self, shard: &ShardId, _from: ReadFrom) -> Box<dyn ShardCursor> {
@@ -96,7 +105,7 @@ fn sync_of(stream: &Shards, store: &Arc<MemoryLeaseStore>) -> ShardSync {
         me: WorkerId::new("w"),
         stream: Arc::new(stream.clone()),
         store: Arc::<MemoryLeaseStore>::clone(store),
-        start: FixedStart::TrimHorizon,
+        start: RecordedStart { at: FixedStart::TrimHorizon, stream: Some(stream.identity()) },
         nudged: Nudges::default(),
         listed: watch::Sender::default(),
         wanted: ListingWanted::default(),
@@ -143,6 +152,33 @@ async fn the_row_of_a_finished_parent_goes_when_its_child_has_begun_and_does_not
     sync_of(&old_listing, &store).sync().await.unwrap();
     assert_eq!(keys(&store).await, [id(1)]);
     assert_eq!(count(&sync.metrics, "shards_lost_total"), 0);
+}
+
+#[tokio::test]
+async fn a_stream_made_anew_costs_no_row() {
+    let stream = Shards::of([shard(0, &[], false, LEFT), shard(1, &[], false, RIGHT)]);
+    let store = Arc::new(MemoryLeaseStore::default());
+    let sync = sync_of(&stream, &store);
+    sync.sync().await.unwrap();
+    let before = store.leases().await.unwrap();
+    stream.made_anew([shard(0, &[], false, ALL), shard(7, &[0], false, ALL)]);
+    for _ in 0..3 {
+        let refused = sync.sync().await;
+        assert!(matches!(refused, Err(SyncError::AnotherStream(_))), "{refused:?}");
+    }
+    assert!(matches!(sync.create(&before[0], Vec::new()).await, Err(SyncError::AnotherStream(_))));
+    assert_eq!(store.leases().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_start_that_records_no_stream_is_taken_as_it_is() {
+    let stream = Shards::of([shard(0, &[], false, ALL)]);
+    let store = Arc::new(MemoryLeaseStore::default());
+    let mut sync = sync_of(&stream, &store);
+    sync.start.stream = None;
+    stream.made_anew([shard(0, &[], false, LEFT), shard(1, &[], false, RIGHT)]);
+    sync.sync().await.unwrap();
+    assert_eq!(keys(&store).await, [id(0), id(1)]);
 }
 
 /// A table whose scan is from before; single rows are read as they are.

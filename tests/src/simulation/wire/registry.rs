@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sluicegate_lease::dynamodb::DynamoRegistry;
 use sluicegate_lease::store::{ReadError, WriteError};
-use sluicegate_lease::{FixedStart, FleetRows, WorkerId, WorkerRegistry, WorkerRow, Written};
+use sluicegate_lease::{FleetRows, RecordedStart, WorkerId, WorkerRegistry, WorkerRow, Written};
 
 /// The worker table.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct TwoClients {
 
 #[async_trait]
 impl WorkerRegistry for TwoClients {
-    async fn fix_start(&self, start: FixedStart) -> Result<FixedStart, WriteError> {
+    async fn fix_start(&self, start: &RecordedStart) -> Result<RecordedStart, WriteError> {
         self.rest.fix_start(start).await
     }
 

@@ -2,7 +2,9 @@ use rand::SeedableRng;
 use sluicegate_checkpoint::{ArrivalMillis, PackingParameters, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
 use sluicegate_lease::nudge::Nudges;
-use sluicegate_lease::{FixedStart, HeartbeatRight, Lease, LeaseStore, ListingWanted, Sessions, Written};
+use sluicegate_lease::{
+    FixedStart, HeartbeatRight, Lease, LeaseStore, ListingWanted, RecordedStart, Sessions, Written,
+};
 use sluicegate_sink::dead_letter::LetterPage;
 use sluicegate_sink::item::ItemKey;
 use sluicegate_sink::offload::Inline;
@@ -45,7 +47,7 @@ async fn consumer_from(
         me: WorkerId::new("me"),
         stream: Arc::clone(&stream),
         store: Arc::clone(&shared),
-        start: FixedStart::TrimHorizon,
+        start: RecordedStart { at: FixedStart::TrimHorizon, stream: None },
         nudged: Nudges::default(),
         listed: watch::Sender::default(),
         wanted: ListingWanted::default(),
