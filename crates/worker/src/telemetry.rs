@@ -109,7 +109,7 @@ mod tests {
 
     fn say_everything() {
         tracing::trace!(target: "aws_smithy_runtime::client::orchestrator", "payload of the sdk");
-        tracing::trace!(target: "aws_sdk_kinesis", "payload of the client");
+        tracing::trace!(target: "aws_runtime", "payload of the client");
         tracing::trace!(target: "aws_sigv4::http_request", "what is signed");
         tracing::trace!(target: "hyper::proto", "payload of hyper");
         tracing::debug!(target: "aws_smithy_runtime::client::orchestrator", "debug of the sdk");
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn payloads_that_the_sdk_prints_at_trace_are_never_logged() {
         let everywhere = "trace";
-        let named = "aws_smithy_runtime::client=trace,aws_sdk_kinesis=trace,aws_sigv4=trace,hyper=trace,sluicegate_worker=trace";
+        let named = "aws_smithy_runtime::client=trace,aws_runtime=trace,aws_sigv4=trace,hyper=trace,sluicegate_worker=trace";
         for filter in [everywhere, named] {
             let (json, text) = (Lines::default(), Lines::default());
             let (to_json, to_text) = (json.clone(), text.clone());
