@@ -304,6 +304,7 @@ fn takes(log: &Journal) -> Vec<Take> {
             lease: LeaseKey::new(taken.shard.as_str()),
             by: WorkerId::new(log.id_of(taken.worker)?),
             from: WorkerId::new(taken.from.as_str()),
+            at_ms: taken.at_ms,
         })
     };
     log.taken.iter().filter_map(take).collect()

@@ -51,6 +51,8 @@ pub struct Taken {
     pub worker: usize,
     /// Id of the other.
     pub from: String,
+    /// When it said so, in epoch milliseconds.
+    pub at_ms: i64,
 }
 
 /// A step in the delivery of a batch with poison.
@@ -155,7 +157,8 @@ impl Journal {
                 let from = text("from")?;
                 let id = from.strip_prefix("Some(").and_then(|from| from.strip_suffix(')'));
                 let from = id.context("nobody to take it from")?.to_owned();
-                self.taken.push(Taken { shard: text("lease_key")?, worker, from });
+                let at_ms = said_at(&text("timestamp")?)?;
+                self.taken.push(Taken { shard: text("lease_key")?, worker, from, at_ms });
             }
             Some("records flow") => self.began.push(Began {
                 shard: text("lease_key")?,
@@ -192,9 +195,15 @@ impl Journal {
 /// A step, at the time of its line.
 fn poisoned(line: &Value, step: Step) -> anyhow::Result<Poisoned> {
     let text = |name: &str| line[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
-    let at = humantime::parse_rfc3339(&text("timestamp")?)?.duration_since(UNIX_EPOCH)?;
+    let at_ms = said_at(&text("timestamp")?)?;
     let batch = (text("lease_key")?, text("sequence_number")?);
-    Ok(Poisoned { batch, at_ms: i64::try_from(at.as_millis())?, step })
+    Ok(Poisoned { batch, at_ms, step })
+}
+
+/// The time of a line, in epoch milliseconds.
+fn said_at(timestamp: &str) -> anyhow::Result<i64> {
+    let since = humantime::parse_rfc3339(timestamp)?.duration_since(UNIX_EPOCH)?;
+    Ok(i64::try_from(since.as_millis())?)
 }
 
 #[cfg(test)]
@@ -207,7 +216,7 @@ mod tests {
         for line in [
             r#"{"message":"worker starts","worker_id":"w-1"}"#,
             r#"{"message":"took a lease","lease_key":"s-0","why":"Unowned","from":"None"}"#,
-            r#"{"message":"took a lease","lease_key":"s-1","why":"Silent","from":"Some(w-0)"}"#,
+            r#"{"timestamp":"1970-01-01T00:00:01.5Z","message":"took a lease","lease_key":"s-1","why":"Silent","from":"Some(w-0)"}"#,
             r#"{"message":"records flow","lease_key":"s-0","at_ms":1000,"sequence_number":"7","redelivered":0}"#,
         ] {
             journal.line(3, line).unwrap();
@@ -217,7 +226,7 @@ mod tests {
             (Some(3), Some("w-1"), None)
         );
         let from = "w-0".to_owned();
-        assert_eq!(journal.taken, [Taken { shard: "s-1".to_owned(), worker: 3, from }]);
+        assert_eq!(journal.taken, [Taken { shard: "s-1".to_owned(), worker: 3, from, at_ms: 1_500 }]);
         assert!(journal.flows("s-0", 3) && !journal.flows("s-0", 4));
         let end = r#"{"message":"session ended","lease_key":"s-0","outcome":"handed_over","last_read_ms":1200,"sequence_number":"9","records":3}"#;
         journal.line(3, end).unwrap();

@@ -306,7 +306,14 @@ pub struct Take {
     pub by: WorkerId,
     /// From whom.
     pub from: WorkerId,
+    /// When it was logged, in epoch milliseconds: after the write.
+    pub at_ms: i64,
 }
+
+/// The same lease may be handed back by whom it was taken from, later: a take is logged no later than this after its write.
+const LOGGED_WITHIN_MS: i64 = 2_000;
+/// Times of the journal and of the logs are rounded to milliseconds by themselves.
+const CLOCKS_MS: i64 = 5;
 
 /// A lease is taken only from the silent (H3): before each take the owner's heartbeat had stood still for the failover time,
 /// to within a look and its answer.
@@ -322,8 +329,12 @@ pub fn robberies(history: &History, takes: &[Take], failover_ms: i64, slack_ms: 
     for write in history.lease_writes() {
         let (Some(from), Some(by)) = (owner(&write.before), owner(&write.after)) else { continue };
         let Some(row) = &write.after else { continue };
-        if from == by || !takes.contains(&Take { lease: row.key.clone(), by: by.clone(), from: from.clone() })
-        {
+        let is_this = |take: &Take| {
+            let logged_after = take.at_ms - write.at_ms;
+            (take.lease == row.key && take.by == by && take.from == from)
+                && (-CLOCKS_MS..=LOGGED_WITHIN_MS).contains(&logged_after)
+        };
+        if from == by || !takes.iter().any(is_this) {
             continue;
         }
         let beats = beats.get(&from).map_or(&[][..], Vec::as_slice);

@@ -304,7 +304,10 @@ fn a_lease_is_taken_from_the_silent_and_not_from_the_living() {
         let after = before.taken_by(&WorkerId::new("b"));
         let write = Write { at_ms, conditional: true, before: Some(before), after: Some(after) };
         history.entries.push(Entry::Lease(Box::new(write)));
-        let take = Take { lease: ShardId::new("s-0"), by: WorkerId::new("b"), from: WorkerId::new("a") };
+        let (by, from) = (WorkerId::new("b"), WorkerId::new("a"));
+        let take = Take { lease: ShardId::new("s-0"), by, from, at_ms: at_ms + 40 };
+        let earlier = Take { at_ms: at_ms - 11_000, ..take.clone() };
+        assert_eq!(robberies(&history, &[earlier], 3_000, 500), [], "it was handed back since");
         assert_eq!(robberies(&history, &[], 3_000, 500), [], "a hand-over is no take");
         robberies(&history, &[take], 3_000, 500).len()
     };
