@@ -131,17 +131,8 @@ pub async fn run(plan: BudgetPlan, name: &str, say: impl Fn(&str)) -> anyhow::Re
     let load = Load::new(backend.kinesis().clone(), rate)
         .await?
         .of(Kind::Noise, budget * plan.lasts.as_secs().min(20));
-    let mut experiment = Experiment::new(plan.plan, &backend, name)?;
-    for (setting, value) in [
-        ("write_budget_wcu", plan.budget_wcu.to_string()),
-        ("max_item_bytes", "64KiB".to_owned()),
-        ("zstd_level", "0".to_owned()),
-    ] {
-        experiment.fleet = experiment.fleet.set(setting, &value);
-    }
-    if let Some(age) = plan.batch_age {
-        experiment.fleet = experiment.fleet.set("max_batch_age", &format!("{}ms", age.as_millis()));
-    }
+    let mut experiment =
+        Experiment::new(plan.plan, &backend, name)?.budgeted(plan.budget_wcu, plan.batch_age);
     let stop = CancellationToken::new();
     let writing = async {
         let _stop_with_us = stop.clone().drop_guard();

@@ -59,6 +59,20 @@ pub struct Experiment<'b> {
 const PATIENCE: Duration = Duration::from_secs(90);
 
 impl<'b> Experiment<'b> {
+    /// With a write budget, small items that nothing compresses, and batches of another age if one is given.
+    pub fn budgeted(mut self, budget_wcu: u32, batch_age: Option<Duration>) -> Self {
+        let age = batch_age.map(|age| ("max_batch_age", format!("{}ms", age.as_millis())));
+        let settings = [
+            ("write_budget_wcu", budget_wcu.to_string()),
+            ("max_item_bytes", "64KiB".to_owned()),
+            ("zstd_level", "0".to_owned()),
+        ];
+        for (setting, value) in settings.into_iter().chain(age) {
+            self.fleet = self.fleet.set(setting, &value);
+        }
+        self
+    }
+
     /// No workers yet, which will go by the product's defaults, all but `failover_time`.
     ///
     /// # Errors

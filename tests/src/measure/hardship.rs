@@ -160,18 +160,13 @@ pub async fn run(hardship: Hardship, name: &str, say: impl Fn(&str)) -> anyhow::
             .under_one_key()
             .of(Kind::Noise, u64::from(hardship.budget_wcu) * hardship.lasts.as_secs().min(20));
     }
-    let mut experiment = Experiment::new(hardship.plan, &backend, name)?;
+    let mut experiment =
+        Experiment::new(hardship.plan, &backend, name)?.budgeted(hardship.budget_wcu, hardship.batch_age);
     for (setting, value) in [
-        ("write_budget_wcu", hardship.budget_wcu.to_string()),
-        ("max_item_bytes", "64KiB".to_owned()),
         ("max_batch_bytes", format!("{}MiB", (hardship.buffer_mib / 8).clamp(1, 16))),
         ("buffer_bytes", format!("{}MiB", hardship.buffer_mib)),
-        ("zstd_level", "0".to_owned()),
     ] {
         experiment.fleet = experiment.fleet.set(setting, &value);
-    }
-    if let Some(age) = hardship.batch_age {
-        experiment.fleet = experiment.fleet.set("max_batch_age", &format!("{}ms", age.as_millis()));
     }
     let stop = CancellationToken::new();
     let troubled = async {

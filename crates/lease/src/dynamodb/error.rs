@@ -58,18 +58,6 @@ fn unanswered<E>(error: &SdkError<E, HttpResponse>) -> Class {
     }
 }
 
-/// An error and what caused it, without the debug output that the SDK's own display adds.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 pub(super) fn write_error<E>(error: SdkError<E, HttpResponse>, table: &str) -> WriteError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,

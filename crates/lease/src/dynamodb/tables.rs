@@ -8,9 +8,10 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
     TableStatus, TimeToLiveSpecification,
 };
+use sluicegate_checkpoint::recurring::causes;
 use thiserror::Error;
 
-use super::error::{Class, chain, class};
+use super::error::{Class, class};
 use super::rows::{EXPIRES, FLEET, LEASE_KEY, WORKER_ID};
 use crate::clock::Clock;
 
@@ -125,7 +126,7 @@ async fn describe(client: &Client, table: &str) -> Result<Described, TableError>
         Err(error) => match class(&error, table) {
             Class::Refused(what) => Err(TableError::Refused { what }),
             Class::Throttled => Ok(Described::AskAgain),
-            Class::Unknown => Err(TableError::Unreachable { table: table.to_owned(), why: chain(&error) }),
+            Class::Unknown => Err(TableError::Unreachable { table: table.to_owned(), why: causes(&error) }),
         },
     }
 }
@@ -175,6 +176,6 @@ async fn expire_rows(client: &Client, table: &str) {
     };
     let update = client.update_time_to_live().table_name(table).time_to_live_specification(specification);
     if let Err(error) = update.send().await {
-        tracing::warn!(table, error = chain(&error), "rows of dead workers will not expire");
+        tracing::warn!(table, error = causes(&error), "rows of dead workers will not expire");
     }
 }
