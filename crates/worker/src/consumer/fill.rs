@@ -16,10 +16,13 @@ use sluicegate_sink::GroupSizes;
 /// The fill that is aimed at.
 pub const GOAL: f64 = 0.92;
 
-/// The smallest target is this part of the largest.
-const SMALLEST_PART: usize = 16;
-/// The first batch of a session is this part of the largest.
-const FIRST_PART: usize = 4;
+/// The smallest target is this part of the largest: where nothing compresses that is a full item and more, and where one key
+/// has the whole shard its group is written again in a second if events of it can never be stored.
+const SMALLEST_PART: usize = 32;
+/// A session's first batch is this part of the largest. Batches after it are at most [`SAMPLE_PART`] of the largest until one of
+/// them can be judged by: what compresses, or has many keys, tells little when small.
+const FIRST_PART: usize = 16;
+const SAMPLE_PART: usize = 4;
 /// How many sizes are tried between the smallest and the largest.
 const STEPS: usize = 128;
 /// How many batches are remembered. Each counts half of the one after it, so that older ones would hardly tell.
@@ -48,14 +51,15 @@ struct Seen {
 }
 
 impl FillTarget {
-    /// Nothing is known yet: the largest size, because the more items a group has the less the last one matters.
+    /// Nothing is known yet.
     pub fn new(largest: usize, item_bytes: u32) -> Self {
         let smallest = (largest / SMALLEST_PART).max(1);
-        Self { smallest, largest, item_bytes, seen: VecDeque::new(), target: largest }
+        let mut target = Self { smallest, largest, item_bytes, seen: VecDeque::new(), target: 0 };
+        target.target = target.sample();
+        target
     }
 
-    /// Payload bytes at which the first batch of a session should be closed, so that the next ones can be cut well: enough
-    /// to tell, and soon.
+    /// Payload bytes at which the first batch of a session should be closed.
     pub fn first(&self) -> usize {
         (self.largest / FIRST_PART).max(1)
     }
@@ -63,6 +67,23 @@ impl FillTarget {
     /// Payload bytes at which the next batch should be closed.
     pub fn target(&self) -> usize {
         self.target
+    }
+
+    /// Whether the next batch is smaller than it might be because it is to tell how large the ones after it should be.
+    pub fn is_sampling(&self) -> bool {
+        !self.can_judge() && self.target == self.sample()
+    }
+
+    fn can_judge(&self) -> bool {
+        self.seen.iter().any(|seen| self.judges(seen.payload_bytes))
+    }
+
+    fn judges(&self, payload_bytes: usize) -> bool {
+        payload_bytes >= self.sample() / 2
+    }
+
+    fn sample(&self) -> usize {
+        (self.largest / SAMPLE_PART).max(1)
     }
 
     /// Takes in how a batch was stored. One that is much smaller than any target says little: it compresses worse and has
@@ -76,9 +97,13 @@ impl FillTarget {
         if !known {
             self.seen.clear();
         }
+        // A first batch compresses worse than those that are to be judged by it.
+        if self.judges(payload_bytes) && !self.can_judge() {
+            self.seen.clear();
+        }
         self.seen.push_front(Seen { payload_bytes, groups });
         self.seen.truncate(REMEMBERED);
-        self.target = self.best();
+        self.target = if self.can_judge() { self.best() } else { self.best().min(self.sample()) };
     }
 
     /// The fill that a batch of this size should have; 0 while nothing is known.

@@ -560,7 +560,7 @@ impl ShardSession {
         self.filled.push(Filled { closed_by, stored_bytes: groups.stored_bytes(), room_bytes });
         if delivery.parameters == *self.batcher.parameters() {
             self.fill.learn(delivery.payload_bytes, groups);
-            self.batcher.aim_at(self.fill.target(), ClosedBy::Size);
+            self.aim();
         }
     }
 
@@ -574,8 +574,13 @@ impl ShardSession {
         let Some(Closed { batch, by }) = closed else { return };
         self.closed_by.insert(batch.id.clone(), by);
         self.conservation.closed(batch.id.clone());
-        self.batcher.aim_at(self.fill.target(), ClosedBy::Size);
+        self.aim();
         self.closed.push_back(Arc::new(batch));
+    }
+
+    fn aim(&mut self) {
+        let by = if self.fill.is_sampling() { ClosedBy::First } else { ClosedBy::Size };
+        self.batcher.aim_at(self.fill.target(), by);
     }
 
     /// How many batches more may be announced now, apart from those that are closed already.

@@ -63,9 +63,35 @@ fn target() -> FillTarget {
 }
 
 #[test]
-fn nothing_known_aims_at_the_largest() {
-    assert_eq!(target().target(), LARGEST);
-    assert!(target().forecast(LARGEST) == 0.0);
+fn nothing_known_aims_at_a_small_batch_and_then_at_a_sample() {
+    assert_eq!((target().first(), target().target()), (LARGEST / FIRST_PART, LARGEST / SAMPLE_PART));
+    assert!(target().is_sampling() && target().forecast(LARGEST) == 0.0);
+}
+
+#[test]
+fn a_sample_follows_the_first_batch_unless_that_tells_enough() {
+    let (compresses, does_not) = (Stream(vec![0.1 / 500.0; 500]), Stream(vec![1.0]));
+    let mut target = target();
+    let first = target.first();
+    target.learn(first, compresses.stored(first, |_| 0.0));
+    assert!(target.is_sampling() && target.target() == LARGEST / SAMPLE_PART);
+    target.learn(target.target(), compresses.stored(target.target(), |_| 0.0));
+    assert!(!target.is_sampling() && target.target() == LARGEST);
+
+    let mut target = self::target();
+    target.learn(first, does_not.stored(first, |_| 0.0));
+    assert!(!target.is_sampling() && target.target() < LARGEST / SAMPLE_PART, "{}", target.target());
+}
+
+#[test]
+fn a_first_batch_that_compressed_badly_is_forgotten_with_the_sample() {
+    let mut target = target();
+    let (first, sample) = (target.first(), target.target());
+    target.learn(first, Stream(vec![0.5]).stored(first, |_| 0.0));
+    target.learn(sample, Stream(vec![0.1]).stored(sample, |_| 0.0));
+    let mut only = self::target();
+    only.learn(sample, Stream(vec![0.1]).stored(sample, |_| 0.0));
+    assert_eq!(target.target(), only.target());
 }
 
 #[test]

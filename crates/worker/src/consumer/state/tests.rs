@@ -254,9 +254,9 @@ fn a_batch_grows_old_while_it_could_not_be_announced() {
 #[test]
 fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_why_it_was_closed() {
     let now = Instant::now();
-    let cut = CutPolicy { max_bytes: 160, max_records: 1_000, ..policy().cut };
+    let cut = CutPolicy { max_bytes: 576, max_records: 1_000, ..policy().cut };
     let mut session = session(&row(), SessionPolicy { cut, ..policy() });
-    // Seven bytes each. The first batch is full at forty.
+    // Seven bytes each. The first batch is full at 36.
     session.on(page(1..=5, false), now);
     let later = now + Duration::from_secs(5);
     session.on(Event::Tick, later);
@@ -267,7 +267,7 @@ fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_w
     let filled = Filled { closed_by: Some(ClosedBy::Age), stored_bytes: item / 2, room_bytes: item };
     assert_eq!(session.filled(), [filled]);
     assert_eq!(session.filled(), []);
-    // 35 bytes filled half an item, so 70 would fill one, and 160 begin a third. Now they have eight bytes each.
+    // 35 bytes filled half an item, so 70 would fill one, and 144 (a sample) begin a third. Now they have eight bytes each.
     let (_, state) = written(&session.on(page(10..=40, false), later)).unwrap();
     assert!((8..=9).contains(&state.cuts[0].records), "{:?}", state.cuts);
 }
