@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sluicegate_lease::Throughput;
+use sluicegate_lease::pace::{ScanBudget, at_rest};
 use sluicegate_tests::cost::fleet::QuietFleet;
 use sluicegate_tests::cost::{Size, kcl_renewals, measure};
 use sluicegate_worker::worker::Settings;
@@ -14,6 +15,15 @@ async fn a_quiet_fleet_of_ten_with_a_thousand_leases_costs_a_tenth_of_kcls_write
     assert!(cost.quiet.writes() <= kcl_renewals(size.shards) / 10.0, "{cost:?}");
     assert!(cost.quiet.worker_writes >= 2.9, "ten heartbeats every third of 10 s: {cost:?}");
     assert!(cost.quiet.reads() <= 300.0, "{cost:?}");
+    let told = at_rest(size.shards, size.workers, Duration::from_secs(10), Some(ScanBudget::default()));
+    assert!(
+        (0.9..1.1).contains(&(told.writes / cost.quiet.writes())),
+        "`check` forecasts {told:?}, {cost:?}"
+    );
+    assert!(
+        (0.75..1.25).contains(&(told.reads / cost.quiet.reads())),
+        "`check` forecasts {told:?}, {cost:?}"
+    );
     assert!(cost.quiet.lease_scans >= 50.0, "leases are looked at: {cost:?}");
     assert!(cost.taken_after <= Duration::from_secs(11), "failover_time and a second: {cost:?}");
     Ok(())
@@ -45,6 +55,11 @@ async fn a_fleet_whose_scans_cost_much_scans_seldom_and_takes_over_as_fast() -> 
     let scan = 400.0 * 450.0 / 4_096.0;
     assert!(cost.quiet.lease_scans <= 2.0 * 100.0, "the budget, and shard syncs beside it: {cost:?}");
     assert!(cost.quiet.lease_scans >= scan, "somebody looks every second: {cost:?}");
+    let told = at_rest(size.shards, size.workers, Duration::from_secs(10), Some(ScanBudget::default()));
+    assert!(
+        (0.75..1.25).contains(&(told.reads / cost.quiet.reads())),
+        "`check` forecasts {told:?}, {cost:?}"
+    );
     assert!(cost.taken_after <= Duration::from_secs(11), "failover_time and a second: {cost:?}");
     assert!(cost.failover.lease_scans < 40 * 44, "not everybody scans: {cost:?}");
     Ok(())

@@ -21,7 +21,13 @@ fn id(n: usize) -> WorkerId {
 }
 
 fn worker() -> WorkerView {
-    WorkerView { health: Health::Active, packing_versions: [1].into(), state_version: 1, address: None }
+    WorkerView {
+        health: Health::Active,
+        seen_alive: true,
+        packing_versions: [1].into(),
+        state_version: 1,
+        address: None,
+    }
 }
 
 /// A fleet as it is when nothing happens: every lease with its worker, each the child of one that is finished.

@@ -22,6 +22,7 @@ use sluicegate_checkpoint::ArrivalMillis;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 pub use self::sessions::Sessions;
 use self::taking::Taken;
@@ -36,7 +37,7 @@ use crate::plan::{LeaseAction, PlanPolicy, left_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
 use crate::right::{HeartbeatRight, SessionRight};
 use crate::store::{LeaseStore, ReadError, Written};
-use crate::view::{FleetView, Look, Observer};
+use crate::view::{FleetView, Health, Look, Observer};
 
 /// What the supervisor is told to do.
 #[derive(Debug, Clone)]
@@ -86,6 +87,16 @@ pub enum GivenFor {
     Balance,
     /// The worker leaves.
     Leaving,
+}
+
+impl GivenFor {
+    /// The word for it, in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Balance => "balance",
+            Self::Leaving => "leaving",
+        }
+    }
 }
 
 /// Shown each view before it is acted on.
@@ -347,7 +358,8 @@ impl Coordinator {
                 (self.on_fleet)(&rows, look);
                 let changes = observer.see_workers(rows.workers, look);
                 for (worker_id, before, after) in &changes {
-                    tracing::info!(%worker_id, ?before, ?after, "the fleet changed");
+                    let [before, after] = [before, after].map(|health| health.map(Health::label));
+                    tracing::info!(%worker_id, before, after, "the fleet changed");
                 }
                 if changes.is_empty() { Looked::Unchanged } else { Looked::Changed }
             }
@@ -466,7 +478,11 @@ impl Coordinator {
 
     /// Gives back a row of ours that this build cannot read, its bytes unchanged.
     async fn release_unreadable(&self, row: &Lease) {
-        tracing::error!(lease_key = %row.key, pending = ?row.pending, "released a lease that this build cannot read");
+        let why = match &row.pending {
+            Pending::Unreadable { why, .. } => Some(display(why)),
+            Pending::None | Pending::Foreign { .. } | Pending::Ours(_) => None,
+        };
+        tracing::error!(lease_key = %row.key, why, "released a lease that this build cannot read");
         if let Err(error) = self.store.replace(row, &row.handed_over(None)).await {
             tracing::warn!(lease_key = %row.key, %error, "the release is tried again with the next round");
         }
@@ -561,7 +577,8 @@ impl Coordinator {
         let Some(row) = row else { return Ok(()) };
         match self.store.replace(&row, &row.handed_over(to.clone())).await {
             Ok(Written::Applied(_)) => {
-                tracing::info!(lease_key = %key, ?to, ?why, "gave away a lease that rested")
+                let (to, why) = (to.as_ref().map(display), why.label());
+                tracing::info!(lease_key = %key, to, why, "gave away a lease that rested")
             }
             Ok(Written::Lost(_)) => return Ok(()),
             Err(error) => {

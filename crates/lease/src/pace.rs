@@ -122,6 +122,37 @@ impl Pace {
     }
 }
 
+/// What a quiet fleet takes of its lease table and worker table, in units a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AtRest {
+    /// Heartbeats.
+    pub writes: f64,
+    /// Scans of the lease table, and looks at the worker rows.
+    pub reads: f64,
+}
+
+/// About what a row of a quiet shard, and of a worker, takes in a read (docs/cost.md).
+const QUIET_LEASE_BYTES: f64 = 455.0;
+const WORKER_BYTES: f64 = 240.0;
+/// How often a worker looks for shards without a row, on average, in a stream of few; with a thousand shards half as often.
+const SHARD_SYNC_SECONDS: f64 = 45.0;
+
+/// Forecasts it for so many leases and workers.
+pub fn at_rest(leases: u32, workers: u32, failover_time: Duration, budget: Option<ScanBudget>) -> AtRest {
+    let unit = f64::from(u32::try_from(READ_UNIT_BYTES).unwrap_or(u32::MAX));
+    let scan = (f64::from(leases) * QUIET_LEASE_BYTES / unit).ceil().max(1.0);
+    let all_scans = scan * f64::from(workers);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let all_units = all_scans as u64;
+    let period = Pace { all_units, workers, ..Pace::new(failover_time, budget) }.period();
+    let syncs = all_scans / SHARD_SYNC_SECONDS / (1.0 + f64::from(leases) / 1_000.0);
+    let (look, failover) = ((f64::from(workers) * WORKER_BYTES / unit).max(1.0), failover_time.as_secs_f64());
+    AtRest {
+        writes: f64::from(workers) * 3.0 / failover,
+        reads: all_scans / period.as_secs_f64() + syncs + f64::from(workers) * look * 20.0 / failover,
+    }
+}
+
 /// About how many bytes of a scan a row is.
 fn row_bytes(row: &Lease) -> usize {
     let related: usize = row.parents.iter().chain(&row.children).map(|shard| shard.as_str().len() + 8).sum();

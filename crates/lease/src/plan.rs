@@ -3,7 +3,8 @@
 //! Pure and deterministic: order comes from `BTreeMap`s, ties from a hash of worker and lease. It starts from current
 //! ownership, so moves are few (law B2), brings counts within one of each other (B1) or, if asked, weights within the
 //! largest single lease of their mean (B1w), takes the whole deficit at once, and gives nothing to the silent or the
-//! draining (H1). Its cost grows with the number of leases and workers, not with their product.
+//! draining (H1), nor to who was not seen alive yet: such a worker counts, so that one that has just started does not take
+//! the shares of all others, but it is waited for. Its cost grows with the number of leases and workers, not with their product.
 
 mod by_count;
 mod by_weight;
@@ -66,7 +67,10 @@ pub fn plan(view: &FleetView, policy: &PlanPolicy) -> Vec<LeaseAction> {
                 actions.push(LeaseAction::Take { key: key.clone(), why });
             }
             None if !mine && seat.lease.row.owner.as_ref() == Some(&view.me) => {
-                actions.push(LeaseAction::HandOver { key: key.clone(), to: board.workers[target].clone() });
+                let to = board.workers[target];
+                if view.workers.get(to).is_some_and(|to| to.seen_alive) {
+                    actions.push(LeaseAction::HandOver { key: key.clone(), to: to.clone() });
+                }
             }
             Some(_) | None => {}
         }

@@ -24,11 +24,25 @@ pub enum Health {
     Silent,
 }
 
+impl Health {
+    /// The word for it, in logs, metrics and pictures.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// A worker as the plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerView {
     /// Whether it can be given leases.
     pub health: Health,
+    /// Whether it lived while this worker watched: its heartbeat was seen to move, or its row to appear. A worker that has
+    /// just started takes every row that it finds for active, also those of workers that are long dead.
+    pub seen_alive: bool,
     /// Packing versions it makes (a worker amends what it lacks, so this does not limit eligibility).
     pub packing_versions: BTreeSet<u32>,
     /// Version of the state encoding it reads.
@@ -70,6 +84,17 @@ pub enum Free {
     Gone,
 }
 
+impl Free {
+    /// The word for it, in logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unowned => "unowned",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 impl FleetView {
     /// Why a lease is free to take, if it is.
     pub fn free(&self, lease: &LeaseView) -> Option<Free> {
@@ -100,6 +125,22 @@ impl FleetView {
             .all(|parent| self.leases.get(parent).is_none_or(|parent| parent.row.is_finished()));
         !lease.row.is_finished() && readable && (parents_done || has_begun(&lease.row))
     }
+
+    /// The fleet that this worker leaves behind: it drains itself, and if any worker that takes leases was seen alive, only
+    /// such are left.
+    pub fn without_me(mut self) -> Self {
+        if let Some(me) = self.workers.get_mut(&self.me) {
+            me.health = Health::Draining;
+        }
+        let me = &self.me;
+        let is_sure = |id: &WorkerId, worker: &WorkerView| {
+            worker.seen_alive && worker.health == Health::Active && id != me
+        };
+        if self.workers.iter().any(|(id, worker)| is_sure(id, worker)) {
+            self.workers.retain(|id, worker| id == me || worker.seen_alive);
+        }
+        self
+    }
 }
 
 /// Remembers since when each counter has stood still.
@@ -108,6 +149,8 @@ pub struct Observer {
     me: WorkerId,
     failover_time: Duration,
     workers: BTreeMap<WorkerId, SeenWorker>,
+    /// Whether worker rows were read before.
+    has_looked: bool,
     /// Health of each worker as of the last look.
     healths: BTreeMap<WorkerId, Health>,
     leases: BTreeMap<LeaseKey, SeenLease>,
@@ -124,6 +167,7 @@ pub struct Observer {
 struct SeenWorker {
     row: WorkerRow,
     since: Instant,
+    seen_alive: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -162,6 +206,7 @@ impl Observer {
             me,
             failover_time,
             workers: BTreeMap::new(),
+            has_looked: false,
             healths: BTreeMap::new(),
             leases: BTreeMap::new(),
             learned: BTreeMap::new(),
@@ -180,9 +225,10 @@ impl Observer {
         for row in rows {
             let still = self.workers.get(&row.worker_id).filter(|old| old.row.heartbeat == row.heartbeat);
             let since = still.map_or(look.answered, |old| old.since);
-            seen.insert(row.worker_id.clone(), SeenWorker { row, since });
+            let seen_alive = still.map_or(self.has_looked, |old| old.seen_alive);
+            seen.insert(row.worker_id.clone(), SeenWorker { row, since, seen_alive });
         }
-        self.workers = seen;
+        (self.workers, self.has_looked) = (seen, true);
         let healths: BTreeMap<WorkerId, Health> =
             self.workers.iter().map(|(id, worker)| (id.clone(), self.health(worker, look.asked))).collect();
         let before = std::mem::replace(&mut self.healths, healths);
@@ -291,6 +337,7 @@ impl Observer {
         let view = |(id, worker): (&WorkerId, &SeenWorker)| {
             let seen = WorkerView {
                 health: self.healths.get(id).copied().unwrap_or(Health::Active),
+                seen_alive: worker.seen_alive,
                 packing_versions: worker.row.packing_versions.iter().copied().collect(),
                 state_version: worker.row.state_version,
                 address: worker.row.address.clone(),
@@ -338,6 +385,36 @@ mod tests {
         assert_eq!(heard, vec![(WorkerId::new("a"), Some(Health::Silent), Some(Health::Active))]);
         let left = observer.see_workers(vec![worker("me", 1)], start + FAILOVER * 2);
         assert_eq!(left, vec![(WorkerId::new("a"), Some(Health::Active), None)]);
+    }
+
+    #[test]
+    fn a_worker_is_seen_alive_when_its_heartbeat_moves_or_its_row_appears() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let mut look = |rows| {
+            observer.see_workers(rows, start);
+            let view = observer.see_leases(Vec::new(), start);
+            let alive = view.workers.iter().filter(|(_, worker)| worker.seen_alive);
+            alive.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(look(vec![worker("ghost", 5), worker("old", 7)]), [] as [&str; 0]);
+        assert_eq!(look(vec![worker("ghost", 5), worker("old", 8), worker("young", 1)]), ["old", "young"]);
+        assert_eq!(look(vec![worker("ghost", 5), worker("old", 8), worker("young", 1)]), ["old", "young"]);
+    }
+
+    #[test]
+    fn who_leaves_counts_on_those_it_saw_alive_if_there_are_any() {
+        let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
+        let start = Instant::now();
+        let mut left = |rows| {
+            observer.see_workers(rows, start);
+            let view = observer.see_leases(Vec::new(), start).without_me();
+            assert!(view.workers.get(&WorkerId::new("me")).is_none_or(|me| me.health == Health::Draining));
+            view.workers.keys().map(WorkerId::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left(vec![worker("ghost", 5), worker("me", 1)]), ["ghost", "me"]);
+        assert_eq!(left(vec![worker("ghost", 5), worker("me", 2)]), ["ghost", "me"], "only this one lives");
+        assert_eq!(left(vec![worker("ghost", 5), worker("me", 2), worker("young", 1)]), ["me", "young"]);
     }
 
     /// A process may stand still while an answer is on its way to it: others beat meanwhile.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use sluicegate_checkpoint::recurring::causes;
 use sluicegate_checkpoint::{ArrivalMillis, Retry, RetryPolicy, SequenceNumber};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::store::WriteError;
@@ -231,7 +232,7 @@ impl Supervisor {
                 Err(error) => error,
             };
             let Some(delay) = delays.after(retry(&error), &mut rng) else { return Err(error) };
-            tracing::warn!(error = %DisplayChain(&error), ?delay, "the start is tried again");
+            tracing::warn!(error = causes(&error), ?delay, "the start is tried again");
             self.worker.clock.sleep(delay).await;
         }
     }
@@ -528,7 +529,7 @@ impl Supervisor {
                 if matches!(error, ConsumerError::ShardNotFound(_)) {
                     sync.not_found(&key);
                 }
-                tracing::error!(lease_key = %key, error = %DisplayChain(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
+                tracing::error!(lease_key = %key, error = causes(&error), cool_down = ?COOL_DOWN, "a shard cannot be worked on; it is tried again");
                 let clock = self.worker.clock.clone();
                 self.sessions.rest(&key);
                 self.cooling.spawn(async move {
@@ -577,7 +578,7 @@ fn log_end(key: &LeaseKey, ended: &Ended, given_for: Option<GivenFor>, reading: 
         lease_key = %key,
         outcome = ended.outcome(),
         to,
-        why = given_for.filter(|_| to.is_some()).map(tracing::field::debug),
+        why = given_for.filter(|_| to.is_some()).map(GivenFor::label),
         last_read_ms = reading.last_read.map(|at| at.0),
         sequence_number = reading.flow.last.as_ref().map(SequenceNumber::as_str),
         records = reading.flow.records,
@@ -585,26 +586,11 @@ fn log_end(key: &LeaseKey, ended: &Ended, given_for: Option<GivenFor>, reading: 
     );
 }
 
-/// An error with everything that caused it, on one line.
-struct DisplayChain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for DisplayChain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
 fn task_end(ended: Result<TaskEnd, tokio::task::JoinError>) -> Result<&'static str, WorkerError> {
     match ended {
         Ok((task, Ok(()))) => Ok(task),
         Ok((task, Err(error))) => {
-            tracing::error!(task, error = %DisplayChain(&error), "a task failed");
+            tracing::error!(task, error = causes(&error), "a task failed");
             Err(error)
         }
         Err(error) => Err(WorkerError::Task { task: "unknown", why: error.to_string() }),

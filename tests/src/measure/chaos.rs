@@ -23,7 +23,7 @@ pub mod scrape;
 pub mod script;
 pub mod trouble;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -265,6 +265,9 @@ fn judged(
         let owned = gaps::owned(history.lease_writes(), log.id_of(*victim)?, *at_ms);
         gaps::failover(&log, (*victim, *at_ms), &owned)
     });
+    let records = history.records.values().flatten();
+    let arrived_ms: HashMap<_, _> =
+        records.map(|record| (&record.sequence_number, record.arrival.0)).collect();
     Ok(Report {
         plan: *plan,
         began_ms,
@@ -280,7 +283,7 @@ fn judged(
         takes: takes.len(),
         broken,
         failovers: failovers.collect(),
-        handoffs: gaps::handoffs(&log),
+        handoffs: gaps::handoffs(&log, |first| arrived_ms.get(first).copied()),
         fired,
         done,
         folder: folder.to_owned(),

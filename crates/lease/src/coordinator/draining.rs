@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::{Coordinator, CoordinatorError, GivenFor, unless_unavailable};
 use crate::fleet::WorkerState;
 use crate::plan::assign;
 use crate::registry::FleetRows;
 use crate::store::Written;
-use crate::view::{FleetView, Health, LeaseView, Look, Observer};
+use crate::view::{FleetView, LeaseView, Look, Observer};
 
 /// Longest that the last look of a worker that drains may take: it hands over by what it knows then.
 const LAST_LOOK: Duration = Duration::from_millis(500);
@@ -40,7 +41,8 @@ impl Coordinator {
             _changed = self.look(observer, drain) => {}
             () = self.clock.sleep(LAST_LOOK) => {}
         }
-        let view = last_view.map_or_else(|| self.empty_view(), |view| self.without_me(&view, observer));
+        let view =
+            last_view.map_or_else(|| self.empty_view(), |view| observer.with_workers_now(&view).without_me());
         let targets = assign(&view, &self.config.policy);
         for key in self.sessions.keys() {
             let to = targets.get(&key).cloned();
@@ -72,14 +74,15 @@ impl Coordinator {
             self.clock.sleep(BETWEEN_READS).await;
         };
         observer.see_workers(workers, look);
-        let view = self.without_me(&observer.see_leases(rows, look), observer);
+        let view = observer.see_leases(rows, look).without_me();
         let targets = assign(&view, &self.config.policy);
         let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
         for LeaseView { row, .. } in view.leases.values().filter(mine) {
             let next = row.handed_over(targets.get(&row.key).cloned());
             match self.store.replace(row, &next).await {
                 Ok(Written::Applied(_)) => {
-                    tracing::info!(lease_key = %row.key, to = ?next.owner, why = ?GivenFor::Leaving, "gave back a lease without a session");
+                    let (to, why) = (next.owner.as_ref().map(display), GivenFor::Leaving.label());
+                    tracing::info!(lease_key = %row.key, to, why, "gave back a lease without a session");
                 }
                 Ok(Written::Lost(_)) => {}
                 Err(error) => {
@@ -88,14 +91,6 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    fn without_me(&self, view: &FleetView, observer: &Observer) -> FleetView {
-        let mut view = observer.with_workers_now(view);
-        if let Some(me) = view.workers.get_mut(&self.config.me) {
-            me.health = Health::Draining;
-        }
-        view
     }
 
     fn empty_view(&self) -> FleetView {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::{AT_ONCE, Coordinator, CoordinatorError, Interruption, Looked};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
@@ -56,7 +57,8 @@ impl Coordinator {
         let right = self.right.session();
         match self.store.replace(&row, &row.taken_by(&self.config.me)).await {
             Ok(Written::Applied(taken)) => {
-                tracing::info!(lease_key = %row.key, ?why, from = ?row.owner, "took a lease");
+                let from = row.owner.as_ref().map(display);
+                tracing::info!(lease_key = %row.key, why = why.label(), from, "took a lease");
                 let silent = row.owner.as_ref().filter(|_| why == Free::Silent);
                 let since = silent.and_then(|owner| observer.still_since(owner));
                 let since = since.map(|since| (Interruption::Failover, since));

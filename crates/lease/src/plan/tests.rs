@@ -10,7 +10,8 @@ use crate::throughput::Throughput;
 use crate::view::WorkerView;
 
 fn worker(health: Health) -> WorkerView {
-    WorkerView { health, packing_versions: BTreeSet::from([1]), state_version: 1, address: None }
+    let packing_versions = BTreeSet::from([1]);
+    WorkerView { health, seen_alive: true, packing_versions, state_version: 1, address: None }
 }
 
 fn view(me: &str, workers: &[(&str, Health)], owners: &[Option<&str>]) -> FleetView {
@@ -67,6 +68,16 @@ fn a_silent_owner_loses_its_leases_and_a_draining_one_hands_over_itself() {
     let draining = FleetView { me: WorkerId::new("c"), ..fleet };
     let to = WorkerId::new("a");
     assert_eq!(plan(&draining, &PlanPolicy::default()), vec![LeaseAction::HandOver { key: key(1), to }]);
+}
+
+#[test]
+fn nothing_is_handed_to_a_worker_that_may_be_long_dead_but_it_counts() {
+    let workers = [("a", Health::Active), ("ghost", Health::Active)];
+    let mut fleet = view("a", &workers, &[Some("a"), Some("a"), Some("a"), None]);
+    fleet.workers.get_mut(&WorkerId::new("ghost")).unwrap().seen_alive = false;
+    assert_eq!(plan(&fleet, &PlanPolicy::default()), [], "no second lease is taken, and none given away");
+    fleet.workers.get_mut(&WorkerId::new("ghost")).unwrap().seen_alive = true;
+    assert!(matches!(plan(&fleet, &PlanPolicy::default())[..], [LeaseAction::HandOver { .. }]));
 }
 
 #[test]

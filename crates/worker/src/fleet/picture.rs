@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sluicegate_checkpoint::ShardId;
-use sluicegate_lease::view::Health;
 
 use super::moves::Move;
 use super::tracker::{FleetTracker, Now, SeenShard, SeenWorker};
@@ -228,11 +227,7 @@ impl FleetTracker {
             let (leases, oldest) = held.get(row.worker_id.as_str()).copied().unwrap_or_default();
             WorkerPicture {
                 worker: row.worker_id.to_string(),
-                state: match self.health(worker, now.at) {
-                    Health::Active => "active",
-                    Health::Draining => "draining",
-                    Health::Silent => "silent",
-                },
+                state: self.health(worker, now.at).label(),
                 last_seen_seconds: now.at.saturating_duration_since(worker.since).as_secs_f64(),
                 leases,
                 freshness_max_seconds: oldest,

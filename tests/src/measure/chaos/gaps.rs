@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sluicegate_checkpoint::SequenceNumber;
 use sluicegate_lease::{Lease, LeaseKey};
 
 use super::history::Write;
@@ -35,8 +36,9 @@ pub fn failover(journal: &Journal, (victim, killed_at): (usize, i64), shards: &[
 }
 
 /// From the last records read by the old owner to the first read by whoever comes next, for each shard that was handed over. That
-/// may be the old owner again, if the new one was frozen or killed before it began.
-pub fn handoffs(journal: &Journal) -> Vec<Gap> {
+/// may be the old owner again, if the new one was frozen or killed before it began. Where that first record was put into the
+/// shard only later it counts from then: until then there was nothing to read.
+pub fn handoffs(journal: &Journal, arrived_ms: impl Fn(&SequenceNumber) -> Option<i64>) -> Vec<Gap> {
     let handed_over = journal.ended.iter().filter(|ended| ended.outcome == "handed_over");
     let gap = |ended: &Ended| {
         let last_read_ms = ended.last_read_ms?;
@@ -45,8 +47,9 @@ pub fn handoffs(journal: &Journal) -> Vec<Gap> {
                 began.at_ms > last_read_ms || (began.at_ms == last_read_ms && began.worker != ended.worker);
             began.shard == ended.shard && later
         };
-        let at_ms = journal.began.iter().filter(next).map(|began| began.at_ms).min()?;
-        Some(Gap { at_ms, lasted_ms: at_ms - last_read_ms })
+        let Began { at_ms, first, .. } = journal.began.iter().filter(next).min_by_key(|began| began.at_ms)?;
+        let from_ms = arrived_ms(first).map_or(last_read_ms, |arrived_ms| arrived_ms.max(last_read_ms));
+        Some(Gap { at_ms: *at_ms, lasted_ms: at_ms - from_ms })
     };
     handed_over.filter_map(gap).collect()
 }
@@ -54,7 +57,7 @@ pub fn handoffs(journal: &Journal) -> Vec<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sluicegate_checkpoint::{LeaseState, Position, SequenceNumber, ShardId};
+    use sluicegate_checkpoint::{LeaseState, Position, ShardId};
     use sluicegate_lease::WorkerId;
 
     fn began(shard: &str, worker: usize, at_ms: i64) -> Began {
@@ -115,7 +118,10 @@ mod tests {
         journal.began.push(began("s-0", 2, 1_150));
         let outcomes = [("handed_over", Some(1_000)), ("lost", Some(1_000)), ("handed_over", None)];
         journal.ended.extend(outcomes.map(|(outcome, last_read_ms)| ended(outcome, last_read_ms)));
+        let handoffs_of = |journal: &Journal, arrived_ms| handoffs(journal, |_| Some(arrived_ms));
+        let handoffs = |journal: &Journal| handoffs_of(journal, 900);
         assert_eq!(handoffs(&journal), [Gap { at_ms: 1_150, lasted_ms: 150 }]);
+        assert_eq!(handoffs_of(&journal, 1_140)[0].lasted_ms, 10, "nothing was there to read");
         journal.began.push(began("s-0", 1, 1_000));
         assert_eq!(handoffs(&journal)[0].lasted_ms, 150, "its own beginning");
         journal.began.push(began("s-0", 1, 1_100));

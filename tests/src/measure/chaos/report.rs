@@ -173,7 +173,7 @@ impl Report {
         let shown = [
             ("SIGKILL to the first records of the last of the worker's shards elsewhere", &self.failovers),
             (
-                "last records read by the old owner to the first read by the new one, after a hand-over",
+                "last records read by the old owner (or the arrival of the next, if later) to the first read by the new one",
                 &self.handoffs,
             ),
         ];
