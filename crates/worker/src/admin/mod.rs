@@ -91,10 +91,14 @@ impl Admin {
 
     fn answer(&self, asked: Asked<'_>) -> Answer {
         let path = asked.uri.path();
-        let method = if path == "/nudge" { Method::POST } else { Method::GET };
+        // Of an answer to HEAD the server leaves the body out.
+        let allowed: &[Method] =
+            if path == "/nudge" { &[Method::POST] } else { &[Method::GET, Method::HEAD] };
         let open = matches!(path, "/" | "/livez" | "/readyz");
         match path {
-            "/" | "/livez" | "/readyz" | "/metrics" | "/fleet" | "/nudge" if *asked.method != method => {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/fleet" | "/nudge"
+                if !allowed.contains(asked.method) =>
+            {
                 plain(StatusCode::METHOD_NOT_ALLOWED, "wrong method\n")
             }
             _ if !open && !self.lets_in(asked.authorization) => unauthorized(),

@@ -144,6 +144,8 @@ async fn a_token_guards_what_tells_and_what_acts_and_not_the_probes() {
         assert_eq!(refused(status(&admin, method.clone(), path, Some("wrong-horse-battery")).await), !open);
         assert!(!refused(status(&admin, method, path, Some(TOKEN)).await), "{path}");
     }
+    assert_eq!(status(&admin, Method::HEAD, "/livez", None).await, 200);
+    assert_eq!(status(&admin, Method::HEAD, "/nudge", Some(TOKEN)).await, 405);
     assert_eq!(status(&admin, Method::GET, "/nudge", Some(TOKEN)).await, 405);
     assert_eq!(status(&admin, Method::POST, "/fleet", Some(TOKEN)).await, 405);
 }
