@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sluicegate_lease::pace::{AtRest, at_rest};
+
 use super::{Config, duration_text};
 use crate::budget::resident_bytes;
 
@@ -11,9 +13,15 @@ const PROMISE: Duration = Duration::from_secs(300);
 const POD_GRACE: Duration = Duration::from_secs(30);
 /// Write units a second of one partition key (DynamoDB developer guide, 1,000 for a partition).
 const PARTITION_WCU: u64 = 1_000;
+/// DynamoDB's list prices in us-east-1, in dollars: a million write and read units on demand, and a provisioned write unit a
+/// second for a month of 730 hours (docs/sizing.md says from where).
+const MILLION_WRITES: f64 = 0.625;
+const MILLION_READS: f64 = 0.125;
+const PROVISIONED_WRITE_UNIT: f64 = 0.4745;
+const MILLION_SECONDS_A_MONTH: f64 = 730.0 * 3_600.0 / 1e6;
 
 /// What a configuration comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Longest time from a worker's death until its shards are taken, while reads of the worker table answer.
     pub failover_within: Duration,
@@ -25,12 +33,27 @@ pub struct Outcome {
     pub stops_within: Duration,
     /// Heartbeats of one worker in a minute.
     pub heartbeats_per_minute: u64,
+    /// What the fleet takes of its lease and worker table while nothing happens.
+    pub at_rest: AtRest,
+    /// Lease writes a second while all shards carry events and batches are closed by age.
+    pub lease_writes_under_load: f64,
+    /// What both cost in a month on demand, in dollars: at rest, and under load.
+    pub lease_dollars: (f64, f64),
+    /// What a table provisioned for the write budget costs in a month, in dollars.
+    pub events_dollars: Option<f64>,
 }
 
 impl Config {
-    /// What this configuration comes to for a worker with so many shards.
-    pub fn outcome(&self, shards: usize) -> Outcome {
+    /// What this configuration comes to for so many workers with so many shards each.
+    pub fn outcome(&self, shards: usize, workers: u32) -> Outcome {
         let settings = &self.settings;
+        let leases = u32::try_from(shards).unwrap_or(u32::MAX).saturating_mul(workers);
+        let at_rest = at_rest(leases, workers, settings.failover_time, Some(settings.scan_budget));
+        let lease_writes_under_load = f64::from(leases) / settings.cut.max_age.as_secs_f64();
+        let dollars =
+            |writes: f64| MILLION_SECONDS_A_MONTH * (writes * MILLION_WRITES + at_rest.reads * MILLION_READS);
+        let budget = settings.write_budget.map(|budget| budget.total_milli / 1_000);
+        let budget = budget.map(|units| f64::from(u32::try_from(units).unwrap_or(u32::MAX)));
         let failover_within = settings.failover_time + Duration::from_secs(1);
         let beats =
             60_000 / u64::try_from((settings.failover_time / 3).as_millis()).unwrap_or(u64::MAX).max(1);
@@ -40,13 +63,17 @@ impl Config {
             resident_bytes: resident_bytes(settings.buffer_bytes, shards),
             stops_within: settings.drain_timeout,
             heartbeats_per_minute: beats,
+            at_rest,
+            lease_writes_under_load,
+            lease_dollars: (dollars(at_rest.writes), dollars(at_rest.writes + lease_writes_under_load)),
+            events_dollars: budget.map(|units| units * PROVISIONED_WRITE_UNIT),
         }
     }
 
     /// What an operator should know of it.
     pub fn advice(&self) -> Vec<String> {
         let settings = &self.settings;
-        let outcome = self.outcome(1);
+        let outcome = self.outcome(1, 1);
         let mut advice = Vec::new();
         if outcome.durable_within > PROMISE {
             advice.push(format!(
@@ -103,10 +130,24 @@ mod tests {
 
     #[test]
     fn a_configuration_says_what_it_comes_to() {
-        let outcome = config(&[]).outcome(16);
+        let outcome = config(&[]).outcome(16, 2);
         assert_eq!(outcome.failover_within, Duration::from_secs(11));
         assert_eq!(outcome.durable_within, Duration::from_secs(51));
         assert_eq!((outcome.resident_bytes >> 20, outcome.heartbeats_per_minute), (385, 18));
+        assert_eq!((outcome.lease_writes_under_load, outcome.events_dollars), (1.6, None));
+    }
+
+    /// The examples of docs/sizing.md.
+    #[test]
+    fn a_configuration_says_what_it_costs() {
+        let budget = [("write_budget_wcu", "400")];
+        for (shards, workers, at_rest) in [(5, 2, 2.4), (100, 10, 48.0), (500, 20, 181.0)] {
+            let outcome = config(&budget).outcome(shards, workers);
+            let (rest, load) = outcome.lease_dollars;
+            assert!((rest / at_rest - 1.0).abs() < 0.12, "{rest} for {at_rest}");
+            assert!(load > rest);
+            assert!((outcome.events_dollars.unwrap() - 189.8).abs() < 0.1);
+        }
     }
 
     #[test]

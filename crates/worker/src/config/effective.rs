@@ -6,7 +6,7 @@ use std::path::Path;
 use figment::value::Value;
 use figment::{Figment, Source};
 
-use super::{Config, ConfigError, ENV_PREFIX, RawConfig, SETTINGS, layers, one_line};
+use super::{Config, ConfigError, ENV_PREFIX, NO_TOKEN, RawConfig, SETTINGS, layers, one_line};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +71,21 @@ impl Config {
         let settings = SETTINGS.iter().map(|setting| Effective {
             name: setting.name,
             value: match told.find_value(setting.name) {
-                Ok(_) if SECRETS.contains(&setting.name) => "(not told)".to_owned(),
-                Ok(value) => text(&value),
+                Ok(value) => told_of(setting.name, text(&value)),
                 Err(_) => String::new(),
             },
             from: provenance(&figment, setting.name, overrides),
         });
         Ok(Explained { settings: settings.collect(), config: Self::checked(raw) })
     }
+}
+
+/// That there is no secret is none.
+fn told_of(name: &str, value: String) -> String {
+    if SECRETS.contains(&name) && !matches!(value.as_str(), "" | NO_TOKEN) {
+        return "(not told)".to_owned();
+    }
+    value
 }
 
 fn provenance(figment: &Figment, name: &'static str, overrides: &[(&'static str, String)]) -> Provenance {
@@ -119,6 +126,7 @@ mod tests {
         figment::Jail::expect_with(|jail| {
             jail.create_file("s.toml", "failover_time = \"3s\"\nmax_in_flight = 2\n")?;
             jail.set_env("SLUICEGATE_CFG_MAX_IN_FLIGHT", "7");
+            jail.set_env("SLUICEGATE_CFG_ADMIN_TOKEN", "correct-horse-battery");
             let flags = [("initial_position", "LATEST".to_owned())];
             let explained = Config::explain(Some(Path::new("s.toml")), &flags).unwrap();
             assert!(explained.config.is_ok());
@@ -131,6 +139,7 @@ mod tests {
             assert_eq!(of("max_in_flight"), ("7", "SLUICEGATE_CFG_MAX_IN_FLIGHT".to_owned()));
             assert_eq!(of("commit_delay"), ("1s", "default".to_owned()));
             assert_eq!(of("buffer_bytes").1, "default");
+            assert_eq!(of("admin_token").0, "(not told)");
             let (value, from) = of("failover_time");
             assert!(value == "3s" && from.ends_with("s.toml"), "{value} {from}");
             Ok(())
@@ -143,6 +152,8 @@ mod tests {
         let explained = Config::explain(None, &flags).unwrap();
         assert!(matches!(explained.config, Err(ConfigError::Contradiction { .. })));
         assert_eq!(explained.settings.len(), SETTINGS.len());
+        let token = explained.settings.iter().find(|setting| setting.name == "admin_token").unwrap();
+        assert_eq!(token.value, "none", "that there is none is no secret");
         assert!(Config::explain(Some(Path::new("nowhere.toml")), &[]).is_err());
     }
 }

@@ -44,9 +44,12 @@ pub(crate) struct Args {
     /// Configuration file (TOML); `sluicegate run --help` lists the settings
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Shards that one worker will hold, for the memory it takes
+    /// Shards that one worker will hold, for the memory it takes and what the fleet costs
     #[arg(long, default_value_t = 16)]
     shards: usize,
+    /// Workers of the fleet, for what it costs
+    #[arg(long, default_value_t = 2)]
+    workers: u32,
     /// AWS account of the tables, for the policy [default: any]
     #[arg(long)]
     account: Option<String>,
@@ -120,13 +123,21 @@ fn as_json(
         "error": config.err().map(ToString::to_string),
         "advice": config.map(Config::advice).unwrap_or_default(),
         "outcome": config.ok().map(|config| {
-            let outcome = config.outcome(args.shards);
+            let outcome = config.outcome(args.shards, args.workers);
             json!({
                 "failover_within_seconds": outcome.failover_within.as_secs_f64(),
                 "durable_within_seconds": outcome.durable_within.as_secs_f64(),
                 "stops_within_seconds": outcome.stops_within.as_secs_f64(),
                 "resident_bytes": outcome.resident_bytes,
                 "heartbeats_per_minute": outcome.heartbeats_per_minute,
+                "lease_table": {
+                    "writes_per_second": outcome.at_rest.writes,
+                    "reads_per_second": outcome.at_rest.reads,
+                    "writes_per_second_under_load": outcome.at_rest.writes + outcome.lease_writes_under_load,
+                    "dollars_per_month": outcome.lease_dollars.0,
+                    "dollars_per_month_under_load": outcome.lease_dollars.1,
+                },
+                "events_table_dollars_per_month": outcome.events_dollars,
             })
         }),
         "policy": policy,
@@ -142,7 +153,9 @@ fn show(
 ) -> anyhow::Result<()> {
     output::line(&table(explained).to_string());
     if let Ok(config) = &explained.config {
-        output::line(&comes_to(&config.outcome(args.shards), args.shards));
+        let outcome = config.outcome(args.shards, args.workers);
+        output::line(&comes_to(&outcome, args.shards));
+        output::line(&costs(&outcome, args.workers));
         for advice in config.advice() {
             output::line(&format!("Note: {advice}."));
         }
@@ -187,5 +200,22 @@ fn comes_to(outcome: &Outcome, shards: usize) -> String {
         duration(outcome.stops_within),
         output::counted(shards, "shard"),
         outcome.resident_bytes >> 20,
+    )
+}
+
+fn costs(outcome: &Outcome, workers: u32) -> String {
+    let (rest, load) = outcome.lease_dollars;
+    let table = outcome
+        .events_dollars
+        .map(|dollars| format!(" A table provisioned for write_budget_wcu: ${dollars:.2}."))
+        .unwrap_or_default();
+    format!(
+        "\nA fleet of {} with as many shards each takes {:.1} write and {:.1} read units a second of its lease and worker tables\n\
+         at rest, and {:.1} more write units while all shards carry events: ${rest:.2} to ${load:.2} a month on demand.{table}\n\
+         List prices in us-east-1, without stream, storage and processors: docs/sizing.md.",
+        output::counted(usize::try_from(workers).unwrap_or(usize::MAX), "worker"),
+        outcome.at_rest.writes,
+        outcome.at_rest.reads,
+        outcome.lease_writes_under_load,
     )
 }
