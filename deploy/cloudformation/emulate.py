@@ -93,6 +93,23 @@ def check_provisioned(url):
     }, statement
 
 
+def check_beside_kcl(url):
+    """A lease table that is there already is left as it is, and workers have their rights on it."""
+    dynamodb = client("dynamodb", url)
+    dynamodb.create_table(
+        TableName=APPLICATION, BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+    )
+    stack = Stack(url, "beside-kcl", CreateLeaseTable="false")
+    made = {name for name, table in stack.tables() if table["DeletionProtectionEnabled"]}
+    assert made == set(KEYS) - {APPLICATION}, made
+    with_its_own = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main")
+    without = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main", CreateLeaseTable="false")
+    for policy in with_its_own.of_type("AWS::IAM::ManagedPolicy"):
+        assert without.statements(policy) == with_its_own.statements(policy), policy
+
+
 def as_document(policy):
     return json.loads(policy) if isinstance(policy, str) else policy
 
@@ -173,6 +190,9 @@ def main():
         process, url = emulator(folder)
         with ended(process):
             check_provisioned(url)
+        process, url = emulator(folder)
+        with ended(process):
+            check_beside_kcl(url)
     return 0
 
 
