@@ -6,20 +6,50 @@
 //! GET  /faults                  the script that is installed, how often met   POST  installs one; an empty one ends all
 //! ```
 
-use axum::extract::RawQuery;
+use axum::Router;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
 use crate::faults::{FaultScript, Faults};
+use crate::limits::LimitsError;
+
+/// A service that is looked at and changed while it runs.
+pub(crate) trait Managed: Clone + Send + Sync + 'static {
+    /// What was used from this second on.
+    fn ledger_json(&self, since: u64) -> String;
+    /// What is enforced.
+    fn limits_json(&self) -> String;
+    /// Enforces what a document names from now on, and else what it did.
+    fn change_limits(&self, document: &str) -> Result<(), LimitsError>;
+    /// What goes wrong.
+    fn faults(&self) -> &Faults;
+}
+
+/// The routes beside its operations.
+pub(crate) fn routes<S: Managed>() -> Router<S> {
+    let ledger = async |State(service): State<S>, query: RawQuery| json(service.ledger_json(since(&query)));
+    let limits = async |State(service): State<S>| json(service.limits_json());
+    let change_limits = async |State(service): State<S>, document: String| {
+        taken(service.change_limits(&document).map(|()| service.limits_json()))
+    };
+    let faults = async |State(service): State<S>| json(service.faults().to_json());
+    let install = async |State(service): State<S>, document: String| install(service.faults(), &document);
+    Router::new()
+        .route("/ledger", get(ledger))
+        .route("/limits", get(limits).post(change_limits))
+        .route("/faults", get(faults).post(install))
+}
 
 /// An answer in JSON.
-pub(crate) fn json(body: String) -> Response {
+fn json(body: String) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The answer to a document: how things are now, or why it cannot be.
-pub(crate) fn taken(outcome: Result<String, impl std::error::Error>) -> Response {
+fn taken(outcome: Result<String, impl std::error::Error>) -> Response {
     match outcome {
         Ok(now) => json(now),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
@@ -27,7 +57,7 @@ pub(crate) fn taken(outcome: Result<String, impl std::error::Error>) -> Response
 }
 
 /// Installs the script in a document.
-pub(crate) fn install(faults: &Faults, document: &str) -> Response {
+fn install(faults: &Faults, document: &str) -> Response {
     let installed = FaultScript::parse(document).map(|script| {
         faults.install(script);
         faults.to_json()
@@ -36,7 +66,7 @@ pub(crate) fn install(faults: &Faults, document: &str) -> Response {
 }
 
 /// The second from which on windows are asked for; all without it.
-pub(crate) fn since(query: &RawQuery) -> u64 {
+fn since(query: &RawQuery) -> u64 {
     let pairs = query.0.as_deref().unwrap_or_default().split('&');
     let since = pairs.filter_map(|pair| pair.strip_prefix("since=")).next();
     since.and_then(|second| second.parse().ok()).unwrap_or(0)

@@ -4,10 +4,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -15,42 +14,38 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::refusal::{Refusal, reply};
 use super::{DynamoDb, TARGET, table_name};
-use crate::admin;
+use crate::admin::{self, Managed};
 use crate::aws_json::{self, BODY_LIMIT_BYTES};
 use crate::config::Service;
 use crate::connection::{Connection, lose_answer};
-use crate::faults::{Failure, Outcome, Plan};
+use crate::faults::{Failure, Faults, Outcome, Plan};
+use crate::limits::LimitsError;
 
 /// The embedded DynamoDB as a router: every path, `POST`, the operation in `x-amz-target`; beside it `/ledger`, `/limits` and
 /// `/faults`.
 pub fn dynamodb_router(dynamodb: DynamoDb) -> Router {
-    Router::new()
-        .route("/ledger", get(ledger))
-        .route("/limits", get(limits).post(change_limits))
-        .route("/faults", get(faults).post(install_faults))
-        .fallback(answer)
-        .with_state(dynamodb)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+    admin::routes().fallback(answer).with_state(dynamodb).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
 }
 
-async fn ledger(State(db): State<DynamoDb>, query: RawQuery) -> Response {
-    admin::json(db.ledger.to_json(admin::since(&query)))
-}
+impl Managed for DynamoDb {
+    fn ledger_json(&self, since: u64) -> String {
+        self.ledger.to_json(since)
+    }
 
-async fn limits(State(db): State<DynamoDb>) -> Response {
-    admin::json(db.limits_json())
-}
+    fn limits_json(&self) -> String {
+        serde_json::to_string(&self.limits()).unwrap_or_default()
+    }
 
-async fn change_limits(State(db): State<DynamoDb>, document: String) -> Response {
-    admin::taken(db.change_limits(&document).map(|()| db.limits_json()))
-}
+    fn change_limits(&self, document: &str) -> Result<(), LimitsError> {
+        let mut limits = self.limits();
+        limits.change(document)?;
+        self.set_limits(limits);
+        Ok(())
+    }
 
-async fn faults(State(db): State<DynamoDb>) -> Response {
-    admin::json(db.faults.to_json())
-}
-
-async fn install_faults(State(db): State<DynamoDb>, document: String) -> Response {
-    admin::install(&db.faults, &document)
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
 }
 
 /// Waits for nothing unless a fault says so: without faults the answer is there when this is first polled.

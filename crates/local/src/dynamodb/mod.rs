@@ -43,7 +43,7 @@ use crate::config::LocalError;
 use crate::faults::{Faults, Tampering};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, TableUse};
-use crate::limits::{DynamoDbLimits, LimitsError};
+use crate::limits::DynamoDbLimits;
 use crate::time::Moment;
 use gate::Gate;
 pub use http::dynamodb_router;
@@ -146,17 +146,6 @@ impl DynamoDb {
     /// Holds tables to something else from now on.
     pub fn set_limits(&self, limits: DynamoDbLimits) {
         self.gate.set_limits(limits, self.now_ms());
-    }
-
-    fn change_limits(&self, document: &str) -> Result<(), LimitsError> {
-        let mut limits = self.limits();
-        limits.change(document)?;
-        self.set_limits(limits);
-        Ok(())
-    }
-
-    fn limits_json(&self) -> String {
-        serde_json::to_string(&self.limits()).unwrap_or_default()
     }
 
     fn now_ms(&self) -> u64 {

@@ -4,21 +4,21 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 
 use super::error::{ErrorKind, KinesisError};
 use super::token::ShardIterator;
 use super::{Kinesis, name_in_arn};
-use crate::admin;
+use crate::admin::{self, Managed};
 use crate::aws_json::{self, BODY_LIMIT_BYTES};
 use crate::config::Service;
 use crate::connection::{Connection, lose_answer};
-use crate::faults::{Failure, Outcome};
+use crate::faults::{Failure, Faults, Outcome};
+use crate::limits::LimitsError;
 
 /// Prefix of `x-amz-target`: the service's API version (AWS Kinesis API reference).
 const TARGET: &str = "Kinesis_20131202";
@@ -26,33 +26,28 @@ const TARGET: &str = "Kinesis_20131202";
 /// The embedded Kinesis as a router: every path, `POST`, the operation in `x-amz-target`, AWS JSON 1.1; beside it `/ledger`,
 /// `/limits` and `/faults`.
 pub fn kinesis_router(kinesis: Kinesis) -> Router {
-    Router::new()
-        .route("/ledger", get(ledger))
-        .route("/limits", get(limits).post(change_limits))
-        .route("/faults", get(faults).post(install_faults))
-        .fallback(answer)
-        .with_state(kinesis)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+    admin::routes().fallback(answer).with_state(kinesis).layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
 }
 
-async fn ledger(State(kinesis): State<Kinesis>, query: RawQuery) -> Response {
-    admin::json(kinesis.ledger().to_json(admin::since(&query)))
-}
+impl Managed for Kinesis {
+    fn ledger_json(&self, since: u64) -> String {
+        self.ledger().to_json(since)
+    }
 
-async fn limits(State(kinesis): State<Kinesis>) -> Response {
-    admin::json(kinesis.limits_json())
-}
+    fn limits_json(&self) -> String {
+        serde_json::to_string(&self.limits()).unwrap_or_default()
+    }
 
-async fn change_limits(State(kinesis): State<Kinesis>, document: String) -> Response {
-    admin::taken(kinesis.change_limits(&document).map(|()| kinesis.limits_json()))
-}
+    fn change_limits(&self, document: &str) -> Result<(), LimitsError> {
+        let mut limits = self.limits();
+        limits.change(document)?;
+        self.set_limits(limits);
+        Ok(())
+    }
 
-async fn faults(State(kinesis): State<Kinesis>) -> Response {
-    admin::json(kinesis.faults.to_json())
-}
-
-async fn install_faults(State(kinesis): State<Kinesis>, document: String) -> Response {
-    admin::install(&kinesis.faults, &document)
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
 }
 
 /// Waits for nothing unless a fault says so: without faults the answer is there when this is first polled.

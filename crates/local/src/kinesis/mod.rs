@@ -51,7 +51,7 @@ use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, StreamUse};
-use crate::limits::{KinesisLimits, LimitsError, ShardLimits};
+use crate::limits::{KinesisLimits, ShardLimits};
 use error::{ErrorKind, KinesisError};
 pub use http::kinesis_router;
 use request::StreamRef;
@@ -159,17 +159,6 @@ impl Kinesis {
     /// Holds shards to something else from now on.
     pub fn set_limits(&self, limits: KinesisLimits) {
         *self.inner.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
-    }
-
-    fn change_limits(&self, document: &str) -> Result<(), LimitsError> {
-        let mut limits = self.limits();
-        limits.change(document)?;
-        self.set_limits(limits);
-        Ok(())
-    }
-
-    fn limits_json(&self) -> String {
-        serde_json::to_string(&self.limits()).unwrap_or_default()
     }
 
     fn limits_of(&self, stream: &Stream) -> ShardLimits {
