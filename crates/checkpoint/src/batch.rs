@@ -120,6 +120,31 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of records that follow each other in their shard, at revision 0 and from the first record on; `None` of no
+    /// records.
+    pub fn of(
+        (shard, epoch): (&ShardId, u32),
+        records: Vec<Record>,
+        parameters: Arc<PackingParameters>,
+        packing_version: u32,
+    ) -> Option<Self> {
+        let (first, last) = (records.first()?, records.last()?);
+        let begins = |pair: &&[Record]| pair[0].sequence_number != pair[1].sequence_number;
+        let cut = Cut {
+            first: first.sequence_number.clone(),
+            last: last.sequence_number.clone(),
+            behind_sub: None,
+            last_sub: last.sub_sequence_number,
+            records: 1 + records.windows(2).filter(begins).count() as u64,
+            parameters,
+            packing_version,
+            revision: 0,
+            exclusions: Vec::new(),
+            dropped: false,
+        };
+        Some(Self { id: cut.id(shard, epoch), cut, arrival: first.arrival, records })
+    }
+
     /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
     pub fn stored(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(|record| self.stores(record))

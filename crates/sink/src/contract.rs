@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, BatchId, Cut, Exclusion, HashKeyRange, PackingParameters, Record, Right,
-    SequenceNumber, ShardId, SubSequenceNumber,
+    ArrivalMillis, Batch, Exclusion, HashKeyRange, PackingParameters, Record, Right, SequenceNumber, ShardId,
+    SubSequenceNumber,
 };
 
 use crate::reader::Event;
@@ -381,24 +381,10 @@ impl Case {
     }
 
     /// A batch of all events so far.
+    #[expect(clippy::expect_used, reason = "a law adds events before it asks for their batch")]
     fn batch(&self) -> Arc<Batch> {
-        let records = self.records.clone();
-        let (first, last) = (&records[0], &records[records.len() - 1]);
-        let cut = Cut {
-            first: first.sequence_number.clone(),
-            last: last.sequence_number.clone(),
-            behind_sub: None,
-            last_sub: last.sub_sequence_number,
-            records: records.len() as u64,
-            parameters: Arc::new(PackingParameters::default()),
-            packing_version: 1,
-            revision: 0,
-            exclusions: Vec::new(),
-            dropped: false,
-        };
-        let id =
-            BatchId { shard: self.shard.clone(), epoch: 0, first: cut.first.clone(), to: cut.last.clone() };
-        Arc::new(Batch { id, cut, arrival: first.arrival, records })
+        let batch = Batch::of((&self.shard, 0), self.records.clone(), Arc::default(), 1);
+        Arc::new(batch.expect("events were added"))
     }
 
     async fn expect(&self, subject: &dyn Subject, records: &[Record]) {

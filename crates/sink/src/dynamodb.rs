@@ -170,15 +170,13 @@ impl ItemSource for DynamoDbItems {
     }
 
     async fn scan(&self, behind: Option<&ItemKey>) -> Result<HeaderPage, StoreError> {
-        // Names go through placeholders: DynamoDB reserves words, and may come to reserve more.
-        let placeholders: Vec<String> = names::HEADER.iter().map(|name| format!("#{name}")).collect();
-        let aliases = placeholders.iter().cloned().zip(names::HEADER.map(str::to_owned)).collect();
+        let (expression, aliases) = projection(&names::HEADER);
         let answer = self
             .client
             .scan()
             .table_name(&self.table)
             .consistent_read(true)
-            .projection_expression(placeholders.join(", "))
+            .projection_expression(expression)
             .set_expression_attribute_names(Some(aliases))
             .set_exclusive_start_key(behind.map(|key| Self::keys(&key.pk, &key.sk)))
             .send()
@@ -190,6 +188,13 @@ impl ItemSource for DynamoDbItems {
         let headers = events.map(|item| Header::from_attributes(&item)).collect::<Result<_, _>>()?;
         Ok(HeaderPage { headers, next })
     }
+}
+
+/// A projection of these attributes, and what its placeholders stand for: DynamoDB reserves words, and may come to reserve more.
+fn projection(names: &[&str]) -> (String, HashMap<String, String>) {
+    let placeholders = names.iter().map(|name| format!("#{name}"));
+    let expression = placeholders.clone().collect::<Vec<_>>().join(", ");
+    (expression, placeholders.zip(names.iter().map(|name| (*name).to_owned())).collect())
 }
 
 /// The keys among attributes.

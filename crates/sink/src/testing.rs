@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, BatchId, Cut, PackingParameters, Record, Right, SequenceNumber, ShardId,
-    SubSequenceNumber,
+    ArrivalMillis, Batch, PackingParameters, Record, Right, SequenceNumber, ShardId, SubSequenceNumber,
 };
 
 use crate::item::Item;
@@ -33,22 +32,7 @@ pub(crate) fn event(n: u32, key: &str, data: impl Into<Bytes>) -> Record {
 
 /// A batch of these records, not empty.
 pub(crate) fn batch(records: Vec<Record>) -> Batch {
-    let (first, last) = (records.first().unwrap(), records.last().unwrap());
-    let cut = Cut {
-        first: first.sequence_number.clone(),
-        last: last.sequence_number.clone(),
-        behind_sub: None,
-        last_sub: last.sub_sequence_number,
-        records: records.len() as u64,
-        parameters: Arc::new(PackingParameters::default()),
-        packing_version: 1,
-        revision: 0,
-        exclusions: Vec::new(),
-        dropped: false,
-    };
-    let shard = ShardId::new("shardId-000000000000");
-    let id = BatchId { shard, epoch: 0, first: cut.first.clone(), to: cut.last.clone() };
-    Batch { id, cut, arrival: first.arrival, records }
+    Batch::of((&ShardId::new("shardId-000000000000"), 0), records, Arc::default(), 1).unwrap()
 }
 
 /// The same batch under other parameters.

@@ -3,9 +3,10 @@
 use std::error::Error;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::{DeleteItemError, DeleteItemOutput};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::store::{ReadError, WriteError};
+use crate::store::{ReadError, WriteError, Written};
 
 /// What an SDK error comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,20 @@ fn unanswered<E>(error: &SdkError<E, HttpResponse>) -> Class {
     match error {
         SdkError::ConstructionFailure(_) => Class::Refused("the request could not be built".to_owned()),
         _ => Class::Unknown,
+    }
+}
+
+/// What became of a conditional delete; the row that stood against it is not read.
+pub(super) fn deleted(
+    outcome: Result<DeleteItemOutput, SdkError<DeleteItemError, HttpResponse>>,
+    table: &str,
+) -> Result<Written<()>, WriteError> {
+    let Err(error) = outcome else { return Ok(Written::Applied(())) };
+    match error.as_service_error() {
+        Some(DeleteItemError::ConditionalCheckFailedException(lost)) => {
+            Ok(Written::Lost(lost.item().map(|_| ())))
+        }
+        _ => Err(write_error(error, table)),
     }
 }
 

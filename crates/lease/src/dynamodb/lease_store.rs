@@ -2,14 +2,13 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
 
-use super::error::{read_error, write_error};
+use super::error::{deleted, read_error, write_error};
 use super::rows::{
     Attributes, Item, LEASE_COUNTER, LEASE_KEY, LEASE_OWNER, is_lease, lease_attributes, lease_from, number,
     removed_when_absent,
@@ -183,15 +182,7 @@ impl LeaseStore for DynamoLeaseStore {
             .set_expression_attribute_values(Some(condition.values.into_iter().collect()))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match delete.send().await {
-            Ok(_) => Ok(Written::Applied(())),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(lost)) => {
-                    Ok(Written::Lost(lost.item().map(|_| ())))
-                }
-                _ => Err(write_error(error, &self.table)),
-            },
-        }
+        deleted(delete.send().await, &self.table)
     }
 }
 

@@ -3,11 +3,10 @@
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 
-use super::error::{read_error, write_error};
+use super::error::{deleted, read_error, write_error};
 use super::rows::{
     Attributes, FLEET, FleetRow, HEARTBEAT, Item, WORKER_ID, fleet_row_from, learned_attributes, number,
     request_attributes, request_key, start_attributes, start_from, worker_attributes, worker_from,
@@ -159,15 +158,7 @@ impl WorkerRegistry for DynamoRegistry {
             .expression_attribute_values(":heartbeat", number(row.heartbeat))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match delete.send().await {
-            Ok(_) => Ok(Written::Applied(())),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(lost)) => {
-                    Ok(Written::Lost(lost.item().map(|_| ())))
-                }
-                _ => Err(write_error(error, &self.table)),
-            },
-        }
+        deleted(delete.send().await, &self.table)
     }
 
     async fn ask_to_leave(&self, worker: &WorkerId, expires: i64) -> Result<(), WriteError> {

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use sluicegate_checkpoint::ArrivalMillis;
 
 use super::attributes::{from_sdk, to_sdk};
-use super::{error, sdk_key};
+use super::{error, projection, sdk_key};
 use crate::dead_letter::{DeadLetters, Letter, LetterHeader, LetterId, LetterPage, names};
 use crate::item::{Attributes, ItemKey};
 use crate::store::StoreError;
@@ -64,14 +64,13 @@ impl DeadLetters for DynamoDbDeadLetters {
 
     /// Only first items have a number of parts; the others are examined, and not sent.
     async fn list(&self, behind: Option<&ItemKey>) -> Result<LetterPage, StoreError> {
-        let placeholders: Vec<String> = names::HEADER.iter().map(|name| format!("#{name}")).collect();
-        let aliases = placeholders.iter().cloned().zip(names::HEADER.map(str::to_owned)).collect();
+        let (expression, aliases) = projection(&names::HEADER);
         let answer = self
             .client
             .scan()
             .table_name(&self.table)
             .consistent_read(true)
-            .projection_expression(placeholders.join(", "))
+            .projection_expression(expression)
             .filter_expression("attribute_exists(#parts)")
             .set_expression_attribute_names(Some(aliases))
             .set_exclusive_start_key(behind.cloned().map(Self::key))

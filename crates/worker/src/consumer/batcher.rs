@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_checkpoint::{
-    Batch, Cut, PackingParameters, Position, Record, SequenceNumber, ShardId, SubSequenceNumber,
+    Batch, PackingParameters, Position, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
 use tokio::time::Instant;
 
@@ -163,28 +163,15 @@ impl Batcher {
 
     /// Closes whatever is open.
     pub fn close(&mut self, by: ClosedBy) -> Option<Closed> {
-        let (first, last) = (self.open.first()?, self.open.last()?);
-        let behind =
-            self.behind.take().filter(|(sequence_number, _)| *sequence_number == first.sequence_number);
-        let cut = Cut {
-            first: first.sequence_number.clone(),
-            last: last.sequence_number.clone(),
-            behind_sub: behind.map(|(_, sub)| sub),
-            last_sub: last.sub_sequence_number,
-            records: self.kinesis_records,
-            parameters: Arc::clone(&self.parameters),
-            packing_version: self.packing_version,
-            revision: 0,
-            exclusions: Vec::new(),
-            dropped: false,
-        };
-        let arrival = first.arrival;
+        let records = std::mem::take(&mut self.open);
+        let parameters = Arc::clone(&self.parameters);
+        let mut batch = Batch::of((&self.shard, self.epoch), records, parameters, self.packing_version)?;
+        let behind = self.behind.take().filter(|(sequence_number, _)| *sequence_number == batch.cut.first);
+        batch.cut.behind_sub = behind.map(|(_, sub)| sub);
         self.open_bytes = 0;
         self.open_weight = 0;
         self.kinesis_records = 0;
         self.opened_at = None;
-        let records = std::mem::take(&mut self.open);
-        let batch = Batch { id: cut.id(&self.shard, self.epoch), cut, arrival, records };
         Some(Closed { batch, by })
     }
 

@@ -90,9 +90,7 @@ fn between(before: &Exclusion, next: &Exclusion, batch: &Batch) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sluicegate_checkpoint::{
-        ArrivalMillis, PackingParameters, Record, SequenceNumber, ShardId, SubSequenceNumber,
-    };
+    use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId, SubSequenceNumber};
 
     use super::*;
 
@@ -120,20 +118,7 @@ mod tests {
                 data: bytes::Bytes::new(),
             })
             .collect();
-        let (first, last) = (&records[0], &records[records.len() - 1]);
-        let cut = Cut {
-            first: first.sequence_number.clone(),
-            last: last.sequence_number.clone(),
-            behind_sub: None,
-            last_sub: SubSequenceNumber(0),
-            records: records.len() as u64,
-            parameters: Arc::new(PackingParameters::default()),
-            packing_version: 1,
-            revision: 0,
-            exclusions: Vec::new(),
-            dropped: false,
-        };
-        Arc::new(Batch { id: cut.id(&ShardId::new("s"), 0), cut, arrival: first.arrival, records })
+        Arc::new(Batch::of((&ShardId::new("s"), 0), records, Arc::default(), 1).unwrap())
     }
 
     fn state(batches: &[&Arc<Batch>]) -> LeaseState {
