@@ -146,7 +146,8 @@ pub fn at_rest(leases: u32, workers: u32, failover_time: Duration, budget: Optio
     let all_units = all_scans as u64;
     let period = Pace { all_units, workers, ..Pace::new(failover_time, budget) }.period();
     let syncs = all_scans / SHARD_SYNC_SECONDS / (1.0 + f64::from(leases) / 1_000.0);
-    let (look, failover) = ((f64::from(workers) * WORKER_BYTES / unit).max(1.0), failover_time.as_secs_f64());
+    let (look, failover) =
+        ((f64::from(workers) * WORKER_BYTES / unit).ceil().max(1.0), failover_time.as_secs_f64());
     AtRest {
         writes: f64::from(workers) * 3.0 / failover,
         reads: all_scans / period.as_secs_f64() + syncs + f64::from(workers) * look * 20.0 / failover,

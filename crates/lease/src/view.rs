@@ -149,8 +149,8 @@ pub struct Observer {
     me: WorkerId,
     failover_time: Duration,
     workers: BTreeMap<WorkerId, SeenWorker>,
-    /// Whether worker rows were read before.
-    has_looked: bool,
+    /// When worker rows were read last.
+    looked_at: Option<Instant>,
     /// Health of each worker as of the last look.
     healths: BTreeMap<WorkerId, Health>,
     leases: BTreeMap<LeaseKey, SeenLease>,
@@ -206,7 +206,7 @@ impl Observer {
             me,
             failover_time,
             workers: BTreeMap::new(),
-            has_looked: false,
+            looked_at: None,
             healths: BTreeMap::new(),
             leases: BTreeMap::new(),
             learned: BTreeMap::new(),
@@ -221,14 +221,17 @@ impl Observer {
     pub fn see_workers(&mut self, rows: Vec<WorkerRow>, look: impl Into<Look>) -> Vec<HealthChange> {
         let look = look.into();
         self.foreign_owners.see_workers(&rows);
+        // What happened since an older look may be as old, and its worker dead by now.
+        let watched = self.looked_at.replace(look.answered);
+        let watched = watched.is_some_and(|at| look.asked.saturating_duration_since(at) < self.failover_time);
         let mut seen = BTreeMap::new();
         for row in rows {
             let still = self.workers.get(&row.worker_id).filter(|old| old.row.heartbeat == row.heartbeat);
             let since = still.map_or(look.answered, |old| old.since);
-            let seen_alive = still.map_or(self.has_looked, |old| old.seen_alive);
+            let seen_alive = still.map_or(watched, |old| old.seen_alive);
             seen.insert(row.worker_id.clone(), SeenWorker { row, since, seen_alive });
         }
-        (self.workers, self.has_looked) = (seen, true);
+        self.workers = seen;
         let healths: BTreeMap<WorkerId, Health> =
             self.workers.iter().map(|(id, worker)| (id.clone(), self.health(worker, look.asked))).collect();
         let before = std::mem::replace(&mut self.healths, healths);
@@ -391,15 +394,20 @@ mod tests {
     fn a_worker_is_seen_alive_when_its_heartbeat_moves_or_its_row_appears() {
         let mut observer = Observer::new(WorkerId::new("me"), FAILOVER);
         let start = Instant::now();
-        let mut look = |rows| {
-            observer.see_workers(rows, start);
-            let view = observer.see_leases(Vec::new(), start);
+        let mut look_at = |seconds, rows| {
+            let now = start + Duration::from_secs(seconds);
+            observer.see_workers(rows, now);
+            let view = observer.see_leases(Vec::new(), now);
             let alive = view.workers.iter().filter(|(_, worker)| worker.seen_alive);
             alive.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
         };
+        let mut look = |rows| look_at(0, rows);
         assert_eq!(look(vec![worker("ghost", 5), worker("old", 7)]), [] as [&str; 0]);
         assert_eq!(look(vec![worker("ghost", 5), worker("old", 8), worker("young", 1)]), ["old", "young"]);
         assert_eq!(look(vec![worker("ghost", 5), worker("old", 8), worker("young", 1)]), ["old", "young"]);
+        // After a while without a look, who beat meanwhile may be dead again.
+        assert_eq!(look_at(60, vec![worker("old", 30), worker("new", 1)]), [] as [&str; 0]);
+        assert_eq!(look_at(61, vec![worker("old", 31), worker("new", 1)]), ["old"]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl WriteFlow {
         }
         let flow = self.governor.flow();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = used.see(flow.attempted - flow.throttled, look.answered);
+        let used = used.see(flow.consumed, look.answered);
         self.status.update(|row| {
             row.write_used_milli = milli(used);
             row.write_demand_milli = told_demand(row.write_demand_milli, demand);
@@ -151,6 +151,11 @@ fn milli(units: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber, ShardId};
+    use sluicegate_sink::governor::Outcome;
+    use sluicegate_sink::governor::turn::Rank;
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     #[test]
@@ -239,5 +244,29 @@ mod tests {
             "{:?}",
             governor.rate()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_no_answer_is_not_told_as_written() {
+        let (me, status) = (WorkerId::new("me"), WorkerStatus::new(WorkerRow::new(WorkerId::new("me"))));
+        let governor = Arc::new(Governor::new(Default::default()));
+        let about = (me, None, Duration::from_secs(10));
+        let flow = WriteFlow::new(Arc::clone(&governor), status.clone(), Metrics::new().unwrap(), about);
+        let rank = Rank {
+            arrival: ArrivalMillis(0),
+            shard: ShardId::new("s"),
+            first: SequenceNumber::parse("1").unwrap(),
+        };
+        let slots = Semaphore::new(1);
+        let mut told = Vec::new();
+        for outcome in [Outcome::Unknown, Outcome::Answered { consumed: 7.0, unprocessed: 0.0 }] {
+            flow.on_fleet(&FleetRows::default(), Instant::now().into());
+            let (attempt, _slot) = governor.admit(&rank, vec![("key".to_owned(), 5.0)], &slots).await;
+            governor.settle(&attempt, outcome);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            flow.on_fleet(&FleetRows::default(), Instant::now().into());
+            told.push(status.row().write_used_milli);
+        }
+        assert!(told[0] == 0 && told[1] > 0, "{told:?}");
     }
 }

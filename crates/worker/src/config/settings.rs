@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "max_batch_bytes",
         default: "16MiB",
-        help: "Most payload bytes of a batch; 64KiB to 64MiB. Batches are closed where their items are full, at a sixteenth of it or more. Higher: fuller items where there are many keys, fewer write units, more memory and more to deliver again after a crash.",
+        help: "Most payload bytes of a batch; 64KiB to 64MiB. Batches are closed where their items are full, at a thirty-second of it or more. Higher: fuller items where there are many keys, fewer write units, more memory and more to deliver again after a crash.",
     },
     Setting {
         name: "max_batch_records",

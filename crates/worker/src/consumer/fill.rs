@@ -40,6 +40,8 @@ pub struct FillTarget {
     largest: usize,
     item_bytes: u32,
     seen: VecDeque<Seen>,
+    /// Whether a batch was seen that others can be judged by.
+    judged: bool,
     target: usize,
 }
 
@@ -54,7 +56,8 @@ impl FillTarget {
     /// Nothing is known yet.
     pub fn new(largest: usize, item_bytes: u32) -> Self {
         let smallest = (largest / SMALLEST_PART).max(1);
-        let mut target = Self { smallest, largest, item_bytes, seen: VecDeque::new(), target: 0 };
+        let mut target =
+            Self { smallest, largest, item_bytes, seen: VecDeque::new(), judged: false, target: 0 };
         target.target = target.sample();
         target
     }
@@ -71,15 +74,7 @@ impl FillTarget {
 
     /// Whether the next batch is smaller than it might be because it is to tell how large the ones after it should be.
     pub fn is_sampling(&self) -> bool {
-        !self.can_judge() && self.target == self.sample()
-    }
-
-    fn can_judge(&self) -> bool {
-        self.seen.iter().any(|seen| self.judges(seen.payload_bytes))
-    }
-
-    fn judges(&self, payload_bytes: usize) -> bool {
-        payload_bytes >= self.sample() / 2
+        !self.judged && self.target == self.sample()
     }
 
     fn sample(&self) -> usize {
@@ -94,16 +89,15 @@ impl FillTarget {
         if payload_bytes == 0 || groups.items() == 0 || (known && !tells(payload_bytes)) {
             return;
         }
-        if !known {
-            self.seen.clear();
-        }
+        let judges = payload_bytes >= self.sample() / 2;
         // A first batch compresses worse than those that are to be judged by it.
-        if self.judges(payload_bytes) && !self.can_judge() {
+        if !known || (judges && !self.judged) {
             self.seen.clear();
         }
+        self.judged |= judges;
         self.seen.push_front(Seen { payload_bytes, groups });
         self.seen.truncate(REMEMBERED);
-        self.target = if self.can_judge() { self.best() } else { self.best().min(self.sample()) };
+        self.target = if self.judged { self.best() } else { self.best().min(self.sample()) };
     }
 
     /// The fill that a batch of this size should have; 0 while nothing is known.

@@ -264,9 +264,7 @@ impl ShardSession {
         let parameters = of_shard(&policy.parameters, row);
         let mut batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
         let fill = FillTarget::new(policy.cut.max_bytes, policy.parameters.max_item_bytes);
-        if state.cuts.is_empty() {
-            batcher.aim_at(fill.first(), ClosedBy::First);
-        }
+        batcher.aim_at(fill.first(), ClosedBy::First);
         let covered_to = state.covered_to().max(policy.parents_covered);
         let resumes_at = match (state.cuts.first(), &row.checkpoint) {
             (Some(cut), _) => Some(cut.first.clone()),

@@ -130,7 +130,7 @@ fn as_json(
                 "stops_within_seconds": outcome.stops_within.as_secs_f64(),
                 "resident_bytes": outcome.resident_bytes,
                 "heartbeats_per_minute": outcome.heartbeats_per_minute,
-                "lease_table": {
+                "lease_and_worker_table": {
                     "writes_per_second": outcome.at_rest.writes,
                     "reads_per_second": outcome.at_rest.reads,
                     "writes_per_second_under_load": outcome.at_rest.writes + outcome.lease_writes_under_load,
@@ -207,12 +207,13 @@ fn costs(outcome: &Outcome, workers: u32) -> String {
     let (rest, load) = outcome.lease_dollars;
     let table = outcome
         .events_dollars
-        .map(|dollars| format!(" A table provisioned for write_budget_wcu: ${dollars:.2}."))
+        .map(|dollars| format!("A table provisioned for write_budget_wcu costs ${dollars:.2} a month.\n"))
         .unwrap_or_default();
     format!(
         "\nA fleet of {} with as many shards each takes {:.1} write and {:.1} read units a second of its lease and worker tables\n\
-         at rest, and {:.1} more write units while all shards carry events: ${rest:.2} to ${load:.2} a month on demand.{table}\n\
-         List prices in us-east-1, without stream, storage and processors: docs/sizing.md.",
+         at rest, and {:.1} writes more while all shards carry events and batches are closed by age: ${rest:.2} to ${load:.2} a month\n\
+         on demand, more where rows are large, batches close earlier, or workers cannot reach each other.\n\
+         {table}List prices in us-east-1, without stream, storage and processors: docs/sizing.md.",
         output::counted(usize::try_from(workers).unwrap_or(usize::MAX), "worker"),
         outcome.at_rest.writes,
         outcome.at_rest.reads,
