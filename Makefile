@@ -67,7 +67,7 @@ poison: measuring
 	target/release/sluicegate-measure poison --minutes $(MINUTES) --shards $(SHARDS) --workers $(WORKERS) --every $(EVERY) --keys $(KEYS) \
 		--budget-wcu $(BUDGET_WCU)
 
-# Workers killed, frozen and dismissed, shards split and merged, a backend that misbehaves: make chaos MINUTES=30 SEED=7
+# Workers killed, frozen, cut off and dismissed, shards split and merged, a backend that misbehaves: make chaos MINUTES=30 SEED=7
 # [EVIDENCE=docs/evidence]. Where there is a Prometheus it watches, and alerts that should fire must. The last line is one JSON
 # object; a run that fails names its seed and what it left.
 PROMETHEUS ?= $(shell command -v prometheus)

@@ -20,8 +20,16 @@ async fn what_is_published_is_stored_once_whatever_is_done_to_workers_shards_and
     let report = chaos::run(plan, "chaos", None, |line| println!("{line}")).await.unwrap();
     report.verdict().unwrap();
     let done = &report.done;
-    let counts =
-        [done.kills.len(), done.freezes.len(), done.leaves, done.joins, done.reshards, done.troubles];
+    let cut_off = done.partitions.len();
+    let counts = [
+        done.kills.len(),
+        done.freezes.len(),
+        cut_off,
+        done.leaves,
+        done.joins,
+        done.reshards,
+        done.troubles,
+    ];
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     assert!(report.takes > 0 && !report.failovers.is_empty() && report.asked >= plan.workers, "{report:?}");
 }

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod command;
 pub mod events;
 pub mod fleet;
+pub mod link;
 pub mod process;
 pub mod table;
 pub mod wait;

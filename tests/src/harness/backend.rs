@@ -175,7 +175,8 @@ impl Backend {
         super::fleet::http(self.address(), "POST", path, document).await.map(drop)
     }
 
-    fn address(&self) -> &str {
+    /// Where DynamoDB, and what is asked beside it, is: host and port.
+    pub(super) fn address(&self) -> &str {
         self.endpoints.dynamodb.trim_start_matches("http://")
     }
 

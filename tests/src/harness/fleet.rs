@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout};
 
 use super::backend::{Backend, STREAM};
+use super::link::Link;
 use super::process::{Signal, signal};
 use super::wait::{LONG, wait_for};
 use super::{binary, command};
@@ -29,6 +30,8 @@ pub struct Fleet<'b> {
     settings: Vec<(String, String)>,
     workers: Vec<Worker>,
     started: usize,
+    /// Whether each worker has a way of its own to DynamoDB.
+    linked: bool,
     home: tempfile::TempDir,
     logs: PathBuf,
 }
@@ -39,6 +42,7 @@ pub struct Worker {
     child: Child,
     log: PathBuf,
     number: usize,
+    link: Option<Link>,
 }
 
 /// A worker that was killed, and what its rows showed as announced when it died.
@@ -80,9 +84,16 @@ impl<'b> Fleet<'b> {
             settings: Vec::new(),
             workers: Vec::new(),
             started: 0,
+            linked: false,
             home: tempfile::tempdir()?,
             logs: binary::scratch(name)?,
         })
+    }
+
+    /// With a way of its own to DynamoDB for each worker, which can be cut.
+    pub fn linked(mut self) -> Self {
+        self.linked = true;
+        self
     }
 
     /// With this setting, over an earlier one of the same name.
@@ -105,6 +116,10 @@ impl<'b> Fleet<'b> {
             command.args(["--stream", STREAM]);
         }
         command.envs(self.backend.environment());
+        let link = self.linked.then(|| Link::to(self.backend.address())).transpose()?;
+        if let Some(link) = &link {
+            command.env("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{}", link.address()));
+        }
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         // Its input is open as long as this process lives: it ends with the tests, however they end.
         command.stdin(Stdio::piped());
@@ -113,7 +128,7 @@ impl<'b> Fleet<'b> {
             command.stdout(Stdio::null());
         }
         let child = command.spawn().context("a worker cannot be started")?;
-        self.workers.push(Worker { child, log, number: self.started });
+        self.workers.push(Worker { child, log, number: self.started, link });
         Ok(self.workers.len() - 1)
     }
 
@@ -162,6 +177,13 @@ impl<'b> Fleet<'b> {
     pub fn signal(&self, number: usize, which: Signal) -> anyhow::Result<()> {
         let worker = self.workers.iter().find(|worker| worker.number == number);
         worker.context("no such worker")?.signal(which)
+    }
+
+    /// Cuts the way of the worker of this number to DynamoDB, or mends it; a worker that is gone needs none.
+    pub fn cut(&self, number: usize, cut: bool) {
+        if let Some(worker) = self.workers.iter().find(|worker| worker.number == number) {
+            worker.cut(cut);
+        }
     }
 
     /// Parts with the worker of this number: what becomes of it is the caller's matter.
@@ -382,6 +404,13 @@ impl Worker {
     /// It cannot be told.
     pub fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
+    }
+
+    /// Cuts its way to DynamoDB, if it has one of its own, or mends it.
+    pub fn cut(&self, cut: bool) {
+        if let Some(link) = &self.link {
+            link.cut(cut);
+        }
     }
 
     /// Sends it a signal.

@@ -1,5 +1,5 @@
-//! Chaos with real processes: a seeded script kills, freezes and dismisses workers, reshards the stream and has the backend
-//! misbehave, while producers go on. In the end what the backend's own journal says was published must be what is stored, byte
+//! Chaos with real processes: a seeded script kills, freezes, cuts off and dismisses workers, reshards the stream and has the
+//! backend misbehave, while producers go on. In the end what the backend's own journal says was published must be what is stored, byte
 //! for byte, and the recorded writes must keep the laws.
 //!
 //! ```text
@@ -114,7 +114,7 @@ async fn try_run(
     let journal = folder.join("journal.jsonl");
     let backend = Backend::process_with(&["--journal", journal.to_str().context("no text")?]).await?;
     backend.create_stream(plan.shards).await?;
-    let mut fleet = Fleet::with_defaults(&backend, name)?;
+    let mut fleet = Fleet::with_defaults(&backend, name)?.linked();
     for (setting, value) in [
         ("failover_time", format!("{}ms", plan.failover_time.as_millis())),
         ("log_format", "json".to_owned()),

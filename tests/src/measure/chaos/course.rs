@@ -30,6 +30,8 @@ pub struct Done {
     pub kills: Vec<(usize, i64)>,
     /// Numbers of frozen workers, and from when to when.
     pub freezes: Vec<(usize, i64, i64)>,
+    /// Numbers of workers that did not reach DynamoDB, and from when to when.
+    pub partitions: Vec<(usize, i64, i64)>,
     /// Workers that were told to leave.
     pub leaves: usize,
     /// Workers that came later than the first.
@@ -51,6 +53,8 @@ pub struct Course<'f, 'b> {
     seed: u64,
     /// Numbers of those that stand still, since when, and until when.
     frozen: Vec<(usize, i64, Instant)>,
+    /// The same of those that do not reach DynamoDB.
+    cut: Vec<(usize, i64, Instant)>,
     leaving: Vec<(Worker, Instant)>,
     /// When workers are started in place of those whose start failed.
     restarts: Vec<Instant>,
@@ -60,8 +64,8 @@ pub struct Course<'f, 'b> {
 impl<'f, 'b> Course<'f, 'b> {
     /// Nothing is done yet.
     pub fn new(fleet: &'f mut Fleet<'b>, backend: &'f Backend, seed: u64) -> Self {
-        let (frozen, leaving, restarts) = (Vec::new(), Vec::new(), Vec::new());
-        Self { fleet, backend, seed, frozen, leaving, restarts, done: Done::default() }
+        let (frozen, cut, leaving, restarts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { fleet, backend, seed, frozen, cut, leaving, restarts, done: Done::default() }
     }
 
     /// Carries the script out to its end, and waits until those that were told to leave have left; `say` is told of each
@@ -93,7 +97,7 @@ impl<'f, 'b> Course<'f, 'b> {
             tokio::time::sleep(LOOK).await;
         }
         self.install(&[]).await?;
-        ensure!(self.frozen.is_empty(), "somebody is still frozen");
+        ensure!(self.frozen.is_empty() && self.cut.is_empty(), "somebody is still frozen or cut off");
         Ok(self.done)
     }
 
@@ -121,6 +125,14 @@ impl<'f, 'b> Course<'f, 'b> {
                 self.frozen.push((number, since, until));
             }
         }
+        for (number, since, until) in std::mem::take(&mut self.cut) {
+            if until <= now {
+                self.mend(number);
+                self.done.partitions.push((number, since, wall_millis().0));
+            } else {
+                self.cut.push((number, since, until));
+            }
+        }
         let failed = without_failed_starts(self.fleet)?;
         self.done.failed_starts += failed;
         self.restarts.extend(std::iter::repeat_n(now + RESTART, failed));
@@ -143,9 +155,18 @@ impl<'f, 'b> Course<'f, 'b> {
         Ok(())
     }
 
+    /// A worker that leaves is cut off as well as one that stays.
+    fn mend(&self, number: usize) {
+        self.fleet.cut(number, false);
+        for (worker, _) in self.leaving.iter().filter(|(worker, _)| worker.number() == number) {
+            worker.cut(false);
+        }
+    }
+
     fn running(&self) -> Vec<usize> {
-        let frozen = |number: &usize| self.frozen.iter().any(|(frozen, ..)| frozen == number);
-        self.fleet.numbers().into_iter().filter(|number| !frozen(number)).collect()
+        let disturbed =
+            |number: &usize| self.frozen.iter().chain(&self.cut).any(|(other, ..)| other == number);
+        self.fleet.numbers().into_iter().filter(|number| !disturbed(number)).collect()
     }
 
     async fn carry_out(&mut self, act: Act, say: &impl Fn(&str)) -> anyhow::Result<()> {
@@ -163,6 +184,12 @@ impl<'f, 'b> Course<'f, 'b> {
                 self.fleet.signal(victim, Signal::STOP)?;
                 self.frozen.push((victim, wall_millis().0, Instant::now() + lasts));
                 say(&format!("worker {victim} stands still for {lasts:.1?}"));
+            }
+            Act::Partition(number, lasts) => {
+                let victim = chosen(number)?;
+                self.fleet.cut(victim, true);
+                self.cut.push((victim, wall_millis().0, Instant::now() + lasts));
+                say(&format!("worker {victim} does not reach DynamoDB for {lasts:.1?}"));
             }
             Act::Leave(number) => {
                 let victim = chosen(number)?;

@@ -73,6 +73,7 @@ impl Report {
             "unaccounted": self.unaccounted,
             "kills": self.done.kills.len(),
             "stops": self.done.freezes.len(),
+            "partitions": self.done.partitions.len(),
             "leaves": self.done.leaves,
             "joins": self.done.joins,
             "failed_starts": self.done.failed_starts,
@@ -148,6 +149,7 @@ impl Report {
             ("workers that told so", self.asked.to_string()),
             ("SIGKILL", self.done.kills.len().to_string()),
             ("SIGSTOP, for up to three failover times", self.done.freezes.len().to_string()),
+            ("workers cut off from DynamoDB, for as long", self.done.partitions.len().to_string()),
             ("SIGTERM", self.done.leaves.to_string()),
             ("workers that joined", self.done.joins.to_string()),
             (
@@ -173,7 +175,7 @@ impl Report {
         let shown = [
             ("SIGKILL to the first records of the last of the worker's shards elsewhere", &self.failovers),
             (
-                "last records read by the old owner (or the arrival of the next, if later) to the first read by the new one",
+                "after a hand-over: last records read (or the arrival of the next, if later) to the first read again",
                 &self.handoffs,
             ),
         ];
@@ -207,12 +209,13 @@ impl Report {
         Picture {
             title: format!("{:.0} minutes of chaos", self.plan.lasts.as_secs_f64() / 60.0),
             subtitle: format!(
-                "{} workers, {} shards, failover_time {:?}: {} killed, {} frozen, {} told to leave; {} reshards, {} troubles; {} of {} events stored once",
+                "{} workers, {} shards, failover_time {:?}: {} killed, {} frozen, {} cut off, {} told to leave; {} reshards, {} troubles; {} of {} events stored once",
                 self.plan.workers,
                 self.plan.shards,
                 self.plan.failover_time,
                 self.done.kills.len(),
                 self.done.freezes.len(),
+                self.done.partitions.len(),
                 self.done.leaves,
                 self.done.reshards,
                 self.done.troubles,

@@ -18,6 +18,8 @@ pub enum Act {
     Kill(u32),
     /// SIGSTOP to a worker, and SIGCONT after so long.
     Freeze(u32, Duration),
+    /// A worker does not reach DynamoDB for so long.
+    Partition(u32, Duration),
     /// SIGTERM to a worker.
     Leave(u32),
     /// A worker starts.
@@ -51,15 +53,16 @@ pub struct Script(pub Vec<(Duration, Act)>);
 const RHYTHM: Duration = Duration::from_secs(4);
 /// The longest outage of the table, which is the one of a long script.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// Workers that run at any time, and that may be frozen at once.
+/// Workers that run at any time, and that may be frozen or cut off at once.
 const LEAST_RUNNING: usize = 2;
-const MOST_FROZEN: usize = 2;
+const MOST_FROZEN: usize = 3;
 
 /// A kind of act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Card {
     Kill,
     Freeze,
+    Partition,
     Leave,
     Join,
     Split,
@@ -68,12 +71,13 @@ enum Card {
 }
 
 /// One round of cards.
-const DECK: [Card; 13] = [
+const DECK: [Card; 14] = [
     Card::Kill,
     Card::Kill,
     Card::Kill,
     Card::Freeze,
     Card::Freeze,
+    Card::Partition,
     Card::Leave,
     Card::Join,
     Card::Split,
@@ -89,7 +93,7 @@ const DECK: [Card; 13] = [
 struct State {
     workers: usize,
     shards: usize,
-    /// When those that are frozen go on.
+    /// When those that are frozen, or do not reach DynamoDB, go on.
     frozen: Vec<Duration>,
     /// When those come that take the place of others.
     replacements: Vec<Duration>,
@@ -127,7 +131,7 @@ impl Script {
                     troubles.pop().map_or(Act::Join, |trouble| Act::Trouble(trouble, lasts))
                 }
                 Card::Split | Card::Merge => state.reshard(card, frame, &mut rng),
-                Card::Kill | Card::Freeze | Card::Leave | Card::Join => {
+                Card::Kill | Card::Freeze | Card::Partition | Card::Leave | Card::Join => {
                     state.disturb(card, now, frame, &mut rng)
                 }
             };
@@ -175,11 +179,16 @@ impl State {
         let running = self.workers - self.frozen.len();
         let most = frame.workers + frame.workers.div_ceil(3);
         match wanted {
-            Card::Freeze if running > LEAST_RUNNING && self.frozen.len() < MOST_FROZEN => {
+            Card::Freeze | Card::Partition if running > LEAST_RUNNING && self.frozen.len() < MOST_FROZEN => {
                 let left = (frame.lasts - now).min(frame.failover_time * 3);
                 let lasts = left.mul_f64(rng.random_range(0.1..1.0));
                 self.frozen.push(now + lasts);
-                Act::Freeze(rng.random(), lasts)
+                let number = rng.random();
+                if wanted == Card::Freeze {
+                    Act::Freeze(number, lasts)
+                } else {
+                    Act::Partition(number, lasts)
+                }
             }
             Card::Kill | Card::Leave if running > LEAST_RUNNING => {
                 self.workers -= 1;
@@ -194,6 +203,7 @@ impl State {
             }
             Card::Kill
             | Card::Freeze
+            | Card::Partition
             | Card::Leave
             | Card::Join
             | Card::Split
@@ -216,7 +226,13 @@ pub fn choose<T>(from: &[T], number: u32) -> Option<&T> {
 pub fn troubles_at(script: &Script, now: Duration) -> Vec<Trouble> {
     let active = |(at, act): &(Duration, Act)| match act {
         Act::Trouble(trouble, lasts) => (*at <= now && now < *at + *lasts).then_some(*trouble),
-        Act::Kill(_) | Act::Freeze(..) | Act::Leave(_) | Act::Join | Act::Split(_) | Act::Merge(_) => None,
+        Act::Kill(_)
+        | Act::Freeze(..)
+        | Act::Partition(..)
+        | Act::Leave(_)
+        | Act::Join
+        | Act::Split(_)
+        | Act::Merge(_) => None,
     };
     script.0.iter().filter_map(active).collect()
 }
@@ -250,9 +266,10 @@ mod tests {
     fn even_a_short_script_holds_every_kind_of_act() {
         for seed in 0..200 {
             let script = Script::of(seed, &frame(40));
-            let kinds: [fn(&Act) -> bool; 7] = [
+            let kinds: [fn(&Act) -> bool; 8] = [
                 |act| matches!(act, Act::Kill(_)),
                 |act| matches!(act, Act::Freeze(..)),
+                |act| matches!(act, Act::Partition(..)),
                 |act| matches!(act, Act::Leave(_)),
                 |act| matches!(act, Act::Join),
                 |act| matches!(act, Act::Split(_)),
@@ -299,7 +316,7 @@ mod tests {
                 match act {
                     Act::Kill(_) | Act::Leave(_) => workers -= 1,
                     Act::Join => workers += 1,
-                    Act::Freeze(_, lasts) => {
+                    Act::Freeze(_, lasts) | Act::Partition(_, lasts) => {
                         assert!(lasts <= frame.failover_time * 3 && at + lasts <= frame.lasts);
                         frozen.push(at + lasts);
                     }
