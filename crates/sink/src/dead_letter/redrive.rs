@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sluicegate_checkpoint::{AggregateKey, Batch, PackingParameters, Record};
+use sluicegate_checkpoint::{AggregateKey, Batch, BatchId, Cut, PackingParameters, Record};
 
 use super::Letter;
 use crate::item::{Item, SortKey};
@@ -30,17 +30,30 @@ pub fn items_of(letter: &Letter) -> Result<Vec<Item>, PackError> {
         hash_range: None,
         ..PackingParameters::default()
     };
+    let first = header.id.sequence_number.clone();
+    let cut = Cut {
+        first: first.clone(),
+        last: first.clone(),
+        behind_sub: None,
+        last_sub: header.id.sub_sequence_number,
+        records: 1,
+        parameters: Arc::new(parameters),
+        packing_version: header.packing.version,
+        revision: 0,
+        exclusions: Vec::new(),
+        dropped: false,
+    };
     let record = Record {
-        sequence_number: header.id.sequence_number.clone(),
+        sequence_number: first.clone(),
         sub_sequence_number: header.id.sub_sequence_number,
         arrival: header.arrival,
         partition_key: header.aggregate_key.clone(),
         hash_key: None,
         data: letter.data.clone(),
     };
-    let shard = (&header.id.shard, header.epoch);
-    let batch = Batch::of(shard, vec![record], Arc::new(parameters), header.packing.version);
-    let mut items = batch.map_or_else(|| Ok(Vec::new()), |batch| pack(&batch).map(|packed| packed.items))?;
+    let id = BatchId { shard: header.id.shard.clone(), epoch: header.epoch, first: first.clone(), to: first };
+    let batch = Batch { id, cut, arrival: header.arrival, records: vec![record] };
+    let mut items = pack(&batch)?.items;
     for item in &mut items {
         item.header.sort.event = Some(header.id.sub_sequence_number);
     }

@@ -84,6 +84,17 @@ fn a_sample_follows_the_first_batch_unless_that_tells_enough() {
 }
 
 #[test]
+fn small_batches_after_a_sample_do_not_begin_it_again() {
+    let mut target = target();
+    let one = Stream(vec![0.1 / 500.0; 500]);
+    target.learn(LARGEST / SAMPLE_PART, one.stored(LARGEST / SAMPLE_PART, |_| 0.0));
+    for _ in 0..REMEMBERED {
+        target.learn(LARGEST / SMALLEST_PART, one.stored(LARGEST / SMALLEST_PART, |_| 0.0));
+    }
+    assert!(!target.is_sampling() && target.target() > LARGEST / SAMPLE_PART, "{}", target.target());
+}
+
+#[test]
 fn a_first_batch_that_compressed_badly_is_forgotten_with_the_sample() {
     let mut target = target();
     let (first, sample) = (target.first(), target.target());

@@ -273,6 +273,21 @@ fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_w
 }
 
 #[test]
+fn a_session_that_begins_with_announced_cuts_samples_as_any_other() {
+    let now = Instant::now();
+    let cut = CutPolicy { max_bytes: 576, max_records: 1_000, ..policy().cut };
+    let policy = SessionPolicy { cut, ..policy() };
+    let mut before = session(&row(), policy.clone());
+    before.on(page(1..=3, true), now);
+    let (checkpoint, announced) = written(&before.on(Event::Tick, now + Duration::from_secs(5))).unwrap();
+    assert_eq!(announced.cuts.len(), 1);
+    let mut after = session(&row().progressed(checkpoint, announced), policy);
+    // Seven bytes each: a first batch is full at 36, so six records fill it and not the 576 of the largest.
+    let (_, state) = written(&after.on(page(1..=9, false), now)).unwrap();
+    assert_eq!(state.cuts[1].records, 6, "{:?}", state.cuts);
+}
+
+#[test]
 fn losing_the_row_ends_the_session_at_once() {
     let now = Instant::now();
     let mut session = session(&row(), policy());
