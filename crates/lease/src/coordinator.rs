@@ -10,7 +10,9 @@
 //! those to whom it leaves a free lease. Worker rows are looked at every `failover_time / 20`, and once more exactly
 //! when the next heartbeat would have stood still for long enough.
 
+mod acting;
 mod draining;
+mod instruction;
 mod sessions;
 mod taking;
 
@@ -18,86 +20,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use sluicegate_checkpoint::ArrivalMillis;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::field::display;
 
+pub use self::instruction::{GivenFor, Instruction, Interruption};
 pub use self::sessions::Sessions;
-use self::taking::Taken;
 use crate::clock::Clock;
 use crate::heartbeat::WorkerStatus;
 use crate::listing::{Listing, ListingWanted};
 use crate::model::{Lease, LeaseKey, Pending, WorkerId};
-use crate::nudge::{Hint, Nudge, Nudged, Nudges};
+use crate::nudge::{Nudge, Nudged, Nudges};
 use crate::pace::{Pace, ScanBudget};
-use crate::parents::{Standing, standing};
-use crate::plan::{LeaseAction, PlanPolicy, left_free, plan};
+use crate::plan::{PlanPolicy, left_free, plan};
 use crate::registry::{FleetRows, WorkerRegistry};
-use crate::right::{HeartbeatRight, SessionRight};
-use crate::store::{LeaseStore, ReadError, Written};
+use crate::right::HeartbeatRight;
+use crate::store::{LeaseStore, ReadError};
 use crate::view::{FleetView, Health, Look, Observer};
-
-/// What the supervisor is told to do.
-#[derive(Debug, Clone)]
-pub enum Instruction {
-    /// Begin a session from this row: it was just taken, or it is ours and nobody works on it (rule R4).
-    Begin {
-        /// The row, as a take returned it or a strongly consistent read gave it.
-        row: Box<Lease>,
-        /// The right as it was before that row was read: a lapse since then ends the session.
-        right: SessionRight,
-        /// Since when nobody has read the shard, if somebody did before: for metrics.
-        since: Option<(Interruption, Instant)>,
-        /// For a shard that has not begun: what arrived before this time was its parents', as their rows tell.
-        parents_covered: Option<ArrivalMillis>,
-    },
-    /// Finish the session and give the lease to this worker, or to nobody.
-    HandOver {
-        /// Which.
-        key: LeaseKey,
-        /// To whom.
-        to: Option<WorkerId>,
-        /// Where the new owner can be nudged.
-        address: Option<String>,
-        /// Why.
-        why: GivenFor,
-    },
-    /// Somebody else owns the lease: end the session at once.
-    Abandon {
-        /// Which.
-        key: LeaseKey,
-    },
-}
-
-/// Why a shard changed hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interruption {
-    /// Its owner fell silent.
-    Failover,
-    /// Its owner handed it over.
-    Handoff,
-}
-
-/// Why a worker gives a lease away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenFor {
-    /// The plan gives it to another worker.
-    Balance,
-    /// The worker leaves.
-    Leaving,
-}
-
-impl GivenFor {
-    /// The word for it, in logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Balance => "balance",
-            Self::Leaving => "leaving",
-        }
-    }
-}
 
 /// Shown each view before it is acted on.
 pub type OnView = Box<dyn Fn(&FleetView) + Send + Sync>;
@@ -178,12 +117,6 @@ pub enum CoordinatorError {
 fn next_look(now: Instant, next_round: Instant, period_over: Instant, silence: Option<Instant>) -> Instant {
     let regular = next_round.min(period_over).max(now);
     silence.filter(|at| *at > now).map_or(regular, |at| at.min(regular))
-}
-
-/// Whether the view before this one showed the lease with another worker.
-fn handed_over_to(me: &WorkerId, key: &LeaseKey, before: Option<&FleetView>) -> bool {
-    let owner = before.and_then(|view| view.leases.get(key)).and_then(|lease| lease.row.owner.as_ref());
-    owner.is_some_and(|owner| owner != me)
 }
 
 /// What a look at the worker rows told.
@@ -444,158 +377,6 @@ impl Coordinator {
         let held = u64::try_from(self.sessions.len()).unwrap_or(u64::MAX);
         self.status.update(|row| row.leases = held);
         Ok(missed)
-    }
-
-    /// Begins a session for each row that is ours without one, and abandons sessions whose row is somebody else's.
-    async fn adopt(
-        &self,
-        view: &FleetView,
-        before: Option<&FleetView>,
-        last_round: Instant,
-    ) -> Result<(), CoordinatorError> {
-        let me = &self.config.me;
-        for (key, lease) in &view.leases {
-            let mine = lease.row.owner.as_ref() == Some(me);
-            if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
-                let right = self.right.session();
-                let row = self.store.lease(key).await?;
-                // The view may be older than the end of the session before: then the row is finished by now.
-                if let Some(row) = row.filter(|row| self.may_begin(row)) {
-                    let since =
-                        handed_over_to(me, key, before).then_some((Interruption::Handoff, last_round));
-                    self.begin(row, right, since).await?;
-                }
-            }
-            if mine && matches!(lease.row.pending, Pending::Unreadable { .. }) {
-                self.release_unreadable(&lease.row).await;
-            }
-            if !mine && self.sessions.contains(key) && self.taken_away(key).await? {
-                self.instruct(Instruction::Abandon { key: key.clone() }).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back a row of ours that this build cannot read, its bytes unchanged.
-    async fn release_unreadable(&self, row: &Lease) {
-        let why = match &row.pending {
-            Pending::Unreadable { why, .. } => Some(display(why)),
-            Pending::None | Pending::Foreign { .. } | Pending::Ours(_) => None,
-        };
-        tracing::error!(lease_key = %row.key, why, "released a lease that this build cannot read");
-        if let Err(error) = self.store.replace(row, &row.handed_over(None)).await {
-            tracing::warn!(lease_key = %row.key, %error, "the release is tried again with the next round");
-        }
-    }
-
-    /// Whether somebody else owns the row: the scan may be older than our own take.
-    async fn taken_away(&self, key: &LeaseKey) -> Result<bool, CoordinatorError> {
-        let row = self.store.lease(key).await?;
-        Ok(row.is_none_or(|row| row.owner.as_ref() != Some(&self.config.me)))
-    }
-
-    async fn act(
-        &self,
-        action: LeaseAction,
-        view: &FleetView,
-        observer: &Observer,
-    ) -> Result<Option<Taken>, CoordinatorError> {
-        match action {
-            // The session before the one that would begin is still being abandoned; its end brings the next round.
-            LeaseAction::Take { key, .. } if self.sessions.contains(&key) => {}
-            LeaseAction::Take { key, why } => {
-                if let Some(lease) = view.leases.get(&key) {
-                    return self.take(lease.row.clone(), why, observer).await.map(Some);
-                }
-            }
-            LeaseAction::HandOver { key, to } if self.sessions.contains(&key) => {
-                self.hand_over(key, Some(to), view, GivenFor::Balance).await?;
-            }
-            LeaseAction::HandOver { .. } => {}
-        }
-        Ok(None)
-    }
-
-    /// Begins a session, unless a parent is not finished: no child is read before its parents' end (law S1). A
-    /// scan is no snapshot, so each parent's row is read again here.
-    async fn begin(
-        &self,
-        row: Lease,
-        right: SessionRight,
-        since: Option<(Interruption, Instant)>,
-    ) -> Result<(), CoordinatorError> {
-        let listed = Arc::clone(&self.listed.borrow());
-        let parents_covered = match standing(&*self.store, &row, &listed.shards).await? {
-            Standing::Clear { covered_to } => covered_to,
-            Standing::Waits(parent) => {
-                tracing::info!(lease_key = %row.key, %parent, "waiting for a parent shard");
-                return Ok(());
-            }
-            Standing::RowMissing(parent) => {
-                tracing::warn!(lease_key = %row.key, %parent, "the row of a parent shard is missing; the shards are listed again");
-                self.listing_wanted.ask();
-                return Ok(());
-            }
-        };
-        if !self.sessions.begin(row.key.clone()) {
-            return Ok(());
-        }
-        self.instruct(Instruction::Begin { row: Box::new(row), right, since, parents_covered }).await
-    }
-
-    async fn hand_over(
-        &self,
-        key: LeaseKey,
-        to: Option<WorkerId>,
-        view: &FleetView,
-        why: GivenFor,
-    ) -> Result<(), CoordinatorError> {
-        if self.sessions.end_rest(&key) {
-            return self.give_away(&key, to, view, why).await;
-        }
-        let address =
-            to.as_ref().and_then(|to| view.workers.get(to)).and_then(|worker| worker.address.clone());
-        self.instruct(Instruction::HandOver { key, to, address, why }).await
-    }
-
-    /// Gives away a lease whose session failed: nobody works on it, and what it had announced goes with the row (R5).
-    async fn give_away(
-        &self,
-        key: &LeaseKey,
-        to: Option<WorkerId>,
-        view: &FleetView,
-        why: GivenFor,
-    ) -> Result<(), CoordinatorError> {
-        let row = match self.store.lease(key).await {
-            Ok(row) => row.filter(|row| row.owner.as_ref() == Some(&self.config.me) && !row.is_finished()),
-            Err(error @ ReadError::Unavailable { .. }) => {
-                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let Some(row) = row else { return Ok(()) };
-        match self.store.replace(&row, &row.handed_over(to.clone())).await {
-            Ok(Written::Applied(_)) => {
-                let (to, why) = (to.as_ref().map(display), why.label());
-                tracing::info!(lease_key = %key, to, why, "gave away a lease that rested")
-            }
-            Ok(Written::Lost(_)) => return Ok(()),
-            Err(error) => {
-                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
-                return Ok(());
-            }
-        }
-        if let Some(to) = to {
-            let address = view.workers.get(&to).and_then(|worker| worker.address.as_deref());
-            let hint = Hint { lease: key.clone(), unread: None };
-            self.nudge.look_now(&to, address, Some(&hint)).await;
-        }
-        Ok(())
-    }
-
-    async fn instruct(&self, instruction: Instruction) -> Result<(), CoordinatorError> {
-        self.instructions.send(instruction).await.map_err(|_closed| CoordinatorError::Unheard)
     }
 }
 

@@ -8,46 +8,41 @@
 //! begun again, after a while, as long as its lease is held. Stopping: no more leases, every session handed over,
 //! and the heartbeat last, because the right must live while work drains.
 
+mod prepare;
+mod start;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::recurring::causes;
-use sluicegate_checkpoint::{ArrivalMillis, Retry, RetryPolicy, SequenceNumber};
+use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
 use sluicegate_lease::nudge::Nudges;
-use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{
-    Beat, Coordinator, CoordinatorConfig, FixedStart, FleetView, GivenFor, Heartbeat, HeartbeatRight,
-    HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing, ListingWanted, Observer, RecordedStart,
-    SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
+    FleetView, GivenFor, HeartbeatRight, HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing,
+    ListingWanted, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Limits};
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
 use crate::fleet::{FleetParts, FleetWatch};
-use crate::foreign::{Foreign, Look};
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
 use crate::readiness::Readiness;
-use crate::shard_sync::{ShardSync, SyncError};
+use crate::shard_sync::ShardSync;
 use crate::telemetry::wall_millis;
 use crate::watch::Watches;
-use crate::worker::{HeartbeatOn, Worker, WorkerError};
+use crate::worker::{Worker, WorkerError};
 use crate::write_flow::WriteFlow;
 
-/// Longest that one call to a table takes before it counts as unanswered: a loop that waits for one is not stuck.
-const LONGEST_CALL: Duration = Duration::from_secs(10);
 /// How long a shard rests after its session failed.
 const COOL_DOWN: Duration = Duration::from_secs(5);
-/// How long a worker row outlives its worker before DynamoDB may delete it.
-const ROW_LIVES: Duration = Duration::from_secs(3_600);
 
 #[expect(clippy::disallowed_types, reason = "the supervisor is where tasks are owned")]
 type Tasks<T> = tokio::task::JoinSet<T>;
@@ -185,210 +180,6 @@ impl Supervisor {
         heart.cancel();
         self.end_tasks(tasks).await;
         outcome
-    }
-
-    /// What must be done before the first round: nobody else's application is at work here, the stream is there, the
-    /// start is fixed, rows match shards.
-    async fn prepare(&self) -> Result<(ShardSync, Observer), WorkerError> {
-        let observer = self.retried(|| self.refuse_beside_kcl()).await?;
-        let start = self.retried(|| self.fix_start()).await?;
-        let stream = start.stream.as_ref().map(|stream| &stream.name);
-        tracing::info!(application = %self.worker.application, worker_id = %self.worker.id, start = %start.at, stream, "worker starts");
-        if stream.is_none() {
-            tracing::info!("an older release recorded no stream for this application, so it is not compared");
-        }
-        let sync = self.shard_sync(start);
-        self.retried(|| async { sync.sync().await.map_err(WorkerError::from) }).await?;
-        Ok((sync, observer))
-    }
-
-    /// What an observer saw of the tables, if no KCL application is running on them, and they are not of one whose rows
-    /// cannot be taken over.
-    async fn refuse_beside_kcl(&self) -> Result<Observer, WorkerError> {
-        let failover_time = self.worker.settings.failover_time;
-        let mut observer = Observer::new(self.worker.id.clone(), failover_time);
-        let look = Look {
-            store: &*self.worker.store,
-            registry: &*self.worker.registry,
-            clock: &self.worker.clock,
-            failover_time,
-        };
-        match look.watch(&mut observer).await? {
-            Some(Foreign::Running(life)) => Err(WorkerError::KclRunning(life)),
-            Some(Foreign::MultiStream(key)) => Err(WorkerError::MultiStream(key)),
-            None => Ok(observer),
-        }
-    }
-
-    /// Tries until it works or cannot work.
-    async fn retried<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, WorkerError>
-    where
-        F: Future<Output = Result<T, WorkerError>>,
-    {
-        let (mut delays, mut rng) = (RetryPolicy::AWS.delays(), self.worker.rng.clone());
-        loop {
-            let error = match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            let Some(delay) = delays.after(retry(&error), &mut rng) else { return Err(error) };
-            tracing::warn!(error = causes(&error), ?delay, "the start is tried again");
-            self.worker.clock.sleep(delay).await;
-        }
-    }
-
-    async fn fix_start(&self) -> Result<RecordedStart, WorkerError> {
-        let listing = self.worker.stream.shards().await?;
-        let at = FixedStart::fix(self.worker.settings.initial_position, listing.server_time)?;
-        let start = RecordedStart { at, stream: Some(listing.stream) };
-        Ok(self.worker.registry.fix_start(&start).await?)
-    }
-
-    fn shard_sync(&self, start: RecordedStart) -> ShardSync {
-        ShardSync {
-            me: self.worker.id.clone(),
-            stream: Arc::clone(&self.worker.stream),
-            store: Arc::clone(&self.worker.store),
-            start,
-            nudged: self.nudged.clone(),
-            listed: self.listed.clone(),
-            wanted: self.listing_wanted.clone(),
-            view: self.view.subscribe(),
-            sessions: self.sessions.clone(),
-            metrics: self.worker.metrics.clone(),
-            found: Mutex::default(),
-        }
-    }
-
-    fn start_heartbeat(
-        &mut self,
-        tasks: &mut Tasks<TaskEnd>,
-        stop: CancellationToken,
-    ) -> Result<(), WorkerError> {
-        let interval = self.worker.settings.failover_time / 3;
-        let stamp = self.watches.watch("heartbeat", interval);
-        let (metrics, nudged) = (self.worker.metrics.clone(), self.nudged.clone());
-        let readiness = Arc::clone(&self.readiness);
-        let first = std::sync::Once::new();
-        let heartbeat = Heartbeat {
-            registry: Arc::clone(&self.worker.registry),
-            clock: self.worker.clock.clone(),
-            right: Arc::clone(&self.right),
-            status: self.status.clone(),
-            grant: self.write_flow.as_ref().and_then(|flow| flow.grant()),
-            interval,
-            row_lives: ROW_LIVES,
-            epoch_seconds: Arc::clone(&self.worker.epoch_seconds),
-            rng: self.next_rng(),
-            on_beat: Box::new(move |beat| {
-                stamp.stamp();
-                if beat == Beat::Confirmed {
-                    metrics.heartbeat();
-                    readiness.heartbeat();
-                    // Nothing may be taken before the first heartbeat: look at once when it is there.
-                    first.call_once(|| nudged.look_now());
-                }
-            }),
-        };
-        match std::mem::replace(&mut self.worker.heartbeat, HeartbeatOn::SameRuntime) {
-            HeartbeatOn::SameRuntime => {
-                tasks.spawn(
-                    async move { ("heartbeat", heartbeat.run(stop).await.map_err(WorkerError::from)) },
-                );
-            }
-            HeartbeatOn::Thread(registry) => {
-                let ended = heartbeat_thread(heartbeat, registry, stop)?;
-                tasks.spawn(async move {
-                    let vanished =
-                        |_| WorkerError::Task { task: "heartbeat", why: "its thread panicked".to_owned() };
-                    (
-                        "heartbeat",
-                        ended.await.map_err(vanished).and_then(|outcome| outcome.map_err(WorkerError::from)),
-                    )
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn start_coordinator(
-        &self,
-        tasks: &mut Tasks<TaskEnd>,
-        observer: Observer,
-        stop: CancellationToken,
-        instructions: mpsc::Sender<Instruction>,
-    ) {
-        let failover_time = self.worker.settings.failover_time;
-        let stamp = self.watches.watch("coordinator", failover_time.max(LONGEST_CALL));
-        let coordinator = Coordinator {
-            config: CoordinatorConfig {
-                me: self.worker.id.clone(),
-                failover_time,
-                policy: self.worker.settings.plan_policy(),
-                scan_budget: self.can_be_nudged().then_some(self.worker.settings.scan_budget),
-            },
-            store: Arc::clone(&self.worker.store),
-            registry: Arc::clone(&self.worker.registry),
-            clock: self.worker.clock.clone(),
-            right: Arc::clone(&self.right),
-            status: self.status.clone(),
-            nudged: self.nudged.clone(),
-            nudge: Arc::clone(&self.worker.nudge),
-            listed: self.listed.subscribe(),
-            listing_wanted: self.listing_wanted.clone(),
-            instructions,
-            sessions: self.sessions.clone(),
-            view: self.view.clone(),
-            on_fleet: {
-                let (flow, fleet) = (self.write_flow.clone(), Arc::clone(&self.fleet));
-                Box::new(move |rows, look| {
-                    if let Some(flow) = &flow {
-                        flow.on_fleet(rows, look);
-                    }
-                    fleet.on_workers(&rows.workers, look);
-                })
-            },
-            on_view: {
-                let fleet = Arc::clone(&self.fleet);
-                Box::new(move |view| fleet.on_view(view))
-            },
-            on_turn: Box::new(move || stamp.stamp()),
-        };
-        tasks.spawn(async move {
-            ("coordinator", coordinator.run(observer, stop).await.map_err(WorkerError::from))
-        });
-    }
-
-    /// Whether others can tell this worker to look now. One whom nobody can tell must look often by itself.
-    fn can_be_nudged(&self) -> bool {
-        self.worker.nudged_in_process || self.status.row().address.is_some()
-    }
-
-    fn start_sync(&mut self, tasks: &mut Tasks<TaskEnd>, sync: &Arc<ShardSync>, stop: CancellationToken) {
-        let (sync, clock, rng) = (Arc::clone(sync), self.worker.clock.clone(), self.next_rng());
-        tasks.spawn(async move {
-            sync.run(clock, rng, stop).await;
-            ("shard sync", Ok(()))
-        });
-    }
-
-    fn start_admin(&mut self, tasks: &mut Tasks<TaskEnd>, drain: CancellationToken, stop: CancellationToken) {
-        let Some(listener) = self.worker.admin.take() else { return };
-        let admin = Arc::new(Admin {
-            metrics: self.worker.metrics.clone(),
-            watches: Arc::clone(&self.watches),
-            readiness: Arc::clone(&self.readiness),
-            fleet: Arc::clone(&self.fleet),
-            nudged: self.nudged.clone(),
-            drain,
-            token: self.worker.admin_token.clone(),
-            clock: self.worker.clock.clone(),
-            answered: Mutex::default(),
-        });
-        tasks.spawn(async move {
-            admin.serve(listener, Limits::default(), stop).await;
-            ("admin", Ok(()))
-        });
     }
 
     /// Follows the coordinator's instructions until it has ended.
@@ -595,43 +386,4 @@ fn task_end(ended: Result<TaskEnd, tokio::task::JoinError>) -> Result<&'static s
         }
         Err(error) => Err(WorkerError::Task { task: "unknown", why: error.to_string() }),
     }
-}
-
-fn retry(error: &WorkerError) -> Retry {
-    match error {
-        WorkerError::Stream(error) => error.retry(),
-        WorkerError::Write(error) => error.retry(),
-        WorkerError::Sync(SyncError::Stream(error)) => error.retry(),
-        WorkerError::Sync(SyncError::Read(error)) | WorkerError::Read(error) => error.retry(),
-        WorkerError::Sync(SyncError::Write(error)) => error.retry(),
-        WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
-        WorkerError::Sync(SyncError::AnotherStream(_)) => Retry::Never,
-        WorkerError::Missing(_)
-        | WorkerError::KclRunning(_)
-        | WorkerError::MultiStream(_)
-        | WorkerError::Start(_)
-        | WorkerError::Coordinator(_)
-        | WorkerError::Task { .. }
-        | WorkerError::Setup(_)
-        | WorkerError::DrainTimeout(_) => Retry::Never,
-    }
-}
-
-/// Runs the heartbeat on a thread and runtime of its own.
-fn heartbeat_thread(
-    mut heartbeat: Heartbeat,
-    registry: crate::worker::RegistryFactory,
-    stop: CancellationToken,
-) -> Result<oneshot::Receiver<Result<(), WriteError>>, WorkerError> {
-    let (done, ended) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|error| WorkerError::Setup(format!("no runtime for the heartbeat: {error}")))?;
-    let beat = move || {
-        heartbeat.registry = registry();
-        // The supervisor is gone if nobody listens; then there is nothing to tell.
-        drop(done.send(runtime.block_on(heartbeat.run(stop))));
-    };
-    let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
-    thread.map(|_detached| ended).map_err(|error| WorkerError::Setup(format!("no heartbeat thread: {error}")))
 }

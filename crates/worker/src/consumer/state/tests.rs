@@ -1,8 +1,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use sluicegate_checkpoint::{AggregateKey, KeyTemplate, SequenceNumber, SubSequenceNumber};
+use sluicegate_checkpoint::{AggregateKey, Exclusion, KeyTemplate, SequenceNumber, SubSequenceNumber};
+use sluicegate_sink::GroupSizes;
 
 use super::*;
+use crate::consumer::batcher::CutPolicy;
+use crate::stream::RecordPage;
 
 fn record(n: u64) -> Record {
     Record {

@@ -1,5 +1,5 @@
 use rand::SeedableRng;
-use sluicegate_checkpoint::{ArrivalMillis, PackingParameters, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, LeaseState, PackingParameters, Position, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::{

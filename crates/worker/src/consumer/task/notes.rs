@@ -1,0 +1,73 @@
+//! What a session counts and tells of itself while it goes on.
+
+use std::time::Duration;
+
+use sluicegate_checkpoint::SequenceNumber;
+use sluicegate_checkpoint::recurring::causes;
+
+use super::shell::Shell;
+use crate::consumer::state::ShardSession;
+use crate::stream::StreamError;
+use crate::telemetry::wall_millis;
+
+/// How often a shard's failed reads are told while they go on.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+
+impl Shell {
+    /// Counts records that are gone and given up as configured.
+    pub(super) fn note_gaps(&self, session: &mut ShardSession) {
+        for gap in session.accepted_gaps() {
+            self.metrics.records_lost();
+            tracing::error!(lease_key = session.shard().as_str(), error = %gap, "a gap is accepted");
+        }
+    }
+
+    /// Counts how full the batches are that were stored.
+    pub(super) fn note_fills(&self, session: &mut ShardSession) {
+        for filled in session.filled() {
+            self.metrics.filled(&filled);
+        }
+    }
+
+    /// Counts records that went in and did not come out (K1), or came out twice.
+    pub(super) fn note_unaccounted(&self, session: &mut ShardSession) {
+        for range in session.unaccounted() {
+            self.metrics.unaccounted(range.difference());
+            let (first, last) = (range.id.first.as_str(), range.id.to.as_str());
+            let (fetched, accounted) = (range.fetched, range.accounted);
+            tracing::error!(
+                lease_key = session.shard().as_str(),
+                first,
+                last,
+                fetched,
+                accounted,
+                "records of a committed range are not accounted for"
+            );
+        }
+    }
+
+    /// Says when the first records of the session have gone to the batcher: the shard flows.
+    pub(super) fn note_flow(&self, session: &ShardSession) {
+        let flow = session.flow();
+        if !self.metrics.flows(flow) {
+            return;
+        }
+        tracing::info!(
+            lease_key = session.shard().as_str(),
+            at_ms = wall_millis().0,
+            sequence_number = flow.first.as_ref().map(SequenceNumber::as_str),
+            redelivered = session.batches_of_earlier_sessions(),
+            "records flow"
+        );
+    }
+
+    /// Every shard of a stream that is away fails alike: each is told now and then.
+    pub(super) fn note_failed_read(&mut self, error: &StreamError, delay: Duration) {
+        let now = self.clock.now().saturating_duration_since(self.begun);
+        let (shard, error) = (self.metrics.shard(), causes(error));
+        match self.failed_reads.tell(now, TELL_EVERY) {
+            Some(since) => tracing::warn!(lease_key = shard.as_str(), error, since, "a read is repeated"),
+            None => tracing::debug!(lease_key = shard.as_str(), error, ?delay, "a read is repeated"),
+        }
+    }
+}

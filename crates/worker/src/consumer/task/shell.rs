@@ -1,0 +1,286 @@
+//! Starts what the state machine asks for, and turns what came of it into its events, or into another attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::StreamExt;
+use rand::RngCore;
+use rand::rngs::SmallRng;
+use sluicegate_checkpoint::retry::Delays;
+use sluicegate_checkpoint::{Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right};
+use sluicegate_lease::{Clock, Interruption, SessionRight, ThroughputMeter, WorkerId};
+use sluicegate_sink::DeliverError;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Consumer, Drain, Ended, Happened, Work, failed};
+use crate::consumer::delivery::{Delivery, Durable};
+use crate::consumer::state::{Command, Event, Finish, ShardSession};
+use crate::metrics::ShardMetrics;
+use crate::stream::{RecordPage, StreamError};
+
+/// What stays the same during a session.
+pub(super) struct Shell {
+    pub(super) delivery: Delivery,
+    pub(super) right: SessionRight,
+    pub(super) clock: Clock,
+    pub(super) metrics: ShardMetrics,
+    pub(super) throughput: ThroughputMeter,
+    pub(super) since: Option<(Interruption, Instant)>,
+    pub(super) children: Arc<dyn crate::shard_sync::ChildRows>,
+    pub(super) rng: SmallRng,
+    pub(super) read_delays: Delays,
+    pub(super) delivery_delays: Delays,
+    /// For the log; times are since `begun`.
+    pub(super) failed_reads: Recurring,
+    pub(super) begun: Instant,
+}
+
+/// How often the right is asked while nothing happens.
+const RIGHT_CHECK: Duration = Duration::from_millis(500);
+
+impl Shell {
+    pub(super) fn from(consumer: Consumer, work: &mut Work) -> Self {
+        let me = consumer.held.row().owner.clone().unwrap_or_else(|| WorkerId::new("nobody"));
+        work.held = Some(consumer.held);
+        Self {
+            delivery: Delivery::new(consumer.sink, consumer.letters, me),
+            right: consumer.right,
+            throughput: ThroughputMeter::new(consumer.clock.now()),
+            failed_reads: Recurring::default(),
+            begun: consumer.clock.now(),
+            clock: consumer.clock,
+            metrics: consumer.metrics,
+            since: consumer.since,
+            children: consumer.children,
+            rng: consumer.rng,
+            read_delays: RetryPolicy::AWS.delays(),
+            delivery_delays: RetryPolicy::AWS.delays(),
+        }
+    }
+
+    /// Starts what the state machine asked for; returns how the session ends, if it does.
+    pub(super) fn start(
+        &mut self,
+        commands: Vec<Command>,
+        work: &mut Work,
+        session: &ShardSession,
+    ) -> Option<Finish> {
+        for command in commands {
+            match command {
+                Command::Finish(finish) => return Some(finish),
+                Command::Read => {
+                    work.replaying = session.is_replaying();
+                    work.starved = !self.start_read(work, Duration::ZERO);
+                }
+                Command::Write { checkpoint, state } => self.start_write(work, checkpoint, *state),
+                Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
+            }
+        }
+        self.account(work, session);
+        None
+    }
+
+    /// Starts a read; returns false if it must wait for the budget of bytes.
+    fn start_read(&self, work: &mut Work, after: Duration) -> bool {
+        let Some(mut place) = work.place.take() else { return true };
+        let (clock, limit, replaying) = (self.clock.clone(), work.pace.limit(), work.replaying);
+        let wait = work.pace.wait(clock.now()).max(after);
+        let page_bytes = work.pace.page_bytes();
+        place.page.settle(0);
+        let granted = place.page.try_grow(page_bytes);
+        let closing = work.closing.clone();
+        let read = async move {
+            let turn = async {
+                if !granted {
+                    place.wait_for_room(page_bytes, replaying).await;
+                }
+                clock.sleep(wait).await;
+            };
+            tokio::select! { biased;
+                () = closing.cancelled() => std::future::pending().await,
+                () = turn => {}
+            }
+            let page = place.cursor.next_page(limit).await;
+            (place, page)
+        };
+        work.reading = Some(read.boxed());
+        granted
+    }
+
+    fn start_write(&mut self, work: &mut Work, checkpoint: Position, state: LeaseState) {
+        let Some(mut held) = work.held.take() else { return };
+        held.measured(self.throughput.throughput(self.clock.now()));
+        let write = async move {
+            let outcome = held.write(checkpoint, state).await;
+            (Box::new(held), outcome)
+        };
+        work.writing = Some(write.boxed());
+    }
+
+    fn start_delivery(&mut self, work: &mut Work, batch: Arc<Batch>, after: Duration) {
+        let clock = self.clock.clone();
+        let right: Arc<dyn Right> = Arc::new(self.right.clone());
+        // Only letters need one.
+        let seed = if batch.cut.exclusions.is_empty() { 0 } else { self.rng.next_u64() };
+        let deliver = self.delivery.deliver(&batch, right, seed);
+        let delivery = async move {
+            clock.sleep(after).await;
+            (batch, deliver.await)
+        };
+        work.deliveries.push(delivery.boxed());
+    }
+
+    /// Waits for the next thing to happen. *Cancelling it* is safe: what is under way stays where it is.
+    pub(super) async fn next(
+        &self,
+        work: &mut Work,
+        session: &ShardSession,
+        requests: &mut mpsc::Receiver<Drain>,
+    ) -> Happened {
+        let deadline = session.next_deadline();
+        let wait_deadline = async {
+            match deadline {
+                Some(deadline) => self.clock.sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let requested = work.drain_to.is_some();
+        tokio::select! { biased;
+            request = requests.recv(), if !requested => Happened::Request(request),
+            done = poll_slot(&mut work.writing) => Happened::Wrote(done),
+            Some(done) = work.deliveries.next() => Happened::Delivered(done),
+            done = poll_slot(&mut work.reading) => Happened::Read(done),
+            () = wait_deadline => Happened::Deadline,
+            () = self.right_over() => Happened::RightOver,
+        }
+    }
+
+    async fn right_over(&self) {
+        while self.right.holds() {
+            self.clock.sleep(RIGHT_CHECK).await;
+        }
+    }
+
+    /// Turns what happened into an event, or starts a retry, or ends the session.
+    pub(super) fn take_in(
+        &mut self,
+        happened: Happened,
+        work: &mut Work,
+    ) -> Result<Option<Event>, Box<Ended>> {
+        match happened {
+            Happened::Request(None) => Err(Box::new(Ended::Interrupted)),
+            Happened::Request(Some(drain)) => {
+                let deadline = self.clock.now() + drain.within;
+                work.closing.cancel();
+                work.drain_to = Some(drain);
+                Ok(Some(Event::Drain { deadline }))
+            }
+            Happened::Wrote((held, outcome)) => {
+                work.held = Some(*held);
+                outcome
+                    .map(|announced| Some(Event::Written(announced)))
+                    .map_err(|error| Box::new(failed(error)))
+            }
+            Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
+            Happened::Read((place, outcome)) => {
+                work.place = Some(place);
+                self.on_read(work, outcome)
+            }
+            Happened::Deadline => Ok(Some(Event::Tick)),
+            // Asked for before anything is started.
+            Happened::RightOver => Ok(None),
+        }
+    }
+
+    fn on_delivery(
+        &mut self,
+        work: &mut Work,
+        batch: Arc<Batch>,
+        outcome: Result<Durable, DeliverError>,
+    ) -> Result<Option<Event>, Box<Ended>> {
+        match outcome {
+            Ok(durable) => {
+                self.delivery_delays.reset();
+                self.delivery.done(&batch);
+                self.metrics.delivered(&batch, &durable);
+                let (id, revision) = (batch.id.clone(), batch.cut.revision);
+                let (accounted, groups) = (durable.accounted(), durable.delivered.groups);
+                Ok(Some(Event::Delivered { id, revision, groups, accounted }))
+            }
+            Err(DeliverError::Poison { offenders, write_units }) => {
+                self.metrics.poisoned(write_units);
+                let events = offenders.iter().map(|offender| offender.events.clone()).collect();
+                self.delivery.rejected(&batch, offenders);
+                Ok(Some(Event::Poisoned { batch, events }))
+            }
+            Err(DeliverError::RightEnded) => Err(Box::new(Ended::Interrupted)),
+            Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
+                None => Err(Box::new(failed(error))),
+                Some(delay) => {
+                    tracing::warn!(%error, ?delay, "a batch is delivered again");
+                    self.metrics.delivery_failed();
+                    self.start_delivery(work, batch, delay);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    fn on_read(
+        &mut self,
+        work: &mut Work,
+        outcome: Result<RecordPage, StreamError>,
+    ) -> Result<Option<Event>, Box<Ended>> {
+        match outcome {
+            Ok(page) => {
+                self.read_delays.reset();
+                if let Some((why, since)) = self.since.take() {
+                    self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
+                }
+                work.pace.seen(&page, self.clock.now());
+                self.metrics.read(&page);
+                self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
+                Ok(Some(Event::Page(page)))
+            }
+            Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
+                None => Err(Box::new(failed(error))),
+                Some(delay) => {
+                    self.note_failed_read(&error, delay);
+                    self.metrics.read_failed();
+                    work.starved = !self.start_read(work, delay);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Holds exactly the bytes that the session's records take. A read under way holds a page more on an account of
+    /// its own, so that what deliveries free is free while the read waits for room.
+    pub(super) fn account(&self, work: &mut Work, session: &ShardSession) {
+        let weight = session.weight_bytes();
+        work.records.settle(weight);
+        if let Some(place) = &mut work.place {
+            place.page.settle(0);
+            if !session.is_replaying() {
+                place.overdraw = None;
+            }
+        }
+        self.metrics.buffered(weight);
+        self.metrics.at_risk(session.at_risk_since());
+    }
+}
+
+/// Waits for the work in a slot and empties it; an empty slot never comes.
+async fn poll_slot<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(work) => {
+            let done = work.await;
+            *slot = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
