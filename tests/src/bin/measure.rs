@@ -250,8 +250,7 @@ async fn measure(what: What) -> anyhow::Result<()> {
             let report =
                 chaos::run(plan, &format!("measure-chaos-{seed}"), prometheus.as_deref(), say).await?;
             if let Some(folder) = evidence {
-                let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-                report.write_evidence(&folder, &format!("sluicegate-measure {command}"))?;
+                report.write_evidence(&folder)?;
             }
             say(&report.json().to_string());
             report.verdict()?;

@@ -65,6 +65,18 @@ pub struct ChaosPlan {
     pub rate: u32,
 }
 
+impl ChaosPlan {
+    /// What does the same again.
+    fn command(&self) -> String {
+        let Self { seed, workers, shards, rate, .. } = self;
+        let (minutes, failover_time) =
+            (self.lasts.as_secs_f64() / 60.0, humantime::format_duration(self.failover_time));
+        format!(
+            "sluicegate-measure chaos --minutes {minutes} --seed {seed} --workers {workers} --shards {shards} --failover-time {failover_time} --rate {rate}"
+        )
+    }
+}
+
 /// Producers.
 const PRODUCERS: u64 = 3;
 /// How long everything may take that has no faults any more.

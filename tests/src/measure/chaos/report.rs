@@ -117,23 +117,23 @@ impl Report {
         Ok(())
     }
 
-    /// Writes `chaos.txt` and `chaos.svg` into a folder. `command` is what was run.
+    /// Writes `chaos.txt` and `chaos.svg` into a folder.
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn write_evidence(&self, folder: &Path, command: &str) -> anyhow::Result<()> {
+    pub fn write_evidence(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let write = |name: &str, content: String| {
             let path = folder.join(name);
             std::fs::write(&path, content).with_context(|| path.display().to_string())
         };
-        write("chaos.txt", self.text(command))?;
+        write("chaos.txt", self.text())?;
         write("chaos.svg", self.picture().svg())
     }
 
-    fn text(&self, command: &str) -> String {
-        let mut text = format!("$ {command}\n\n");
+    fn text(&self) -> String {
         let plan = &self.plan;
+        let mut text = format!("$ {}\n\n", plan.command());
         let told = [
             ("workers, after each kill replaced by another", plan.workers.to_string()),
             ("shards at the beginning", plan.shards.to_string()),
@@ -209,10 +209,9 @@ impl Report {
         Picture {
             title: format!("{:.0} minutes of chaos", self.plan.lasts.as_secs_f64() / 60.0),
             subtitle: format!(
-                "{} workers, {} shards, failover_time {:?}: {} killed, {} frozen, {} cut off, {} told to leave; {} reshards, {} troubles; {} of {} events stored once",
+                "{} workers, {} shards: {} killed, {} frozen, {} cut off, {} told to leave; {} reshards, {} troubles; {} of {} events stored once",
                 self.plan.workers,
                 self.plan.shards,
-                self.plan.failover_time,
                 self.done.kills.len(),
                 self.done.freezes.len(),
                 self.done.partitions.len(),
@@ -234,7 +233,10 @@ impl Report {
                 "After a hand-over, in seconds".to_owned(),
             ],
             shaded: (outage.0, outage.1, "table out".to_owned()),
-            notes: vec![format!("Seed {}. Each dot stands where its gap ended.", self.plan.seed)],
+            notes: vec![format!(
+                "Seed {}, failover_time {:?}. Each dot stands where its gap ended.",
+                self.plan.seed, self.plan.failover_time
+            )],
         }
     }
 }
@@ -307,9 +309,10 @@ mod tests {
         );
         assert_eq!((&json["failover_p50_ms"], &json["handoff_p99_ms"]), (&3_200.into(), &120.into()));
         let folder = tempfile::tempdir().unwrap();
-        report().write_evidence(folder.path(), "make chaos").unwrap();
+        report().write_evidence(folder.path()).unwrap();
         let text = std::fs::read_to_string(folder.path().join("chaos.txt")).unwrap();
-        assert!(text.starts_with("$ make chaos\n") && text.contains("1  SIGKILL\n"), "{text}");
+        let command = "sluicegate-measure chaos --minutes 1 --seed 7 --workers 6 --shards 16 --failover-time 3s --rate 300";
+        assert!(text.starts_with(&format!("$ {command}\n")) && text.contains("1  SIGKILL\n"), "{text}");
         let picture = std::fs::read_to_string(folder.path().join("chaos.svg")).unwrap();
         assert_eq!(picture.matches("<circle").count(), 3);
     }
