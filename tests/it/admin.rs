@@ -113,9 +113,81 @@ async fn a_locked_page_opens_with_the_token_and_a_fleet_with_a_token_hands_over(
         browser.eval(open).await?;
         wait_for("the fleet", LONG, async || Ok((browser.eval(state).await? == "live").then_some(())))
             .await?;
+        // A link sends no token by itself.
+        for (link, first) in [("fleet", "{\"application\":"), ("metrics", "# HELP ")] {
+            browser.eval(&format!("document.querySelector('footer a[href={link}]').click()")).await?;
+            wait_for("what is behind the link", LONG, async || {
+                let text = browser.eval("document.body?.innerText").await?;
+                Ok(text.as_str().is_some_and(|text| text.starts_with(first)).then_some(()))
+            })
+            .await?;
+            browser.open(&format!("http://{address}/"), (1280, 844), "light").await?;
+            wait_for("the fleet", LONG, async || Ok((browser.eval(state).await? == "live").then_some(())))
+                .await?;
+        }
     } else {
         println!("SKIPPED: chromium is not installed");
     }
+    fleet.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_cut_off_from_dynamodb_says_so_and_tells_nothing_false_of_the_others()
+-> anyhow::Result<()> {
+    let Some(mut browser) = Browser::start().await? else {
+        println!("SKIPPED: chromium is not installed");
+        return Ok(());
+    };
+    let backend = Backend::with_stream(4).await?;
+    // Long against a busy machine: nobody else is to count as silent.
+    let mut fleet = Fleet::new(&backend, "cut-page")?.linked().set("failover_time", "5s");
+    fleet.start(&[])?;
+    let first = joined(&backend, 1).await?;
+    // The second one has been given its shards, and has given none away.
+    fleet.start(&[])?;
+    let workers = joined(&backend, 2).await?;
+    let mut second = workers.iter().filter(|(worker, _)| !first.contains_key(*worker));
+    let (cut_off, address) = second.next().context("no second worker")?;
+    let number = fleet.numbers()[fleet.index_of(cut_off).await?.context("no such worker")?];
+    browser.open(&format!("http://{address}/"), (1280, 844), "light").await?;
+    let text = "document.body?.innerText";
+    let shows = async |browser: &mut Browser, wanted: &str| {
+        wait_for(wanted, LONG, async || {
+            let text = browser.eval(text).await?;
+            Ok(text.as_str().filter(|text| text.contains(wanted)).map(str::to_owned))
+        })
+        .await
+    };
+    shows(&mut browser, "All is well.").await?;
+    fleet.cut(number, true);
+    wait_for("the other worker to have all shards", LONG, async || {
+        let rows = backend.leases(APPLICATION).await?;
+        Ok(rows.iter().all(|row| row.owner.as_ref().is_some_and(|owner| owner != cut_off)).then_some(()))
+    })
+    .await?;
+    let text = shows(&mut browser, "This worker has not reached its tables for ").await?;
+    ensure!(text.contains("Act now.") && !text.contains("silent"), "{text}");
+    let scrape = ask(address, "/metrics").await?;
+    assert_eq!(value_of(&scrape, "sluicegate_fleet_workers{state=\"silent\"}")?, 0.0);
+    assert!(value_of(&scrape, "sluicegate_fleet_view_age_seconds")? > 5.0);
+    fleet.cut(number, false);
+    let text = shows(&mut browser, "All is well.").await?;
+    ensure!(!text.contains("has not reached its tables"), "{text}");
+    wait_for("both workers to have shards again", LONG, async || {
+        let rows = backend.workers(APPLICATION).await?;
+        Ok((rows.len() == 2 && rows.iter().all(|row| row.leases == 2)).then_some(()))
+    })
+    .await?;
+    // It may get them back before it has seen that they were gone.
+    let whys = format!(
+        "[...document.querySelectorAll('#moves tbody tr')].map(row => row.cells) \
+         .filter(cells => cells[2].innerText === '{cut_off}').map(cells => cells[4].innerText)"
+    );
+    let whys = browser.eval(&whys).await?;
+    println!("why its shards moved: {whys}");
+    let whys = whys.as_array().context("no list")?;
+    ensure!(whys.iter().all(|why| why == "its owner fell silent"), "{whys:?}");
+    assert_eq!(browser.complaints, Vec::<serde_json::Value>::new());
     fleet.stop().await
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use sluicegate_tests::harness::backend::STREAM;
 use sluicegate_tests::harness::command::{bare, finish};
+use sluicegate_tests::harness::fleet::ask;
 use sluicegate_tests::harness::process::{Signal, signal};
 use sluicegate_tests::harness::{Backend, Finished, LONG, wait_for};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -56,6 +57,7 @@ fn as_on_aws(backend: &Backend) -> Vec<(String, String)> {
 }
 
 const RUN: [&str; 5] = ["run", "--stream", "flights", "--application", "billing"];
+const CHECK: [&str; 5] = ["check", "--stream", "flights", "--application", "billing"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_stream_is_named() -> anyhow::Result<()> {
@@ -132,7 +134,7 @@ async fn an_endpoint_that_does_not_answer_is_an_error_and_no_hang() -> anyhow::R
         }
     }
     let ended = run(home.path(), &environment, &[&RUN[..], &["--create-tables"]].concat()).await?;
-    says(the_error(&ended, OTHER), &["table `billing` could not be reached"]);
+    says(the_error(&ended, OTHER), &["table `billing` could not be reached", "the region, the endpoint"]);
     let ended = run(home.path(), &environment, &["produce", "--stream", "flights"]).await?;
     says(the_error(&ended, OTHER), &["Kinesis gave no answer", "the region and the endpoint"]);
     let ended = run(home.path(), &environment, &["read", "--key", "k", "--table", "events"]).await?;
@@ -140,12 +142,14 @@ async fn an_endpoint_that_does_not_answer_is_an_error_and_no_hang() -> anyhow::R
     Ok(())
 }
 
-/// Ending would only have it started again: a worker waits for an analytics table that is away, and can be stopped meanwhile.
+/// Ending would only have it started again: a worker waits for tables that are away, answers its probes meanwhile, and can be
+/// stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_starts_while_its_table_is_away_waits_for_it() -> anyhow::Result<()> {
+async fn a_worker_that_starts_while_its_tables_are_away_waits_for_them() -> anyhow::Result<()> {
     let (backend, home) = (Backend::start().await?, tempfile::tempdir()?);
     backend.create_stream(1).await?;
-    backend.set("/faults", "[[fault]]\ntable = \"billing-events\"\noutage = \"refuse\"\n").await?;
+    let away = |table: &str| format!("[[fault]]\ntable = \"{table}\"\noutage = \"refuse\"\n");
+    backend.set("/faults", &away("billing-events")).await?;
     let start = || -> anyhow::Result<_> {
         let mut command = bare(home.path())?;
         command.envs(as_on_aws(&backend)).args(RUN).arg("--create-tables");
@@ -154,14 +158,26 @@ async fn a_worker_that_starts_while_its_table_is_away_waits_for_it() -> anyhow::
         Ok((child.id().context("it has ended")?, child, log))
     };
     let (id, mut stopped, mut log) = start()?;
-    until(&mut log, "could not be looked at").await?;
+    until(&mut log, "the start is tried again").await?;
     signal(id, Signal::TERM)?;
     assert_eq!(tokio::time::timeout(LONG, stopped.wait()).await??.code(), Some(0), "it was stopped");
 
+    backend.set("/faults", &away("billing")).await?;
     let (id, mut goes_on, mut log) = start()?;
-    until(&mut log, "could not be looked at").await?;
+    let listens = until(&mut log, "admin server listens").await?;
+    let listens: serde_json::Value = serde_json::from_str(&listens)?;
+    let address = listens["address"].as_str().context("no address")?;
+    until(&mut log, "the start is tried again").await?;
+    for (path, status) in [("/livez", 200), ("/readyz", 503)] {
+        let answer = ask(address, path).await?;
+        anyhow::ensure!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
     backend.set("/faults", "").await?;
     until(&mut log, "worker starts").await?;
+    wait_for("the worker to be ready", LONG, async || {
+        Ok(ask(address, "/readyz").await?.starts_with("HTTP/1.1 200").then_some(()))
+    })
+    .await?;
     signal(id, Signal::TERM)?;
     let rest = async { while let Ok(Some(_)) = log.next_line().await {} };
     let (ended, ()) = tokio::join!(tokio::time::timeout(LONG, goes_on.wait()), rest);
@@ -170,11 +186,11 @@ async fn a_worker_that_starts_while_its_table_is_away_waits_for_it() -> anyhow::
 }
 
 /// Reads a log up to a line with these words.
-async fn until(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> anyhow::Result<()> {
+async fn until(log: &mut Lines<BufReader<ChildStderr>>, words: &str) -> anyhow::Result<String> {
     let found = async {
         while let Some(line) = log.next_line().await? {
             if line.contains(words) {
-                return anyhow::Ok(());
+                return anyhow::Ok(line);
             }
         }
         anyhow::bail!("the log ended without `{words}`")
@@ -266,6 +282,32 @@ async fn a_configuration_file_is_judged_as_a_whole() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_is_wrong_is_told_at_once_and_as_json_too() -> anyhow::Result<()> {
+    let home = tempfile::tempdir()?;
+    let wrong = [("LOG", "inof"), ("SPREAD", "5000"), ("ADMIN_TOKEN", "123456789")]
+        .map(|(name, value)| (format!("SLUICEGATE_CFG_{name}"), value.to_owned()));
+    let ended = run(home.path(), &wrong, &RUN).await?;
+    says(
+        the_only_line(&ended, CONFIGURATION),
+        &["log is `inof`", "; spread is 5000", "; admin_token is a text"],
+    );
+    let ended = run(home.path(), &wrong, &CHECK).await?;
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!((ended.code, lines.len()), (Some(CONFIGURATION), 3), "{ended:#?}");
+    assert!(lines[2].starts_with("error: admin_token is ") && !ended.stderr.contains("12345"), "{ended:#?}");
+    let json = [&CHECK[..], &["--json"]].concat();
+    let ended = run(home.path(), &wrong, &json).await?;
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    assert_eq!(told["errors"].as_array().map(Vec::len), Some(3), "{told}");
+    let unknown = [("SLUICEGATE_CFG_NO_SUCH_SETTING".to_owned(), "1".to_owned())];
+    let ended = run(home.path(), &unknown, &json).await?;
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(CONFIGURATION), 1), "{ended:#?}");
+    assert!(told["settings"].is_null() && told["error"] == told["errors"][0], "{told}");
+    Ok(())
+}
+
 /// The command line has its own words and may take several lines for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arguments_that_do_not_fit_exit_with_64() -> anyhow::Result<()> {
@@ -273,8 +315,13 @@ async fn arguments_that_do_not_fit_exit_with_64() -> anyhow::Result<()> {
     for arguments in [
         &["run", "--no-such-flag"][..],
         &["run", "--stream", "s"],
-        &["run", "--stream", "s", "--application", "a", "--admin", "nowhere"],
-        &["run", "--stream", "s", "--application", "a", "--sink", "paper"],
+        &[&RUN[..], &["--admin", "nowhere"]].concat(),
+        &[&RUN[..], &["--advertise", "not a host"]].concat(),
+        &[&RUN[..], &["--sink", "paper"]].concat(),
+        &["run", "--stream", "flights", "--application", ""],
+        &["check", "--stream", "", "--application", "billing"],
+        &["check", "--stream", "flights", "--application", "a b/*", "--policy"],
+        &[&CHECK[..], &["--account", "foo", "--policy"]].concat(),
         &["produce", "--stream", "s", "--create-stream", "0"],
         &["read", "--key", "k"],
         &["no-such-command"],

@@ -127,7 +127,7 @@ async fn only_the_events_and_fields_that_are_wanted_are_stored() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_that_makes_no_sense_is_refused_with_its_place() -> anyhow::Result<()> {
     let environment = [("SLUICEGATE_CFG_FILTER".to_owned(), "/carrier = \"AA\"".to_owned())];
-    let run = ["run", "--stream", "s", "--application", "a"];
+    let run = ["run", "--stream", "flights", "--application", "billing"];
     let refused = sluicegate(&environment, &run).await?;
     ensure!(refused.code == Some(64), "{refused:?}");
     let says = "filter is `/carrier = \"AA\"`; at character 10: '=' has no meaning here: write == to compare";

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
@@ -20,7 +21,7 @@ use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::nudge::HttpNudge;
 use sluicegate_worker::offload::BlockingPool;
 use sluicegate_worker::worker::unique_id;
-use sluicegate_worker::{Config, Metrics, StreamReader, Worker};
+use sluicegate_worker::{Config, Metrics, StreamReader, TableCheck, TablesUnfit, Worker};
 
 use crate::aws::Aws;
 
@@ -57,20 +58,44 @@ pub(crate) fn default_dead_letters(application: &str) -> String {
     format!("{application}-dead-letters")
 }
 
-/// Creates or checks the tables and puts a worker together on them.
+/// The tables of a worker, to be looked at before it begins.
+struct WorkerTables {
+    clock: Clock,
+    leases: aws_sdk_dynamodb::Client,
+    /// Of the sink, if it writes to a table: that, and the one of dead letters.
+    analytics: Option<aws_sdk_dynamodb::Client>,
+    args: WorkerArgs,
+}
+
+#[async_trait]
+impl TableCheck for WorkerTables {
+    async fn check(&self) -> Result<(), TablesUnfit> {
+        let args = &self.args;
+        ensure_tables(&self.leases, self.clock.clone(), &args.application, args.create_tables)
+            .await
+            .map_err(|error| TablesUnfit::new(error.retry(), error))?;
+        let Some(client) = &self.analytics else { return Ok(()) };
+        let unfit = |error: sluicegate_sink::dynamodb::TableError| TablesUnfit::new(error.retry(), error);
+        ensure_table(client, &args.table, args.create_tables).await.map_err(unfit)?;
+        ensure_letters_table(client, &args.dead_letters, args.create_tables).await.map_err(unfit)
+    }
+}
+
+/// Puts a worker together; it looks at its tables, or creates them, once it runs.
 pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyhow::Result<Worker> {
     let clock = Clock::new();
     let seed = config.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
     tracing::info!(seed, "jitter is seeded");
     let metrics = Metrics::new().context("metrics")?;
     let leases = aws.dynamodb_for("lease", &metrics);
-    ensure_tables(&leases, clock.clone(), &args.application, args.create_tables).await?;
     let governor = Arc::new(Governor::new(PaceOptions::default()));
-    let sink = sink(aws, &args, seed, (Arc::clone(&governor), &metrics)).await?;
+    let analytics = aws.dynamodb_for("analytics", &metrics);
+    let analytics = (args.sink == SinkKind::Dynamodb).then_some(analytics);
+    let sink = sink(analytics.clone(), &args, seed, Arc::clone(&governor));
     let workers_table = worker_table_name(&args.application);
     let workers = aws.dynamodb_for("worker", &metrics);
     let registry = Arc::new(DynamoRegistry::new(workers, &workers_table, &args.application));
-    let store = Arc::new(DynamoLeaseStore::new(leases, &args.application));
+    let store = Arc::new(DynamoLeaseStore::new(leases.clone(), &args.application));
     let admin = sluicegate_worker::admin::bind(args.admin)
         .await
         .with_context(|| format!("cannot listen on {}: choose another --admin address", args.admin))?;
@@ -81,11 +106,13 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         &args.application,
     );
     let letters = DynamoDbDeadLetters::new(aws.dynamodb_for("dead-letter", &metrics), &args.dead_letters);
+    let tables = WorkerTables { clock: clock.clone(), leases, analytics, args: args.clone() };
     let worker = Worker::builder(&args.application)
         .worker_id(unique_id(&hostname()))
         .settings(config.settings.clone())
         .stream(KinesisStream::new(aws.kinesis(), &args.stream))
         .tables(store, registry)
+        .table_check(Arc::new(tables))
         .heartbeat_thread(Box::new(move || Arc::new(beats) as Arc<dyn WorkerRegistry>))
         .nudge(HttpNudge::new(config.admin_token.as_ref()))
         .sink(sink)
@@ -101,28 +128,21 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
     Ok(worker)
 }
 
-async fn sink(
-    aws: &Aws,
+/// Writes to the analytics table by this client, or to standard output without one.
+fn sink(
+    client: Option<aws_sdk_dynamodb::Client>,
     args: &WorkerArgs,
     seed: u64,
-    (governor, metrics): (Arc<Governor>, &Metrics),
-) -> anyhow::Result<Arc<dyn Sink>> {
-    match args.sink {
-        SinkKind::Stdout => Ok(Arc::new(StdoutSink::new(std::io::stdout()))),
-        SinkKind::Dynamodb => {
-            let client = aws.dynamodb_for("analytics", metrics);
-            ensure_table(&client, &args.table, args.create_tables).await?;
-            ensure_letters_table(&client, &args.dead_letters, args.create_tables).await?;
-            // Two requests of 2 MiB under way fill any link; each more would cost 5 MB of memory.
-            let mut options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
-            if let Some(versions) = &args.packing_versions {
-                options.packing_versions.clone_from(versions);
-            }
-            let pool: Arc<dyn Offload> = Arc::new(BlockingPool::new(packing_threads()));
-            let sink = dynamodb_sink(client, &args.table, options, pool, seed);
-            Ok(Arc::new(sink.governed_by(governor)))
-        }
+    governor: Arc<Governor>,
+) -> Arc<dyn Sink> {
+    let Some(client) = client else { return Arc::new(StdoutSink::new(std::io::stdout())) };
+    // Two requests of 2 MiB under way fill any link; each more would cost 5 MB of memory.
+    let mut options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
+    if let Some(versions) = &args.packing_versions {
+        options.packing_versions.clone_from(versions);
     }
+    let pool: Arc<dyn Offload> = Arc::new(BlockingPool::new(packing_threads()));
+    Arc::new(dynamodb_sink(client, &args.table, options, pool, seed).governed_by(governor))
 }
 
 /// The lease table and the worker table of an application, which must be there.

@@ -12,6 +12,7 @@
 
 mod acting;
 mod draining;
+mod failures;
 mod instruction;
 mod sessions;
 mod taking;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::failures::FailedReads;
 pub use self::instruction::{GivenFor, Instruction, Interruption};
 pub use self::sessions::Sessions;
 use crate::clock::Clock;
@@ -90,8 +92,10 @@ pub struct Coordinator {
     pub on_fleet: OnFleet,
     /// Shown each view, before anything is done by it.
     pub on_view: OnView,
-    /// Called once a turn of the loop: the sign that it is not stuck.
+    /// Called with each turn of the loop, and with each step of a long one: the sign that it is not stuck.
     pub on_turn: Box<dyn Fn() + Send + Sync>,
+    /// For the log.
+    pub failed_reads: FailedReads,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -127,6 +131,27 @@ enum Looked {
     NotRead,
 }
 
+/// Anybody may nudge, and a hint costs a read of the row it names. Of leases that this worker has not seen yet so many are
+/// read in a look's time; the others make a plain nudge, and are found by the next round.
+#[derive(Debug, Default)]
+struct Strangers {
+    since: Option<Instant>,
+    read: usize,
+}
+
+impl Strangers {
+    /// As many as may be read now; whoever takes one reads it.
+    fn allow(&mut self, now: Instant, period: Duration) -> impl Iterator<Item = ()> {
+        if self.since.is_none_or(|since| now >= since + period) {
+            *self = Self { since: Some(now), read: 0 };
+        }
+        std::iter::from_fn(|| {
+            self.read += 1;
+            (self.read <= AT_ONCE).then_some(())
+        })
+    }
+}
+
 /// What ended a wait.
 enum Woken {
     Time,
@@ -143,14 +168,11 @@ const SOONER: u32 = 8;
 /// How often a plan is made anew at once because the fleet changed meanwhile.
 const MOST_REPLANS: u32 = 3;
 
-/// What was done, or nothing if a table could not be read meanwhile: then the next round does it.
-fn unless_unavailable<T>(done: Result<T, CoordinatorError>) -> Result<Option<T>, CoordinatorError> {
+/// What was done, or the failure of a read that passes.
+fn unless_it_passes<T>(done: Result<T, CoordinatorError>) -> Result<Result<T, ReadError>, CoordinatorError> {
     match done {
-        Ok(done) => Ok(Some(done)),
-        Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => {
-            tracing::warn!(%error, "the tables were not read; the next round tries again");
-            Ok(None)
-        }
+        Ok(done) => Ok(Ok(done)),
+        Err(CoordinatorError::Read(error @ ReadError::Unavailable { .. })) => Ok(Err(error)),
         Err(error) => Err(error),
     }
 }
@@ -170,13 +192,14 @@ impl Coordinator {
         let mut last_round = next_round;
         let mut looked_at = next_round;
         let mut again_after = look_every / SOONER;
+        let mut strangers = Strangers::default();
         while !drain.is_cancelled() {
             (self.on_turn)();
             if self.clock.now() >= next_round {
                 let mut rest = round_every;
                 // A view that was only half acted on is no base for plans: what was learned of its rows is forgotten.
                 last_view =
-                    unless_unavailable(self.round(&mut observer, &mut pace, last_round, &drain).await)?;
+                    self.unless_unavailable(self.round(&mut observer, &mut pace, last_round, &drain).await)?;
                 if let Some(view) = &last_view {
                     let left = left_free(view, &self.config.policy);
                     if self.right.holds_now() {
@@ -201,8 +224,8 @@ impl Coordinator {
                 Woken::Time => false,
                 Woken::Nudged => true,
                 Woken::Hinted => {
-                    let adopted = self.adopt_hinted(&mut observer, &pace, &drain).await;
-                    !unless_unavailable(adopted)?.unwrap_or(false)
+                    let adopted = self.adopt_hinted(&mut observer, &pace, &mut strangers, &drain).await;
+                    !self.unless_unavailable(adopted)?.unwrap_or(false)
                 }
             };
             if look_round {
@@ -217,7 +240,7 @@ impl Coordinator {
                         None => next_round = self.clock.now(),
                         Some(view) => {
                             let replanned = self.replan(view, &mut observer, last_round, &drain).await;
-                            last_view = unless_unavailable(replanned)?;
+                            last_view = self.unless_unavailable(replanned)?;
                         }
                     }
                 }
@@ -225,6 +248,15 @@ impl Coordinator {
         }
         let last_seen = self.view.borrow().clone();
         self.drain(&drain, &mut observer, last_seen).await
+    }
+
+    /// What was done, or nothing if a table could not be read meanwhile: then the next round does it.
+    fn unless_unavailable<T>(
+        &self,
+        done: Result<T, CoordinatorError>,
+    ) -> Result<Option<T>, CoordinatorError> {
+        let tell = |error: ReadError| self.failed_reads.round(&error, self.clock.now());
+        Ok(unless_it_passes(done)?.map_err(tell).ok())
     }
 
     /// Waits for the next look, or until somebody nudges.
@@ -246,20 +278,26 @@ impl Coordinator {
         &self,
         observer: &mut Observer,
         pace: &Pace,
+        strangers: &mut Strangers,
         drain: &CancellationToken,
     ) -> Result<bool, CoordinatorError> {
-        let (hinted, now) = (self.nudged.take_hints(), self.clock.now());
+        let (mut hinted, now) = (self.nudged.take_hints(), self.clock.now());
         if !self.right.holds_now() {
             return Ok(false);
         }
+        let named = hinted.len();
+        let mut strangers = strangers.allow(now, self.config.failover_time / 20);
+        hinted.retain(|key, _| self.knows(key) || strangers.next().is_some());
+        let all_read = hinted.len() == named;
         let unknown = hinted.into_iter().filter(|(key, _)| !self.sessions.contains(key));
         let read = |(key, unread): (LeaseKey, Option<Duration>)| async move {
             let right = self.right.session();
             (self.store.lease(&key).await, right, unread.and_then(|unread| now.checked_sub(unread)))
         };
         let mut rows = stream::iter(unknown.map(read)).buffer_unordered(AT_ONCE);
-        let (mut all_ours, mut others) = (true, Vec::new());
+        let (mut all_ours, mut others) = (all_read, Vec::new());
         while let Some((row, right, last_read)) = rows.next().await {
+            (self.on_turn)();
             match row {
                 Ok(Some(row)) if self.may_begin(&row) => {
                     observer.learn(row.clone());
@@ -273,6 +311,12 @@ impl Coordinator {
         drop(rows);
         let fleet_changed = self.take_found(others, observer, drain).await?;
         Ok(all_ours && !fleet_changed)
+    }
+
+    /// Whether there is such a lease, or a shard for one, as far as this worker has seen.
+    fn knows(&self, key: &LeaseKey) -> bool {
+        let has_row = self.view.borrow().as_ref().is_some_and(|view| view.leases.contains_key(key));
+        has_row || self.listed.borrow().shards.contains(key)
     }
 
     /// Whether a row just read is ours, unfinished, and can be read.
@@ -297,7 +341,7 @@ impl Coordinator {
                 if changes.is_empty() { Looked::Unchanged } else { Looked::Changed }
             }
             Err(error) => {
-                tracing::warn!(%error, "worker rows were not read");
+                self.failed_reads.look(&error, self.clock.now());
                 Looked::NotRead
             }
         }
@@ -369,8 +413,8 @@ impl Coordinator {
             self.adopt(view, before.as_deref(), last_round).await?;
             let actions = plan(view, &self.config.policy).into_iter();
             let acts = actions.map(|action| self.act(action, view, observer));
-            let done: Vec<_> = stream::iter(acts).buffer_unordered(AT_ONCE).collect().await;
-            for done in done {
+            let acts = stream::iter(acts).buffer_unordered(AT_ONCE).inspect(|_done| (self.on_turn)());
+            for done in acts.collect::<Vec<_>>().await {
                 missed.extend(done?.into_iter().flat_map(|taken| taken.learned_by(observer)));
             }
         }
@@ -381,31 +425,4 @@ impl Coordinator {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_that_failed_for_now_ends_a_round_and_not_the_worker() {
-        let read = |error| Err::<(), _>(CoordinatorError::Read(error));
-        assert!(matches!(unless_unavailable(Ok(7)), Ok(Some(7))));
-        let unavailable = ReadError::Unavailable { source: "no answer".into() };
-        assert!(matches!(unless_unavailable(read(unavailable)), Ok(None)));
-        let malformed = ReadError::Malformed { key: "s".to_owned(), why: "no counter".to_owned() };
-        assert!(matches!(unless_unavailable(read(malformed)), Err(CoordinatorError::Read(_))));
-        assert!(matches!(
-            unless_unavailable(Err::<(), _>(CoordinatorError::Unheard)),
-            Err(CoordinatorError::Unheard)
-        ));
-    }
-
-    #[test]
-    fn the_next_look_comes_when_a_silence_is_due_and_never_at_once_because_of_an_old_one() {
-        let now = Instant::now();
-        let (period, round) = (Duration::from_millis(500), now + Duration::from_secs(5));
-        assert_eq!(next_look(now, round, now + period, None), now + period);
-        let soon = now + Duration::from_millis(200);
-        assert_eq!(next_look(now, round, now + period, Some(soon)), soon);
-        assert_eq!(next_look(soon, round, soon + period, Some(now)), soon + period);
-        assert_eq!(next_look(soon, round, now, None), soon, "nudges do not put a look off");
-    }
-}
+mod tests;

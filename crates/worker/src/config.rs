@@ -5,14 +5,13 @@
 
 mod advice;
 mod effective;
+mod layers;
 mod settings;
 
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use sluicegate_checkpoint::parameters::ParametersError;
 use sluicegate_checkpoint::transform::SyntaxError;
@@ -23,8 +22,10 @@ use thiserror::Error;
 use crate::admin::AdminToken;
 use crate::consumer::batcher::CutPolicy;
 use crate::consumer::pace::ReadPolicy;
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, is_filter};
 use crate::worker::Settings;
+
+use layers::{layers, one_line};
 
 pub use advice::Outcome;
 pub use effective::{Effective, Explained, Provenance};
@@ -33,6 +34,9 @@ pub use settings::{SETTINGS, Setting};
 /// What environment variables of settings begin with: `SLUICEGATE_CFG_FAILOVER_TIME=5s`. Not plain `SLUICEGATE_`,
 /// under which Kubernetes injects variables for a service of that name.
 pub const ENV_PREFIX: &str = "SLUICEGATE_CFG_";
+
+/// Settings whose values are not told.
+const SECRETS: &[&str] = &["admin_token"];
 
 /// The word for no admin token.
 const NO_TOKEN: &str = "none";
@@ -197,6 +201,34 @@ pub enum ConfigError {
     /// The packing parameters do not fit.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
+    /// More than one of these.
+    #[error("{}", joined(.0))]
+    Several(Vec<Self>),
+}
+
+/// Errors on one line.
+fn joined(errors: &[ConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<Vec<Self>> for ConfigError {
+    fn from(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => Self::Several(errors.into_iter().chain(last).collect()),
+        }
+    }
+}
+
+/// What is wrong with a configuration, gathered.
+#[derive(Debug, Default)]
+struct Wrong(Vec<ConfigError>);
+
+impl Wrong {
+    /// The value, if it is one; its error is kept.
+    fn kept<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
 }
 
 impl Config {
@@ -208,15 +240,36 @@ impl Config {
     pub fn load(file: Option<&Path>, overrides: &[(&'static str, String)]) -> Result<Self, ConfigError> {
         let figment = layers(file, overrides)?;
         let raw: RawConfig = figment.extract().map_err(|errors| ConfigError::Unreadable(one_line(errors)))?;
-        Self::checked(raw)
+        Self::checked(raw).map_err(ConfigError::from)
     }
 
-    fn checked(raw: RawConfig) -> Result<Self, ConfigError> {
-        check_durations(&raw)?;
-        check_sizes(&raw)?;
-        let parameters = parameters(&raw)?;
+    /// All that is wrong, not the first of it.
+    fn checked(raw: RawConfig) -> Result<Self, Vec<ConfigError>> {
+        let mut wrong = Wrong::default();
+        check_durations(&raw, &mut wrong);
+        check_sizes(&raw, &mut wrong);
+        wrong.kept(check_log(&raw.log));
+        let parts = (
+            parameters(&raw, &mut wrong),
+            wrong.kept(parse_initial_position(&raw.initial_position)),
+            wrong.kept(admin_token(&raw.admin_token)),
+        );
+        match parts {
+            (Some(parameters), Some(position), Some(token)) if wrong.0.is_empty() => {
+                Ok(Self::of(raw, parameters, position, token))
+            }
+            _ => Err(wrong.0),
+        }
+    }
+
+    fn of(
+        raw: RawConfig,
+        parameters: PackingParameters,
+        initial_position: InitialPosition,
+        admin_token: Option<AdminToken>,
+    ) -> Self {
         let settings = Settings {
-            initial_position: parse_initial_position(&raw.initial_position)?,
+            initial_position,
             failover_time: raw.failover_time,
             safety_margin: raw.safety_margin,
             max_leases_per_worker: (raw.max_leases_per_worker > 0).then_some(raw.max_leases_per_worker),
@@ -243,58 +296,8 @@ impl Config {
             write_budget: (raw.write_budget_wcu > 0).then(|| WriteBudget::of_units(raw.write_budget_wcu)),
         };
         let seed = (raw.seed != 0).then_some(raw.seed);
-        Ok(Self {
-            settings,
-            admin_token: admin_token(&raw.admin_token)?,
-            log: raw.log,
-            log_format: raw.log_format,
-            seed,
-        })
+        Self { settings, admin_token, log: raw.log, log_format: raw.log_format, seed }
     }
-}
-
-/// The defaults, the file over them, the environment over that, and flags over all.
-fn layers(file: Option<&Path>, overrides: &[(&'static str, String)]) -> Result<Figment, ConfigError> {
-    let mut figment = Figment::from(Serialized::defaults(RawConfig::default()));
-    if let Some(file) = file {
-        if !file.is_file() {
-            let message = format!("{} is not there: check --config", file.display());
-            return Err(ConfigError::Unreadable(message));
-        }
-        figment = figment.merge(Toml::file_exact(file));
-    }
-    figment = figment.merge(Env::prefixed(ENV_PREFIX));
-    for (name, value) in overrides {
-        // Read as an environment variable would be: `7` is a number, `7s` is not.
-        let Ok(value) = value.parse::<figment::value::Value>();
-        figment = figment.merge((*name, value));
-    }
-    Ok(figment)
-}
-
-/// All of figment's complaints on one line, each with the setting and where it came from.
-#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind says itself what is wrong")]
-fn one_line(errors: figment::Error) -> String {
-    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    let line = |error: figment::Error| {
-        let place = error.metadata.as_ref().map(|metadata| {
-            let file = metadata.source.as_ref().and_then(|source| source.file_path());
-            let named = file.map_or_else(|| metadata.name.to_string(), |file| file.display().to_string());
-            format!(" (in {named})")
-        });
-        let place = place.unwrap_or_default();
-        match &error.kind {
-            figment::error::Kind::UnknownField(field, _) => {
-                format!("there is no setting `{field}`{place}; the settings are {}", names.join(", "))
-            }
-            kind => {
-                let path = error.path.join(".");
-                let setting = if path.is_empty() { String::new() } else { format!("{path}: ") };
-                format!("{setting}{kind}{place}")
-            }
-        }
-    };
-    errors.into_iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
 fn bytes(size: bytesize::ByteSize) -> usize {
@@ -315,7 +318,7 @@ fn in_range<T: PartialOrd>(
     }
 }
 
-fn check_durations(raw: &RawConfig) -> Result<(), ConfigError> {
+fn check_durations(raw: &RawConfig, wrong: &mut Wrong) {
     let (ms, s) = (Duration::from_millis, Duration::from_secs);
     let rows = [
         ("failover_time", raw.failover_time, s(1), s(300), "1s to 5m"),
@@ -328,10 +331,10 @@ fn check_durations(raw: &RawConfig) -> Result<(), ConfigError> {
         ("commit_delay", raw.commit_delay, s(0), s(60), "0s to 60s"),
     ];
     for (setting, value, low, high, range) in rows {
-        in_range(setting, &value, (&low, &high), |value| duration_text(*value), range)?;
+        wrong.kept(in_range(setting, &value, (&low, &high), |value| duration_text(*value), range));
     }
-    below("safety_margin", raw.safety_margin, "a third of failover_time", raw.failover_time / 3)?;
-    below("handoff_deadline", raw.handoff_deadline, "drain_timeout", raw.drain_timeout)
+    wrong.kept(below("safety_margin", raw.safety_margin, "a third of failover_time", raw.failover_time / 3));
+    wrong.kept(below("handoff_deadline", raw.handoff_deadline, "drain_timeout", raw.drain_timeout));
 }
 
 fn below(
@@ -343,15 +346,20 @@ fn below(
     if value < large {
         return Ok(());
     }
-    let (small_value, large_value) = (duration_text(value), duration_text(large));
+    let (small_value, large_value) = (duration_text(value), duration_text(to_millis(large)));
     Err(ConfigError::Contradiction { small, small_value, large_text, large_value })
+}
+
+/// A third of ten seconds is 3s 333ms to people.
+fn to_millis(value: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn duration_text(value: Duration) -> String {
     humantime_serde::re::humantime::format_duration(value).to_string()
 }
 
-fn check_sizes(raw: &RawConfig) -> Result<(), ConfigError> {
+fn check_sizes(raw: &RawConfig, wrong: &mut Wrong) {
     use bytesize::ByteSize;
     let (kib, mib) = (ByteSize::kib, ByteSize::mib);
     let rows = [
@@ -360,25 +368,36 @@ fn check_sizes(raw: &RawConfig) -> Result<(), ConfigError> {
         ("max_item_bytes", raw.max_item_bytes, kib(4), kib(400), "4KiB to 400KiB"),
     ];
     for (setting, value, low, high, range) in rows {
-        in_range(setting, &value, (&low, &high), ToString::to_string, range)?;
+        wrong.kept(in_range(setting, &value, (&low, &high), ToString::to_string, range));
     }
-    in_range(
+    wrong.kept(in_range(
         "max_batch_records",
         &raw.max_batch_records,
         (&1, &10_000_000),
         ToString::to_string,
         "1 to 10000000",
-    )?;
-    in_range("max_in_flight", &raw.max_in_flight, (&1, &12), ToString::to_string, "1 to 12")?;
-    if raw.max_batch_bytes.as_u64() * 2 > raw.buffer_bytes.as_u64() {
-        return Err(ConfigError::Contradiction {
+    ));
+    wrong.kept(in_range("max_in_flight", &raw.max_in_flight, (&1, &12), ToString::to_string, "1 to 12"));
+    if raw.max_batch_bytes.as_u64().saturating_mul(2) > raw.buffer_bytes.as_u64() {
+        wrong.0.push(ConfigError::Contradiction {
             small: "max_batch_bytes",
             small_value: raw.max_batch_bytes.to_string(),
             large_text: "half of buffer_bytes",
             large_value: ByteSize::b(raw.buffer_bytes.as_u64() / 2).to_string(),
         });
     }
-    Ok(())
+}
+
+/// A filter that logs nothing because of a slip would say nothing of errors either.
+fn check_log(log: &str) -> Result<(), ConfigError> {
+    if is_filter(log) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        setting: "log",
+        given: format!("`{log}`"),
+        range: "off, error, warn, info, debug or trace, or a filter such as sluicegate_lease=debug,info",
+    })
 }
 
 /// Suffixes that keep each partition below its own limit even if one aggregate key takes the whole budget: one for every
@@ -388,22 +407,29 @@ fn spread_for(write_budget_wcu: u64) -> u32 {
     u32::try_from(wanted).unwrap_or(PackingParameters::MAX_SPREAD)
 }
 
-fn parameters(raw: &RawConfig) -> Result<PackingParameters, ConfigError> {
+fn parameters(raw: &RawConfig, wrong: &mut Wrong) -> Option<PackingParameters> {
     let aggregate_key = AggregateKey::try_from(raw.aggregate_key.clone());
+    let aggregate_key =
+        wrong.kept(aggregate_key.map_err(|error| ConfigError::AggregateKey(error.to_string())));
+    let filter = wrong.kept(transform("filter", &raw.filter));
+    let fields = wrong.kept(transform("fields", &raw.fields));
+    let reduce = wrong.kept(transform("reduce", &raw.reduce));
+    let in_range = PackingParameters::MIN_ITEM_BYTES..=PackingParameters::MAX_ITEM_BYTES;
+    let item_bytes = u32::try_from(raw.max_item_bytes.as_u64()).ok().filter(|bytes| in_range.contains(bytes));
     let parameters = PackingParameters {
-        aggregate_key: aggregate_key.map_err(|error| ConfigError::AggregateKey(error.to_string()))?,
-        max_item_bytes: u32::try_from(raw.max_item_bytes.as_u64()).unwrap_or(u32::MAX),
+        aggregate_key: aggregate_key.unwrap_or(AggregateKey::PartitionKey),
+        // One outside its range has been told with the sizes.
+        max_item_bytes: item_bytes.unwrap_or(PackingParameters::DEFAULT_ITEM_BYTES),
         spread: if raw.spread == 0 { spread_for(raw.write_budget_wcu) } else { raw.spread },
         codec: if raw.zstd_level == 0 { Codec::None } else { Codec::Zstd(raw.zstd_level) },
         ttl_days: (raw.ttl_days > 0).then_some(raw.ttl_days),
-        filter: transform("filter", &raw.filter)?,
-        fields: transform("fields", &raw.fields)?,
-        reduce: transform("reduce", &raw.reduce)?,
+        filter: filter.flatten(),
+        fields: fields.flatten(),
+        reduce: reduce.flatten(),
         ..PackingParameters::default()
     };
     let parameters = parameters.with_needed_decoding_version();
-    parameters.check()?;
-    Ok(parameters)
+    wrong.kept(parameters.check().map_err(ConfigError::from)).map(|()| parameters)
 }
 
 /// Reads a filter, fields or a reduction; [`NO_TRANSFORM`] and an empty text set none.
@@ -518,11 +544,47 @@ mod tests {
             margin,
             "safety_margin is 1s, which must be less than a third of failover_time (1s): change one of them"
         );
+        assert!(with(&[("max_batch_bytes", "15EiB")]).contains("give 64KiB to 64MiB"));
         assert!(with(&[("buffer_bytes", "1MiB")]).contains("max_batch_bytes is 16.0 MiB"));
         assert!(with(&[("failover_time", "10ms")]).contains("give 1s to 5m"));
         assert!(with(&[("initial_position", "EARLIEST")]).contains("TRIM_HORIZON"));
         assert!(with(&[("aggregate_key", "{carrier")]).starts_with("aggregate_key"));
         assert!(with(&[("zstd_level", "40")]).contains("1 to 19"));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let given = [
+            ("failover_time", "10s"),
+            ("safety_margin", "4s"),
+            ("handoff_deadline", "50s"),
+            ("max_item_bytes", "1KiB"),
+            ("buffer_bytes", "1MiB"),
+            ("log", "inof"),
+            ("filter", "/a = 1"),
+            ("spread", "5000"),
+            ("initial_position", "YESTERDAY"),
+            ("admin_token", "short"),
+        ];
+        let given = given.map(|(name, value)| (name, value.to_owned()));
+        let errors = Config::explain(None, &given).unwrap().config.unwrap_err();
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let begins = [
+            "safety_margin is 4s, which must be less than a third of failover_time (3s 333ms):",
+            "handoff_deadline is 50s",
+            "max_item_bytes is 1.0 KiB",
+            "max_batch_bytes is 16.0 MiB",
+            "log is `inof`: give off, error, warn, info, debug or trace",
+            "filter is `/a = 1`",
+            "spread is 5000",
+            "initial_position is `YESTERDAY`",
+            "admin_token is a text of 5 bytes",
+        ];
+        assert_eq!(lines.len(), begins.len(), "{lines:#?}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{line}");
+        }
+        assert_eq!(Config::load(None, &given).unwrap_err().to_string(), lines.join("; "));
     }
 
     #[test]

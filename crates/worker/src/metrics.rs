@@ -97,11 +97,16 @@ impl Metrics {
         let catalogue = Catalogue::default();
         let r = &catalogue;
         r.process()?;
-        r.count("process_id", "Process id of the worker.")?.set(i64::from(std::process::id()));
+        r.count("process_id", "Process id of the worker. A change without a rollout: it was started again; see its last log line.")?.set(i64::from(std::process::id()));
         let version = env!("CARGO_PKG_VERSION");
         let build = r.counts("build_info", "1, with the version of the build. More than one version for longer than a rollout: look for workers that were left behind.", &["version"])?;
         build.with_label_values(&[version]).set(1);
         let outcome = &["outcome"];
+        // There from the beginning: a rate knows nothing of what was counted before a series was first seen.
+        let all = |counters: IntCounterVec, outcomes: &[&str]| {
+            outcomes.iter().for_each(|outcome| drop(counters.with_label_values(&[outcome])));
+            counters
+        };
         Ok(Self {
             availability: r.histogram(
                 "availability_seconds",
@@ -117,14 +122,14 @@ impl Metrics {
                 "aggregates_kept_whole_total",
                 "Records that begin as an aggregate, cannot be taken apart, and count as one event. If it rises: a producer writes damaged aggregates.",
             )?,
-            bytes_read: r.counter("bytes_read_total", "Payload bytes read from the stream.")?,
+            bytes_read: r.counter("bytes_read_total", "Payload bytes read from the stream. By sluicegate_records_read_total the size of a record, for sizing.")?,
             reads_failed: r.counter(
                 "reads_failed_total",
                 "Reads that failed and were repeated. A steady rise: another consumer uses up the shards' reads, or Kinesis is not reached; the log says why, once in 30 seconds for each shard.",
             )?,
             events_stored: r.counter(
                 "events_stored_total",
-                "Events made durable; redelivered ones count again.",
+                "Events made durable; redelivered ones count again. If it stands still while sluicegate_fleet_freshness_max_seconds rises: see the log, nothing is stored.",
             )?,
             events_filtered: r.counter(
                 "events_filtered_total",
@@ -138,9 +143,9 @@ impl Metrics {
                 "raw_bytes_total",
                 "Bytes of stored events as published; by sluicegate_stored_bytes_total it is the compression ratio.",
             )?,
-            stored_bytes: r.counter("stored_bytes_total", "Bytes of the items written.")?,
-            items_written: r.counter("items_written_total", "Items written to the sink.")?,
-            write_units: r.sum("write_units_total", "Write capacity units consumed, retries included.")?,
+            stored_bytes: r.counter("stored_bytes_total", "Bytes of the items written. By sluicegate_items_written_total well below max_item_bytes: docs/batching.md.")?,
+            items_written: r.counter("items_written_total", "Items written to the sink. Events by items: how many share one; if it falls, see what aggregate_key names.")?,
+            write_units: r.sum("write_units_total", "Write capacity units that durable batches consumed, retries included. By sluicegate_events_stored_total it is what an event costs.")?,
             fallback_keys: r.counter(
                 "fallback_keys_total",
                 "Events stored under the fallback key. If it rises: events lack what aggregate_key names.",
@@ -153,22 +158,22 @@ impl Metrics {
                 "records_unaccounted",
                 "Records of committed ranges by which what was counted at fetch differs from what was packed, filtered and dead-lettered. Anything but 0 is a bug in Sluicegate: keep the log and the stream's records.",
             )?,
-            batches: r.counters(
+            batches: all(r.counters(
                 "batches_total",
                 "Batches by outcome: delivered, redelivered, failed, poisoned (delivered again without some events), dropped. Failed ones that go on: the log says why.",
                 outcome,
-            )?,
+            )?, &["delivered", "redelivered", "failed", "poisoned", "dropped"]),
             batch_fill: r.histograms(
                 "batch_fill_ratio",
                 "Bytes of a stored batch's items by max_item_bytes for each, by why the batch was closed. Low: docs/batching.md.",
                 fill_buckets(),
                 &["closed_by"],
             )?,
-            sessions: r.counters(
+            sessions: all(r.counters(
                 "sessions_total",
-                "Sessions on shards by how they ended. Failed ones: the log names the shard and why.",
+                "Sessions on shards by how they ended: handed_over, shard_end, lost (another worker owns the lease), interrupted (the right lapsed; begun again), failed (the log names the shard and why).",
                 outcome,
-            )?,
+            )?, &["handed_over", "shard_end", "lost", "interrupted", "failed"]),
             records_lost: r.counter(
                 "records_lost_total",
                 "Announced batches whose records were gone, and times that retention had passed the place up to which a shard was read; each attempt counts. On any increase: raise the stream's retention, then decide on accept_gap.",
@@ -348,6 +353,8 @@ struct SessionCounts {
 pub struct Reading {
     /// Wall time of the last page that held records.
     pub last_read: Option<ArrivalMillis>,
+    /// Wall time of the last page, with or without any.
+    pub last_asked: Option<ArrivalMillis>,
     /// What went to the batcher.
     pub flow: Flow,
 }
@@ -375,9 +382,10 @@ impl ShardMetrics {
             entry.read = Some((page.behind_latest, page.as_of));
             entry.first_read.get_or_insert_with(wall_millis);
         });
-        let mut counts = self.counts();
+        let (mut counts, now) = (self.counts(), wall_millis());
+        counts.reading.last_asked = Some(now);
         if !page.records.is_empty() {
-            counts.reading.last_read = Some(wall_millis());
+            counts.reading.last_read = Some(now);
         }
     }
 

@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::ShardId;
+use sluicegate_checkpoint::recurring::causes;
 use sluicegate_lease::forgotten::{Absences, Deletion, deletions};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::parents::any_begun;
@@ -279,7 +280,7 @@ impl ShardSync {
             }
             last = clock.now();
             if let Err(error) = self.sync().await {
-                tracing::warn!(%error, "shards and lease rows were not compared");
+                tracing::warn!(error = causes(&error), "shards and lease rows were not compared");
             }
         }
     }

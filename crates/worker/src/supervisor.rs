@@ -41,6 +41,8 @@ use crate::watch::Watches;
 use crate::worker::{Worker, WorkerError};
 use crate::write_flow::WriteFlow;
 
+/// Longest that the supervisor waits without a look around: the sign that it is not stuck.
+const TURN: Duration = Duration::from_secs(5);
 /// How long a shard rests after its session failed.
 const COOL_DOWN: Duration = Duration::from_secs(5);
 
@@ -107,6 +109,9 @@ impl Supervisor {
             // Nobody can reach "any address": then only a named one is told.
             let bound = (!address.ip().is_unspecified()).then(|| address.to_string());
             row.address = worker.advertise.clone().or(bound);
+            if row.address.is_none() {
+                tracing::warn!(%address, "the admin server listens on every address, and --advertise does not say at which one others reach it: nobody nudges this worker, so what is handed to it waits for its next look");
+            }
         }
         let status = WorkerStatus::new(row);
         let write_flow = worker.governor.as_ref().map(|governor| {
@@ -197,7 +202,9 @@ impl Supervisor {
             clock.sleep(drain_timeout).await;
         };
         tokio::pin!(drained_too_long);
+        let stamp = self.watches.watch("supervisor", TURN);
         loop {
+            stamp.stamp();
             tokio::select! { biased;
                 Some(ended) = self.consumers.join_next() => self.on_consumer_end(ended, sync)?,
                 Some(cooled) = self.cooling.join_next() => self.on_cooled(cooled),
@@ -208,6 +215,7 @@ impl Supervisor {
                 },
                 Some(instruction) = instructions.recv() => self.follow(instruction, sync),
                 () = &mut drained_too_long => return Err(WorkerError::DrainTimeout(drain_timeout)),
+                () = clock.sleep(TURN) => {}
             }
             self.worker.metrics.leases_held(self.sessions.len());
         }
@@ -301,8 +309,8 @@ impl Supervisor {
         match ended {
             Ended::HandedOver { to, row } => {
                 if let (Some(to), Some(running)) = (to, running) {
-                    let last_read = running.metrics.reading().last_read;
-                    let unread = last_read.and_then(|at| u64::try_from(wall_millis().0 - at.0).ok());
+                    let last_asked = running.metrics.reading().last_asked;
+                    let unread = last_asked.and_then(|at| u64::try_from(wall_millis().0 - at.0).ok());
                     let handed_over = HandedOver {
                         nudge: Arc::clone(&self.worker.nudge),
                         store: Arc::clone(&self.worker.store),
@@ -365,11 +373,19 @@ fn log_end(key: &LeaseKey, ended: &Ended, given_for: Option<GivenFor>, reading: 
         Ended::HandedOver { to, .. } => to.as_ref().map(WorkerId::as_str),
         Ended::ShardEnd | Ended::Lost | Ended::Interrupted | Ended::Failed(_) => None,
     };
+    let why = match ended {
+        Ended::HandedOver { .. } => given_for.map(GivenFor::label),
+        Ended::ShardEnd => Some("all of it is stored"),
+        Ended::Lost => Some("another worker owns it"),
+        Ended::Interrupted => Some("the right lapsed, or the row must be read again"),
+        // The error has a line of its own.
+        Ended::Failed(_) => None,
+    };
     tracing::info!(
         lease_key = %key,
         outcome = ended.outcome(),
         to,
-        why = given_for.filter(|_| to.is_some()).map(GivenFor::label),
+        why,
         last_read_ms = reading.last_read.map(|at| at.0),
         sequence_number = reading.flow.last.as_ref().map(SequenceNumber::as_str),
         records = reading.flow.records,

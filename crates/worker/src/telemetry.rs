@@ -80,6 +80,23 @@ fn env_filter(filter: &str) -> EnvFilter {
     EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"))
 }
 
+/// What a filter may let through.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether this is a filter in which every part names a level. `tracing` takes more: to it a word that is no level is a
+/// target, and `inof` would log nothing.
+pub(crate) fn is_filter(filter: &str) -> bool {
+    let parts = || filter.split(',').filter(|part| !part.is_empty());
+    parts().next().is_some() && parts().all(names_a_level) && EnvFilter::try_new(filter).is_ok()
+}
+
+fn names_a_level(part: &str) -> bool {
+    let (target, level) = part.rsplit_once('=').unwrap_or(("a", part));
+    let target = target.split('[').next().unwrap_or_default();
+    let is_level = LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    is_level && !target.contains('=') && !part.contains(char::is_whitespace)
+}
+
 /// At `trace`, the AWS SDK prints whole answers, payloads included, and what it signs; logs must hold neither. So only
 /// our own code, which does not, may say anything there.
 fn may_be_logged(about: &Metadata<'_>) -> bool {
@@ -136,6 +153,30 @@ mod tests {
                     "{filter}: {said}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_filter_names_a_level_in_each_part() {
+        for good in
+            ["info", "OFF", "sluicegate_lease=debug,info", "info,aws_runtime=off", "a::b[span{x=1}]=trace,"]
+        {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in [
+            "inof",
+            "",
+            ",",
+            "a=b=c",
+            "a=b=info",
+            "a=",
+            "=info",
+            "sluicegate_lease",
+            "a=inof,info",
+            "info, a=debug",
+            "[span]",
+        ] {
+            assert!(!is_filter(bad), "{bad}");
         }
     }
 

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::shard_sync::SyncError;
 use crate::stream::{StreamError, StreamReader};
 use crate::supervisor::Supervisor;
+use crate::tables::{TableCheck, TablesUnfit};
 use crate::telemetry::wall_clock;
 
 /// Everything about a worker that is a value.
@@ -86,6 +87,9 @@ pub enum WorkerError {
     /// The application cannot start where it is told to.
     #[error(transparent)]
     Start(#[from] StartInFuture),
+    /// A table is not there, or does not fit.
+    #[error(transparent)]
+    Tables(#[from] TablesUnfit),
     /// The lease or worker table cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -129,6 +133,7 @@ pub struct Worker {
     pub(crate) stream: Arc<dyn StreamReader>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) registry: Arc<dyn WorkerRegistry>,
+    pub(crate) table_check: Option<Arc<dyn TableCheck>>,
     pub(crate) heartbeat: HeartbeatOn,
     pub(crate) nudge: Arc<dyn Nudge>,
     pub(crate) sink: Arc<dyn Sink>,
@@ -175,6 +180,7 @@ impl Worker {
             stream: None,
             store: None,
             registry: None,
+            table_check: None,
             heartbeat: HeartbeatOn::SameRuntime,
             nudge: None,
             sink: None,
@@ -211,6 +217,7 @@ pub struct WorkerBuilder {
     stream: Option<Arc<dyn StreamReader>>,
     store: Option<Arc<dyn LeaseStore>>,
     registry: Option<Arc<dyn WorkerRegistry>>,
+    table_check: Option<Arc<dyn TableCheck>>,
     heartbeat: HeartbeatOn,
     nudge: Option<Arc<dyn Nudge>>,
     sink: Option<Arc<dyn Sink>>,
@@ -255,6 +262,13 @@ impl WorkerBuilder {
     pub fn tables(mut self, store: Arc<dyn LeaseStore>, registry: Arc<dyn WorkerRegistry>) -> Self {
         self.store = Some(store);
         self.registry = Some(registry);
+        self
+    }
+
+    /// What makes sure of the tables, before anything is read: then a worker waits for tables that do not answer yet, and
+    /// its probes are answered meanwhile. Default: they are there.
+    pub fn table_check(mut self, check: Arc<dyn TableCheck>) -> Self {
+        self.table_check = Some(check);
         self
     }
 
@@ -356,6 +370,7 @@ impl WorkerBuilder {
             stream: self.stream.ok_or(WorkerError::Missing("a stream"))?,
             store: self.store.ok_or(WorkerError::Missing("a lease table"))?,
             registry: self.registry.ok_or(WorkerError::Missing("a worker table"))?,
+            table_check: self.table_check,
             heartbeat: self.heartbeat,
             nudge: self.nudge.unwrap_or_else(|| Arc::new(LocalNudge::default())),
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,

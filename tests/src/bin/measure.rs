@@ -245,6 +245,9 @@ async fn measure(what: What) -> anyhow::Result<()> {
             say(&report.json(&plan).to_string());
         }
         What::Chaos { minutes, seed, workers, shards, failover_time, rate, evidence, prometheus } => {
+            if prometheus.is_none() {
+                say("SKIPPED: no Prometheus watches, so alerts are not judged");
+            }
             let lasts = Duration::try_from_secs_f64(minutes * 60.0)?;
             let plan = ChaosPlan { lasts, seed, workers, shards, failover_time: failover_time.into(), rate };
             let report =

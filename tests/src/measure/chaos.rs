@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use report::Report;
 
-use self::course::{Course, Done, shards, without_failed_starts};
+use self::course::{Course, Done, nobody_ended, shards};
 use self::gaps::Gap;
 use self::history::History;
 use self::laws::Take;
@@ -220,7 +220,7 @@ async fn drained(backend: &Backend, fleet: &mut Fleet<'_>, journal: &Path) -> an
     // Producers may still be told of their last records.
     let listed = shards(backend).await?;
     wait_for("every shard to be committed to its end", DRAIN, async || {
-        without_failed_starts(fleet)?;
+        nobody_ended(fleet)?;
         let rows: BTreeMap<LeaseKey, _> =
             fleet.leases().await?.into_iter().map(|row| (row.key.clone(), row)).collect();
         let no_cuts = rows.values().all(|row| cuts(row).is_empty());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluicegate_checkpoint::recurring::causes;
 use tokio::time::Instant;
 use tracing::field::display;
 
@@ -31,6 +32,7 @@ impl Coordinator {
     ) -> Result<(), CoordinatorError> {
         let me = &self.config.me;
         for (key, lease) in &view.leases {
+            (self.on_turn)();
             let mine = lease.row.owner.as_ref() == Some(me);
             if mine && !self.sessions.contains(key) && view.is_eligible(lease) {
                 let right = self.right.session();
@@ -60,7 +62,7 @@ impl Coordinator {
         };
         tracing::error!(lease_key = %row.key, why, "released a lease that this build cannot read");
         if let Err(error) = self.store.replace(row, &row.handed_over(None)).await {
-            tracing::warn!(lease_key = %row.key, %error, "the release is tried again with the next round");
+            tracing::warn!(lease_key = %row.key, error = causes(&error), "the release is tried again with the next round");
         }
     }
 
@@ -145,7 +147,7 @@ impl Coordinator {
         let row = match self.store.lease(key).await {
             Ok(row) => row.filter(|row| row.owner.as_ref() == Some(&self.config.me) && !row.is_finished()),
             Err(error @ ReadError::Unavailable { .. }) => {
-                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
+                tracing::warn!(lease_key = %key, error = causes(&error), "a lease was not given away; the next round does it");
                 None
             }
             Err(error) => return Err(error.into()),
@@ -158,7 +160,7 @@ impl Coordinator {
             }
             Ok(Written::Lost(_)) => return Ok(()),
             Err(error) => {
-                tracing::warn!(lease_key = %key, %error, "a lease was not given away; the next round does it");
+                tracing::warn!(lease_key = %key, error = causes(&error), "a lease was not given away; the next round does it");
                 return Ok(());
             }
         }

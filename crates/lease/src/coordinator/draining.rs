@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_checkpoint::recurring::causes;
 use tokio_util::sync::CancellationToken;
 use tracing::field::display;
 
-use super::{Coordinator, CoordinatorError, GivenFor, unless_unavailable};
+use super::{Coordinator, CoordinatorError, GivenFor};
 use crate::fleet::WorkerState;
 use crate::plan::assign;
 use crate::registry::FleetRows;
@@ -48,10 +49,22 @@ impl Coordinator {
             let to = targets.get(&key).cloned();
             self.hand_over(key, to, &view, GivenFor::Leaving).await?;
         }
-        self.sessions.all_ended().await;
+        self.all_ended().await;
         self.release_the_rest(observer).await?;
         self.forget_request().await;
         Ok(())
+    }
+
+    /// Waits for the sessions, which may take as long as a drain may: that is no loop that is stuck.
+    async fn all_ended(&self) {
+        let ended = self.sessions.all_ended();
+        tokio::pin!(ended);
+        loop {
+            tokio::select! { biased;
+                () = &mut ended => return,
+                () = self.clock.sleep(self.config.failover_time / 3) => (self.on_turn)(),
+            }
+        }
     }
 
     /// Gives away what is still ours without a session: a lease that waited for a parent or rested after a failure,
@@ -61,7 +74,7 @@ impl Coordinator {
         let (rows, workers, look) = loop {
             let asked = self.clock.now();
             let read = async { Ok((self.store.leases().await?, self.registry.workers().await?)) };
-            if let Some((rows, workers)) = unless_unavailable(read.await)? {
+            if let Some((rows, workers)) = self.unless_unavailable(read.await)? {
                 break (rows, workers, Look { asked, answered: self.clock.now() });
             }
             reads += 1;
@@ -78,6 +91,7 @@ impl Coordinator {
         let targets = assign(&view, &self.config.policy);
         let mine = |lease: &&LeaseView| lease.row.owner.as_ref() == Some(&self.config.me);
         for LeaseView { row, .. } in view.leases.values().filter(mine) {
+            (self.on_turn)();
             let next = row.handed_over(targets.get(&row.key).cloned());
             match self.store.replace(row, &next).await {
                 Ok(Written::Applied(_)) => {
@@ -86,7 +100,7 @@ impl Coordinator {
                 }
                 Ok(Written::Lost(_)) => {}
                 Err(error) => {
-                    tracing::warn!(lease_key = %row.key, %error, "a lease was not given back; it will be taken over");
+                    tracing::warn!(lease_key = %row.key, error = causes(&error), "a lease was not given back; it will be taken over");
                 }
             }
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use sluicegate_checkpoint::recurring::causes;
 use tokio_util::sync::CancellationToken;
 use tracing::field::display;
 
@@ -55,7 +56,9 @@ impl Coordinator {
         observer: &Observer,
     ) -> Result<Taken, CoordinatorError> {
         let right = self.right.session();
-        match self.store.replace(&row, &row.taken_by(&self.config.me)).await {
+        let written = self.store.replace(&row, &row.taken_by(&self.config.me)).await;
+        (self.on_turn)();
+        match written {
             Ok(Written::Applied(taken)) => {
                 let from = row.owner.as_ref().map(display);
                 tracing::info!(lease_key = %row.key, why = why.label(), from, "took a lease");
@@ -71,7 +74,7 @@ impl Coordinator {
             }
             Err(error) => {
                 // If it was applied, the next round finds the row to be ours and adopts it.
-                tracing::warn!(lease_key = %row.key, %error, "a take is undecided");
+                tracing::warn!(lease_key = %row.key, error = causes(&error), "a take is undecided");
                 Ok(Taken::Missed(None))
             }
         }
@@ -101,7 +104,8 @@ impl Coordinator {
             }
             let free = found.into_iter().filter_map(|row| Some((free_to_work_on(&row, observer)?, row)));
             let takes = free.map(|(why, row)| self.take(row, why, observer));
-            let taken: Vec<_> = stream::iter(takes).buffer_unordered(AT_ONCE).collect().await;
+            let takes = stream::iter(takes).buffer_unordered(AT_ONCE).inspect(|_taken| (self.on_turn)());
+            let taken = takes.collect::<Vec<_>>().await;
             found = Vec::new();
             for taken in taken {
                 found.extend(taken?.learned_by(observer));

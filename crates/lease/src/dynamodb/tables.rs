@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
     TableStatus, TimeToLiveSpecification,
 };
+use sluicegate_checkpoint::Retry;
 use sluicegate_checkpoint::recurring::causes;
 use thiserror::Error;
 
@@ -44,14 +45,37 @@ pub enum TableError {
         /// What is wrong and what to do.
         what: String,
     },
-    /// No answer.
-    #[error("table `{table}` could not be reached: {why}")]
+    /// Nobody is there to be asked.
+    #[error(
+        "table `{table}` could not be reached: are the region, the endpoint and the network right? {why}"
+    )]
     Unreachable {
         /// Its name.
         table: String,
         /// What happened.
         why: String,
     },
+    /// DynamoDB does not answer for now, or the table is not active yet.
+    #[error("table `{table}` cannot be used yet: {why}")]
+    NotNow {
+        /// Its name.
+        table: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl TableError {
+    /// Whether it may be otherwise a moment later.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::NotNow { .. } => Retry::Backoff,
+            Self::Missing { .. }
+            | Self::OtherKeys { .. }
+            | Self::Refused { .. }
+            | Self::Unreachable { .. } => Retry::Never,
+        }
+    }
 }
 
 /// The worker table that belongs to a lease table.
@@ -81,8 +105,10 @@ pub async fn ensure_tables(
 
 /// Waits between looks at a table that is being created (KCL polls every 10 s).
 const CREATION_POLL: Duration = Duration::from_millis(200);
-/// How often a table is looked at before giving up on its creation: 5 minutes.
+/// How often a table is looked at before its creation is called slow: 5 minutes.
 const CREATION_POLLS: u32 = 1_500;
+/// How long nobody answers where DynamoDB should be before that is a mistake, and no connection that was just lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Returns whether it created the table.
 async fn ensure(
@@ -92,43 +118,51 @@ async fn ensure(
     keys: &[&str],
     create: bool,
 ) -> Result<bool, TableError> {
-    let mut created = false;
+    let (mut created, begun) = (false, clock.now());
     for _ in 0..CREATION_POLLS {
-        match describe(client, table).await? {
-            Described::Table(description) if description.table_status() == Some(&TableStatus::Active) => {
+        match describe(client, table).await {
+            Ok(Described::Table(description)) if description.table_status() == Some(&TableStatus::Active) => {
                 return check_keys(table, keys, &description).map(|()| created);
             }
-            Described::Table(_) | Described::AskAgain => {}
-            Described::Missing if create => created |= create_table(client, table, keys).await?,
-            Described::Missing => return Err(TableError::Missing { table: table.to_owned() }),
+            Ok(Described::Table(_)) => {}
+            Ok(Described::Missing) if create => created |= create_table(client, table, keys).await?,
+            Ok(Described::Missing) => return Err(TableError::Missing { table: table.to_owned() }),
+            Err(TableError::Unreachable { .. }) if clock.now() < begun + PATIENCE => {}
+            Err(error) => return Err(error),
         }
         clock.sleep(CREATION_POLL).await;
     }
-    Err(TableError::Unreachable {
-        table: table.to_owned(),
-        why: "it did not become active in five minutes".to_owned(),
-    })
+    let why = "it did not become active in five minutes".to_owned();
+    Err(TableError::NotNow { table: table.to_owned(), why })
 }
 
 /// What DescribeTable told.
 enum Described {
     Table(Box<TableDescription>),
     Missing,
-    AskAgain,
 }
 
 async fn describe(client: &Client, table: &str) -> Result<Described, TableError> {
+    let not_now = |why| TableError::NotNow { table: table.to_owned(), why };
     match client.describe_table().table_name(table).send().await {
-        Ok(described) => {
-            Ok(described.table.map_or(Described::AskAgain, |table| Described::Table(Box::new(table))))
-        }
-        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(Described::Missing),
-        Err(error) => match class(&error, table) {
-            Class::Refused(what) => Err(TableError::Refused { what }),
-            Class::Throttled => Ok(Described::AskAgain),
-            Class::Unknown => Err(TableError::Unreachable { table: table.to_owned(), why: causes(&error) }),
+        Ok(described) => match described.table {
+            Some(table) => Ok(Described::Table(Box::new(table))),
+            None => Err(not_now("it was not described".to_owned())),
         },
+        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(Described::Missing),
+        Err(error) => Err(match class(&error, table) {
+            Class::Refused(what) => TableError::Refused { what },
+            Class::Unknown if nobody_there(&error) => {
+                TableError::Unreachable { table: table.to_owned(), why: causes(&error) }
+            }
+            Class::Throttled | Class::Unknown => not_now(causes(&error)),
+        }),
     }
+}
+
+/// Whether no connection could be made or kept: a name that does not resolve, a port on which nobody listens.
+fn nobody_there<E, R>(error: &SdkError<E, R>) -> bool {
+    matches!(error, SdkError::DispatchFailure(failure) if failure.is_io())
 }
 
 fn check_keys(table: &str, wanted: &[&str], description: &TableDescription) -> Result<(), TableError> {

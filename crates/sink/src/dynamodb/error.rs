@@ -1,6 +1,7 @@
 //! What the SDK says -> what the caller should do. The only file that looks at SDK errors.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use sluicegate_checkpoint::Retry;
 use thiserror::Error;
 
 use crate::store::{Cause, StoreError};
@@ -43,6 +44,17 @@ pub enum TableError {
         #[source]
         source: StoreError,
     },
+}
+
+impl TableError {
+    /// Whether it may be otherwise a moment later.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Missing { .. } | Self::KeySchema { .. } => Retry::Never,
+            Self::NotActive { .. } => Retry::Backoff,
+            Self::Failed { source, .. } => source.retry(),
+        }
+    }
 }
 
 /// What the service answered, in its own words.

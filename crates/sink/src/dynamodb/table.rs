@@ -7,7 +7,6 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
     TableStatus, TimeToLiveSpecification,
 };
-use sluicegate_checkpoint::Retry;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -17,7 +16,7 @@ use crate::store::StoreError;
 
 /// Time between two looks at a table that is being created.
 const POLL: Duration = Duration::from_millis(500);
-/// On-demand tables become active within seconds, and outages mostly pass; a minute means that something is wrong.
+/// On-demand tables become active within seconds; a minute means that something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes sure that the table exists, is active and has the keys of the item format. With `create`, a missing
@@ -47,17 +46,7 @@ async fn ensure(client: &Client, table: &str, create: bool) -> Result<bool, Tabl
         |action: &'static str| move |source| TableError::Failed { table: table.to_owned(), action, source };
     let mut created = false;
     let begun = Instant::now();
-    // A worker that starts while its table is away waits for it: ending would only have it started again.
-    let mut found = loop {
-        match describe(client, table).await {
-            Ok(found) => break found,
-            Err(error) if error.retry() == Retry::Backoff && begun.elapsed() < PATIENCE => {
-                warn!(table, %error, "the table could not be looked at; trying again");
-                tokio::time::sleep(POLL).await;
-            }
-            Err(error) => return Err(failed("described")(error)),
-        }
-    };
+    let mut found = describe(client, table).await.map_err(failed("described"))?;
     if found.is_none() {
         if !create {
             return Err(TableError::Missing { table: table.to_owned() });

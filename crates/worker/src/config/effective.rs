@@ -6,7 +6,8 @@ use std::path::Path;
 use figment::value::Value;
 use figment::{Figment, Source};
 
-use super::{Config, ConfigError, ENV_PREFIX, NO_TOKEN, RawConfig, SETTINGS, layers, one_line};
+use super::layers::{from_environment, layers, one_line, variable};
+use super::{Config, ConfigError, NO_TOKEN, RawConfig, SECRETS, SETTINGS};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +49,9 @@ pub struct Effective {
 pub struct Explained {
     /// In the order of [`SETTINGS`].
     pub settings: Vec<Effective>,
-    /// The configuration, or what is wrong with it.
-    pub config: Result<Config, ConfigError>,
+    /// The configuration, or all that is wrong with it.
+    pub config: Result<Config, Vec<ConfigError>>,
 }
-
-/// Settings whose values are not told.
-const SECRETS: &[&str] = &["admin_token"];
 
 impl Config {
     /// What [`Config::load`] takes, and where each value came from.
@@ -95,9 +93,7 @@ fn provenance(figment: &Figment, name: &'static str, overrides: &[(&'static str,
     let Some(metadata) = figment.find_metadata(name) else { return Provenance::Default };
     match &metadata.source {
         Some(Source::File(file)) => Provenance::File(file.display().to_string()),
-        _ if metadata.name.contains("environment") => {
-            Provenance::Variable(format!("{ENV_PREFIX}{}", name.to_uppercase()))
-        }
+        _ if from_environment(metadata) => Provenance::Variable(variable(name)),
         _ => Provenance::Default,
     }
 }
@@ -150,7 +146,7 @@ mod tests {
     fn settings_that_contradict_each_other_are_told_with_the_rest() {
         let flags = [("failover_time", "3s".to_owned()), ("safety_margin", "1s".to_owned())];
         let explained = Config::explain(None, &flags).unwrap();
-        assert!(matches!(explained.config, Err(ConfigError::Contradiction { .. })));
+        assert!(matches!(explained.config.unwrap_err()[..], [ConfigError::Contradiction { .. }]));
         assert_eq!(explained.settings.len(), SETTINGS.len());
         let token = explained.settings.iter().find(|setting| setting.name == "admin_token").unwrap();
         assert_eq!(token.value, "none", "that there is none is no secret");

@@ -77,14 +77,15 @@ impl Delivery {
 
     /// Remembers what the table said of a batch's events.
     pub fn rejected(&mut self, batch: &Batch, offenders: Vec<Offender>) {
-        for offender in &offenders {
-            let ((first, sub), (last, _)) = (&offender.events.from, &offender.events.to);
+        // One line a batch: the letters say it of each.
+        if let Some(Offender { events, why, .. }) = offenders.first() {
+            let (first, sub) = &events.from;
             tracing::error!(
                 lease_key = batch.id.shard.as_str(),
                 sequence_number = first.as_str(),
                 sub_sequence_number = sub.0,
-                up_to = last.as_str(),
-                why = offender.why,
+                why,
+                others = offenders.len() - 1,
                 "an event can never be stored and goes to the dead letters"
             );
         }

@@ -39,6 +39,8 @@ pub struct Picture {
     pub seen_by: String,
     /// When: wall time in milliseconds.
     pub at_ms: i64,
+    /// How long ago this worker last read the worker rows, or started if it has not yet: workers are shown as of then.
+    pub last_read_seconds: f64,
     /// After how long a silence a worker is presumed dead.
     pub failover_seconds: f64,
     /// How long the stream keeps a record.
@@ -81,7 +83,7 @@ pub struct Totals {
     pub until_data_loss_seconds: Option<f64>,
     /// Shard-seconds without a live owner, since this worker started.
     pub orphaned_shard_seconds: f64,
-    /// Bytes that were read and are not durable.
+    /// Memory of the live workers for records from fetch to durable, pages that are being read included.
     pub backlog_bytes: u64,
     /// The budget in write units a second.
     pub write_budget_units: Option<f64>,
@@ -114,7 +116,7 @@ pub struct WorkerPicture {
     pub write_rate_units: Option<f64>,
     /// What it writes.
     pub write_used_units: f64,
-    /// Bytes that it has read and not made durable.
+    /// Memory that it keeps for records from fetch to durable, pages that are being read included.
     pub backlog_bytes: u64,
     /// Where its admin server is.
     pub address: Option<String>,
@@ -179,6 +181,7 @@ impl FleetTracker {
             application: frame.application.clone(),
             seen_by: self.me.to_string(),
             at_ms: now.wall.0,
+            last_read_seconds: now.at.saturating_duration_since(self.last_read).as_secs_f64(),
             failover_seconds: self.failover_time.as_secs_f64(),
             retention_seconds: frame.retention.map(|retention| retention.as_secs_f64()),
             totals,
@@ -205,7 +208,7 @@ impl FleetTracker {
             owner: shard.owner.as_ref().map(ToString::to_string),
             state,
             freshness_seconds: age.as_secs_f64(),
-            lag_seconds: Self::lag(shard).filter(|_| counts).map(|lag| lag.as_secs_f64()),
+            lag_seconds: self.lag(shard, now).filter(|_| counts).map(|lag| lag.as_secs_f64()),
             until_data_loss_seconds: at_risk.map(|kept| kept.as_secs_f64() - age.as_secs_f64()),
             committed_arrival_ms: shard.row.arrival.map(|at| at.0),
             announced: shard.row.announced,
@@ -227,7 +230,7 @@ impl FleetTracker {
             let (leases, oldest) = held.get(row.worker_id.as_str()).copied().unwrap_or_default();
             WorkerPicture {
                 worker: row.worker_id.to_string(),
-                state: self.health(worker, now.at).label(),
+                state: self.health(worker).label(),
                 last_seen_seconds: now.at.saturating_duration_since(worker.since).as_secs_f64(),
                 leases,
                 freshness_max_seconds: oldest,

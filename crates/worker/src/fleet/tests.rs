@@ -38,11 +38,12 @@ impl World {
         let me = WorkerId::new("me");
         let rows = workers.iter().map(|id| WorkerRow { heartbeat: 1, ..WorkerRow::new(WorkerId::new(*id)) });
         let retention = Some(Duration::from_secs(86_400));
+        let start = Instant::now();
         let mut world = Self {
-            start: Instant::now(),
+            start,
             ms: 0,
             observer: Observer::new(me.clone(), FAILOVER),
-            tracker: FleetTracker::new(me, FAILOVER),
+            tracker: FleetTracker::new(me, FAILOVER, start),
             workers: rows.collect(),
             leases,
             frame: Frame { retention, ..Frame::default() },
@@ -60,7 +61,7 @@ impl World {
     fn look(&mut self) {
         let at = self.now().at;
         self.observer.see_workers(self.workers.clone(), Look::from(at));
-        self.tracker.see_workers(&self.workers, at);
+        self.tracker.see_workers(&self.workers, Look::from(at));
     }
 
     fn scan(&mut self) -> FleetView {
@@ -81,6 +82,19 @@ impl World {
             }
             self.look();
         }
+    }
+
+    /// So much time passes, and this worker reads nothing; these workers' heartbeats go on.
+    fn cut_off(&mut self, seconds: u64, alive: &[&str]) {
+        self.ms += seconds * 1_000;
+        for row in &mut self.workers {
+            row.heartbeat += if alive.contains(&row.worker_id.as_str()) { seconds / 3 } else { 0 };
+        }
+    }
+
+    fn begin(&mut self, n: usize) {
+        let now = self.now();
+        self.tracker.begun(&self.leases[n], now);
     }
 
     fn row(&mut self, worker: &str) -> &mut WorkerRow {
@@ -129,11 +143,105 @@ fn a_dead_owners_shards_grow_old_from_its_last_word_and_are_without_an_owner() {
     world.pass(400, &["me"]);
     world.scan();
     let seen = world.shard(0);
-    assert_eq!(seen.state, ShardState::Unowned);
+    assert_eq!((seen.state, seen.lag_seconds), (ShardState::Unowned, None), "nobody says where reading is");
     assert!(near(seen.freshness_seconds, 400.0), "{seen:?}");
     let totals = world.picture().totals;
     assert_eq!((totals.shards_late, totals.shards_unowned, totals.workers_silent), (1, 1, 1));
     assert!(near(totals.until_data_loss_seconds.unwrap(), 86_400.0 - 400.0));
+}
+
+#[test]
+fn a_worker_that_is_cut_off_tells_how_old_its_view_is_and_calls_nobody_silent_for_it() {
+    let mut world = World::new(&["me", "a", "dead"], vec![lease(0, Some("a")), lease(1, Some("me"))]);
+    world.pass(20, &["me", "a"]);
+    assert_eq!(world.picture().last_read_seconds, 0.0);
+    world.cut_off(43, &["a"]);
+    let picture = world.picture();
+    assert_eq!(picture.last_read_seconds, 43.0);
+    let states: Vec<(&str, &str)> =
+        picture.workers.iter().map(|worker| (worker.worker.as_str(), worker.state)).collect();
+    assert_eq!(states, [("a", "active"), ("dead", "silent"), ("me", "active")], "as of the last read");
+    assert!(picture.workers.iter().all(|worker| worker.last_seen_seconds >= 43.0));
+    assert_eq!(picture.shards[0].lag_seconds, None, "its owner's last word is too old");
+    let text = crate::Metrics::new().unwrap().text_with(Some(&picture)).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("\nsluicegate_fleet_view_age_seconds 43\n"));
+    // Then it reads again: the others are there, and its own heartbeat has stood still.
+    world.look();
+    let picture = world.picture();
+    let states: Vec<&str> = picture.workers.iter().map(|worker| worker.state).collect();
+    assert_eq!((picture.last_read_seconds, states), (0.0, vec!["active", "silent", "silent"]));
+    world.pass(6, &["me", "a"]);
+    assert_eq!(world.picture().totals.workers_active, 2);
+}
+
+#[test]
+fn a_read_that_took_long_tells_of_no_later_time_than_it_was_asked_at() {
+    let mut world = World::new(&["me", "a"], vec![lease(0, Some("a"))]);
+    world.pass(6, &["me", "a"]);
+    let asked = world.now().at;
+    world.ms += 30_000;
+    world.tracker.see_workers(&world.workers, Look { asked, answered: world.now().at });
+    let picture = world.picture();
+    assert_eq!((picture.last_read_seconds, picture.totals.workers_silent), (30.0, 0));
+}
+
+#[test]
+fn a_view_that_was_never_read_is_as_old_as_the_worker() {
+    let start = Instant::now();
+    let mut tracker = FleetTracker::new(WorkerId::new("me"), FAILOVER, start);
+    let now = Now { at: start + Duration::from_secs(12), wall: ArrivalMillis(WALL) };
+    assert_eq!(tracker.picture(&Frame::default(), now).last_read_seconds, 12.0);
+}
+
+#[test]
+fn what_others_took_while_this_worker_was_cut_off_was_no_balance() {
+    let mut world = World::new(&["me", "a"], (0..3).map(|n| lease(n, Some("me"))).collect());
+    (0..3).for_each(|n| world.begin(n));
+    world.pass(20, &["me", "a"]);
+    world.give(2, Some("a"));
+    world.scan();
+    assert_eq!(world.picture().moves[0].why, Why::Balance);
+    // Its heartbeat goes out before it reads again.
+    world.cut_off(43, &["me", "a"]);
+    world.look();
+    world.give(0, Some("a"));
+    world.pass(3, &["me", "a"]);
+    world.scan();
+    let picture = world.picture();
+    let last = &picture.moves[0];
+    assert_eq!((last.from.as_deref(), last.why), (Some("me"), Why::Failover));
+    assert_eq!(picture.totals.orphaned_shard_seconds, 0.0, "those who took it know for how long");
+    // Nobody had taken the other one: it is worked on again, and moves for balance.
+    world.begin(1);
+    world.pass(3, &["me", "a"]);
+    world.give(1, Some("a"));
+    world.scan();
+    assert_eq!(world.picture().moves[0].why, Why::Balance);
+    // And so does one that came back since, and one that is worked on again before its own heartbeat is read.
+    world.give(0, Some("me"));
+    world.scan();
+    world.give(0, Some("a"));
+    world.scan();
+    assert_eq!(world.picture().moves[0].why, Why::Balance);
+    world.give(1, Some("me"));
+    world.scan();
+    world.cut_off(43, &["a"]);
+    world.look();
+    world.begin(1);
+    world.pass(30, &["me", "a"]);
+    world.give(1, Some("a"));
+    world.scan();
+    assert_eq!(world.picture().moves[0].why, Why::Balance);
+    // What it sent before the others gave up on it may arrive all together when the way is mended.
+    world.give(1, Some("me"));
+    world.scan();
+    world.ms += 4_000;
+    let asked = world.now().at;
+    world.cut_off(39, &["me", "a"]);
+    world.tracker.see_workers(&world.workers, Look { asked, answered: world.now().at });
+    world.give(1, Some("a"));
+    world.scan();
+    assert_eq!(world.picture().moves[0].why, Why::Failover);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sluicegate_checkpoint::{ArrivalMillis, ShardId};
-use sluicegate_lease::view::{FleetView, Health, LeaseView};
+use sluicegate_lease::view::{FleetView, Health, LeaseView, Look};
 use sluicegate_lease::{Behind, Lease, LeaseCounter, Pending, WorkerId, WorkerRow, WorkerState};
 use tokio::time::Instant;
 
@@ -43,6 +43,8 @@ pub(super) struct Statement {
 pub(super) struct SeenShard {
     pub(super) owner: Option<WorkerId>,
     counter: LeaseCounter,
+    /// Since when its owner has had it, or has worked on it anew if that is this worker.
+    held_since: Instant,
     /// Heartbeat of the owner from which on its row says by silence that the shard is caught up: a row that was on its way
     /// when the lease changed hands knows nothing of it.
     tells_from: u64,
@@ -78,6 +80,11 @@ pub(super) struct SeenWorker {
 pub struct FleetTracker {
     pub(super) me: WorkerId,
     pub(super) failover_time: Duration,
+    /// When the worker rows were last asked for of those looks that were answered; when this worker started, before the
+    /// first. What is known of workers is as of then.
+    pub(super) last_read: Instant,
+    /// From when on others last had to count this worker as silent.
+    silent_from: Option<Instant>,
     pub(super) workers: BTreeMap<WorkerId, SeenWorker>,
     /// What was last known of owners.
     known: BTreeMap<WorkerId, LastKnown>,
@@ -91,10 +98,12 @@ const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 impl FleetTracker {
     /// Has seen nothing yet.
-    pub fn new(me: WorkerId, failover_time: Duration) -> Self {
+    pub fn new(me: WorkerId, failover_time: Duration, started: Instant) -> Self {
         Self {
             me,
             failover_time,
+            last_read: started,
+            silent_from: None,
             workers: BTreeMap::new(),
             known: BTreeMap::new(),
             shards: BTreeMap::new(),
@@ -104,7 +113,12 @@ impl FleetTracker {
     }
 
     /// Takes in the worker rows of a look. A heartbeat that moved is a new statement on each shard of its worker.
-    pub fn see_workers(&mut self, rows: &[WorkerRow], at: Instant) {
+    pub fn see_workers(&mut self, rows: &[WorkerRow], look: Look) {
+        let at = look.answered;
+        self.last_read = look.asked;
+        if let Some(me) = self.workers.get(&self.me).filter(|me| self.stands_still(me, at)) {
+            self.silent_from = Some(me.since + self.failover_time);
+        }
         let mut seen = BTreeMap::new();
         let mut told: BTreeMap<&WorkerId, Told<'_>> = BTreeMap::new();
         for row in rows {
@@ -117,7 +131,7 @@ impl FleetTracker {
         }
         self.workers = seen;
         for (id, seen) in &self.workers {
-            let health = self.health(seen, at);
+            let health = self.health(seen);
             self.known.insert(id.clone(), LastKnown { health, gone: false });
         }
         for (id, known) in &mut self.known {
@@ -148,6 +162,9 @@ impl FleetTracker {
     /// Takes in a row of this worker's own: it begins to work on the shard.
     pub fn begun(&mut self, row: &Lease, now: Now) {
         self.see_row(&row.key, row, true, false, now);
+        if let Some(shard) = self.shards.get_mut(&row.key) {
+            shard.held_since = now.at;
+        }
     }
 
     /// Takes in what this worker's sessions say. A shard that was at its tip when it was last read is fresh for as long as
@@ -201,29 +218,37 @@ impl FleetTracker {
         shard.covered_to.map_or(age, |to| age.min(since(to, now.wall)))
     }
 
-    /// Distance of reading from the tip, if somebody has said so.
-    pub(super) fn lag(shard: &SeenShard) -> Option<Duration> {
-        shard.statement.lag
+    /// Distance of reading from the tip, if somebody has said so who may still be there.
+    pub(super) fn lag(&self, shard: &SeenShard, now: Now) -> Option<Duration> {
+        let still = now.at.saturating_duration_since(shard.statement.at);
+        shard.statement.lag.filter(|_| still < self.failover_time)
     }
 
-    pub(super) fn health(&self, worker: &SeenWorker, at: Instant) -> Health {
-        let silent = at.saturating_duration_since(worker.since) >= self.failover_time;
+    /// Whether a heartbeat stood still at this time for so long that its worker counts as dead.
+    fn stands_still(&self, worker: &SeenWorker, at: Instant) -> bool {
+        at.saturating_duration_since(worker.since) >= self.failover_time
+    }
+
+    /// Health as of the last look: of what came later nothing is known.
+    pub(super) fn health(&self, worker: &SeenWorker) -> Health {
         match worker.row.state {
-            _ if silent && worker.row.worker_id != self.me => Health::Silent,
+            _ if self.stands_still(worker, self.last_read) => Health::Silent,
             WorkerState::Active => Health::Active,
             WorkerState::Draining => Health::Draining,
         }
     }
 
     /// What is known of an owner whose lease somebody else has now. One that has missed two heartbeats is as good as silent:
-    /// others may have seen its last one earlier than this worker has.
-    fn last_known(&self, owner: &WorkerId, at: Instant) -> Option<LastKnown> {
+    /// others may have seen its last one earlier than this worker has. And this worker was silent itself if it has been cut
+    /// off since it began to work on the shard: it handed nothing over then.
+    fn last_known(&self, owner: &WorkerId, held_since: Instant) -> Option<LastKnown> {
         let known = self.known.get(owner).copied()?;
+        let was_cut_off = *owner == self.me && self.silent_from.is_some_and(|from| from >= held_since);
         let missed = self.workers.get(owner).is_some_and(|seen| {
             seen.row.state == WorkerState::Active
-                && at.saturating_duration_since(seen.since) >= self.failover_time * 2 / 3
+                && self.last_read.saturating_duration_since(seen.since) >= self.failover_time * 2 / 3
         });
-        Some(if missed { LastKnown { health: Health::Silent, ..known } } else { known })
+        Some(if missed || was_cut_off { LastKnown { health: Health::Silent, ..known } } else { known })
     }
 
     fn see_row(&mut self, key: &ShardId, row: &Lease, startable: bool, free: bool, now: Now) {
@@ -252,6 +277,7 @@ impl FleetTracker {
         let before = before.unwrap_or_else(|| SeenShard {
             owner: owner.clone(),
             counter: row.counter,
+            held_since: now.at,
             tells_from: 0,
             statement: unsaid,
             covered_to,
@@ -260,11 +286,15 @@ impl FleetTracker {
         });
         let moved = before.owner != owner;
         if moved {
-            let from = before.owner.as_ref().and_then(|owner| self.last_known(owner, now.at));
+            let from = before.owner.as_ref().and_then(|owner| self.last_known(owner, before.held_since));
             let why = why(from, before.owner.is_some(), owner.is_some());
             self.moves.push(now.wall, key, [before.owner.as_ref(), owner.as_ref()], why);
-            if why == Why::Failover && before.orphan_since.is_none() {
-                // Others were faster: the shard was never seen without an owner.
+            if why == Why::Failover
+                && before.orphan_since.is_none()
+                && before.owner.as_ref() != Some(&self.me)
+            {
+                // Others were faster: the shard was never seen without an owner. For how long this worker's own shards had
+                // none while it was cut off, those know who took them.
                 let silent = before.owner.as_ref().and_then(|owner| self.workers.get(owner));
                 self.orphaned +=
                     silent.map_or(Duration::ZERO, |seen| now.at.saturating_duration_since(seen.since));
@@ -284,7 +314,10 @@ impl FleetTracker {
             before.statement
         };
         let counter = row.counter;
-        let seen = SeenShard { owner, counter, tells_from, statement, covered_to, row: facts, orphan_since };
+        let held_since = if moved { now.at } else { before.held_since };
+        let row = facts;
+        let seen =
+            SeenShard { owner, counter, held_since, tells_from, statement, covered_to, row, orphan_since };
         self.shards.insert(key.clone(), seen);
     }
 

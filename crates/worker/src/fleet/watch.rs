@@ -39,14 +39,14 @@ pub(crate) struct FleetWatch {
 
 impl FleetWatch {
     pub(crate) fn new(parts: FleetParts) -> Self {
-        let tracker = Mutex::new(FleetTracker::new(parts.me.clone(), parts.failover_time));
+        let tracker = Mutex::new(FleetTracker::new(parts.me.clone(), parts.failover_time, parts.clock.now()));
         Self { parts, tracker }
     }
 
     /// Takes in the worker rows of a look, and has the next heartbeat tell how this worker's shards are.
     pub(crate) fn on_workers(&self, rows: &[WorkerRow], look: Look) {
         let mut tracker = self.tracker();
-        tracker.see_workers(rows, look.answered);
+        tracker.see_workers(rows, look);
         let now = self.now();
         self.see_own(&mut tracker, now);
         let behind = tracker.tell(now);

@@ -19,6 +19,7 @@ pub(super) struct FleetMetrics {
     freshness: GaugeVec,
     until_data_loss: Gauge,
     orphaned: Counter,
+    view_age: Gauge,
 }
 
 impl FleetMetrics {
@@ -60,6 +61,10 @@ impl FleetMetrics {
                 "orphaned_shard_seconds_total",
                 "Shard-seconds without a live owner as this worker saw them, from the owner's last sign of life to a new owner. A jump at each kill is what failover costs; a steady rise: shards that nobody takes.",
             )?,
+            view_age: r.gauge(
+                "fleet_view_age_seconds",
+                "Time since this worker last read the worker rows: its fleet metrics tell of workers as of then. Above failover_time: it does not reach its tables, and others take its shards over; believe another worker, and look at its log and its way to DynamoDB. On all workers at once: DynamoDB itself, or who may read the tables.",
+            )?,
         })
     }
 
@@ -86,6 +91,7 @@ impl FleetMetrics {
             self.freshness.with_label_values(&[shard]).set(age);
         }
         self.until_data_loss.set(totals.until_data_loss_seconds.unwrap_or(f64::INFINITY));
+        self.view_age.set(picture.last_read_seconds);
         self.orphaned.inc_by((totals.orphaned_shard_seconds - self.orphaned.get()).max(0.0));
     }
 }

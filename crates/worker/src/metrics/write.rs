@@ -15,6 +15,7 @@ pub(super) struct WriteMetrics {
     demand: Gauge,
     limited: IntGauge,
     attempted: Counter,
+    accepted: Counter,
     throttled: Counter,
     attempts: IntCounter,
     throttled_attempts: IntCounter,
@@ -34,11 +35,11 @@ impl WriteMetrics {
         Ok(Self {
             budget: r.gauge(
                 "write_budget_units_per_second",
-                "Write capacity units a second that the whole fleet may use; 0 where there is no budget.",
+                "Write capacity units a second that the whole fleet may use; 0 where there is no budget. Different on two workers: set write_budget_wcu alike.",
             )?,
             share: r.gauge(
                 "write_share_units_per_second",
-                "This worker's share of the budget, as it may be used now.",
+                "This worker's share of the budget, as it may be used now. 0 for long with demand: its heartbeats do not arrive, or others do not give up theirs.",
             )?,
             rate: r.gauge(
                 "write_rate_units_per_second",
@@ -54,13 +55,17 @@ impl WriteMetrics {
             )?,
             attempted: r.sum(
                 "write_units_attempted_total",
-                "Estimated write capacity units of all attempts, retries included.",
+                "Estimated write capacity units of all attempts, retries included. Far above sluicegate_write_units_accepted_total: the table refuses, or does not answer.",
+            )?,
+            accepted: r.sum(
+                "write_units_accepted_total",
+                "Write capacity units that the table says were consumed, request by request; sluicegate_write_units_total has them once their batch is durable. If it stands still while the demand does not: the table takes nothing.",
             )?,
             throttled: r.sum(
                 "write_units_throttled_total",
                 "Estimated write capacity units that the table refused. If it rises: the table has less than the budget, or a key is hot (raise spread).",
             )?,
-            attempts: r.counter("write_attempts_total", "Write requests.")?,
+            attempts: r.counter("write_attempts_total", "Write requests. Still, while sluicegate_write_demand_units_per_second is not: nothing may be written; see the share.")?,
             throttled_attempts: r.counter(
                 "write_attempts_throttled_total",
                 "Write requests of which the table refused something. Some are normal where no budget is set; many: set write_budget_wcu to what the table takes.",
@@ -83,6 +88,7 @@ impl WriteMetrics {
         self.limited.set(i64::from(limited(rate, demand, shown.fruitless)));
         let Shown { flow: shown, .. } = &mut *shown;
         self.attempted.inc_by((flow.attempted - shown.attempted).max(0.0));
+        self.accepted.inc_by((flow.consumed - shown.consumed).max(0.0));
         self.throttled.inc_by((flow.throttled - shown.throttled).max(0.0));
         self.attempts.inc_by(flow.attempts.saturating_sub(shown.attempts));
         self.throttled_attempts.inc_by(flow.throttled_attempts.saturating_sub(shown.throttled_attempts));

@@ -12,9 +12,12 @@ use crate::shard_sync::{ShardSync, SyncError};
 use crate::worker::WorkerError;
 
 impl Supervisor {
-    /// What must be done before the first round: nobody else's application is at work here, the stream is there, the
-    /// start is fixed, rows match shards.
+    /// What must be done before the first round: the tables are there, nobody else's application is at work here, the
+    /// stream is there, the start is fixed, rows match shards.
     pub(super) async fn prepare(&self) -> Result<(ShardSync, Observer), WorkerError> {
+        if let Some(tables) = &self.worker.table_check {
+            self.retried(|| async { tables.check().await.map_err(WorkerError::from) }).await?;
+        }
         let observer = self.retried(|| self.refuse_beside_kcl()).await?;
         let start = self.retried(|| self.fix_start()).await?;
         let stream = start.stream.as_ref().map(|stream| &stream.name);
@@ -88,6 +91,7 @@ impl Supervisor {
 
 fn retry(error: &WorkerError) -> Retry {
     match error {
+        WorkerError::Tables(error) => error.retry(),
         WorkerError::Stream(error) => error.retry(),
         WorkerError::Write(error) => error.retry(),
         WorkerError::Sync(SyncError::Stream(error)) => error.retry(),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sluicegate_lease::coordinator::FailedReads;
 use sluicegate_lease::store::WriteError;
 use sluicegate_lease::{Beat, Coordinator, CoordinatorConfig, Heartbeat, Instruction, Observer};
 use tokio::sync::{mpsc, oneshot};
@@ -112,6 +113,7 @@ impl Supervisor {
                 Box::new(move |view| fleet.on_view(view))
             },
             on_turn: Box::new(move || stamp.stamp()),
+            failed_reads: FailedReads::default(),
         };
         tasks.spawn(async move {
             ("coordinator", coordinator.run(observer, stop).await.map_err(WorkerError::from))

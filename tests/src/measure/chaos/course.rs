@@ -18,8 +18,6 @@ use crate::harness::{Backend, Fleet, wait_for};
 
 /// How long a worker may take to leave, and a reshard to be accepted: longer than any `drain_timeout` and outage.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// After how long a worker whose start failed is started again, as whoever runs workers would.
-const RESTART: Duration = Duration::from_secs(2);
 /// Time between two looks at what is under way.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -36,8 +34,6 @@ pub struct Done {
     pub leaves: usize,
     /// Workers that came later than the first.
     pub joins: usize,
-    /// Workers that could not start because a table did not answer, and were started again.
-    pub failed_starts: usize,
     /// Splits and merges.
     pub reshards: usize,
     /// Troubles, the outage among them.
@@ -56,16 +52,14 @@ pub struct Course<'f, 'b> {
     /// The same of those that do not reach DynamoDB.
     cut: Vec<(usize, i64, Instant)>,
     leaving: Vec<(Worker, Instant)>,
-    /// When workers are started in place of those whose start failed.
-    restarts: Vec<Instant>,
     done: Done,
 }
 
 impl<'f, 'b> Course<'f, 'b> {
     /// Nothing is done yet.
     pub fn new(fleet: &'f mut Fleet<'b>, backend: &'f Backend, seed: u64) -> Self {
-        let (frozen, cut, leaving, restarts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { fleet, backend, seed, frozen, cut, leaving, restarts, done: Done::default() }
+        let (frozen, cut, leaving) = (Vec::new(), Vec::new(), Vec::new());
+        Self { fleet, backend, seed, frozen, cut, leaving, done: Done::default() }
     }
 
     /// Carries the script out to its end, and waits until those that were told to leave have left; `say` is told of each
@@ -133,16 +127,7 @@ impl<'f, 'b> Course<'f, 'b> {
                 self.cut.push((number, since, until));
             }
         }
-        let failed = without_failed_starts(self.fleet)?;
-        self.done.failed_starts += failed;
-        self.restarts.extend(std::iter::repeat_n(now + RESTART, failed));
-        for at in std::mem::take(&mut self.restarts) {
-            if at <= now {
-                self.fleet.start(&[])?;
-            } else {
-                self.restarts.push(at);
-            }
-        }
+        nobody_ended(self.fleet)?;
         for (mut worker, since) in std::mem::take(&mut self.leaving) {
             match worker.has_ended()? {
                 Some(status) => left(&worker, status)?,
@@ -228,23 +213,14 @@ impl std::fmt::Debug for Course<'_, '_> {
     }
 }
 
-/// Parts with workers that have ended before they had begun: a worker that cannot reach its tables when it starts says so and
-/// ends, and it is for others to start it again. Returns how many.
+/// Workers end when they are told to, and never by themselves: one whose tables do not answer when it starts waits for them.
 ///
 /// # Errors
-/// A worker that had begun has ended by itself.
-pub fn without_failed_starts(fleet: &mut Fleet<'_>) -> anyhow::Result<usize> {
-    let mut failed = 0;
-    while let Some(index) = fleet.ended()? {
-        let worker = fleet.worker(index);
-        let number = worker.number();
-        if has_begun(worker)? {
-            bail!("worker {number} ended by itself: {}", worker.log()?);
-        }
-        fleet.part(number)?;
-        failed += 1;
-    }
-    Ok(failed)
+/// One has.
+pub fn nobody_ended(fleet: &mut Fleet<'_>) -> anyhow::Result<()> {
+    let Some(index) = fleet.ended()? else { return Ok(()) };
+    let worker = fleet.worker(index);
+    bail!("worker {} ended by itself: {}", worker.number(), worker.log()?)
 }
 
 fn has_begun(worker: &Worker) -> anyhow::Result<bool> {

@@ -15,6 +15,9 @@ use sluicegate_sink::packing::pack;
 
 use super::history::{Entry, History, Write};
 
+/// The laws that are judged. What else there is needs to know who sent a write: simulation and models have it.
+pub const JUDGED: [&str; 13] = ["C1", "C2", "D1", "D2", "D3", "D5", "H3", "L2", "L3", "S1", "S2", "S3", "S4"];
+
 /// Names a cut under one of its revisions: epoch, first record, revision.
 type CutName = (ShardId, u32, String, u32);
 

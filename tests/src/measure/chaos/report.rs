@@ -9,6 +9,7 @@ use sluicegate_lease::invariants::Broken;
 
 use super::course::Done;
 use super::gaps::Gap;
+use super::laws::JUDGED;
 use super::{ChaosPlan, lengths, prometheus};
 use crate::measure::burst::svg::{Column, Picture, Series, Style};
 
@@ -76,7 +77,6 @@ impl Report {
             "partitions": self.done.partitions.len(),
             "leaves": self.done.leaves,
             "joins": self.done.joins,
-            "failed_starts": self.done.failed_starts,
             "reshards": self.done.reshards,
             "troubles": self.done.troubles,
             "failovers": failover.len(),
@@ -86,6 +86,7 @@ impl Report {
             "handoff_p50_ms": handoff.percentile(50),
             "handoff_p99_ms": handoff.percentile(99),
             "lease_writes": self.lease_writes,
+            "laws_judged": JUDGED,
             "laws_broken": self.broken.len(),
             "alerts_fired": self.fired,
         })
@@ -110,6 +111,15 @@ impl Report {
             laws.concat()
         );
         ensure!(self.asked > 0, "seed {}: no worker told what it could not account for", self.plan.seed);
+        // A kill may hit a worker without shards, or come at the very end.
+        let (kills, failovers, handoffs) = (self.done.kills.len(), self.failovers.len(), self.handoffs.len());
+        ensure!(
+            failovers * 2 >= kills && (self.done.leaves == 0 || handoffs > 0),
+            "seed {}: {kills} kills and {} that left show as {failovers} failovers and {handoffs} hand-overs: the logs do not say what \
+             is measured",
+            self.plan.seed,
+            self.done.leaves
+        );
         if let Some(fired) = &self.fired {
             prometheus::judge(fired, self.done.kills.len(), self.plan.lasts)
                 .with_context(|| format!("seed {}", self.plan.seed))?;
@@ -152,14 +162,11 @@ impl Report {
             ("workers cut off from DynamoDB, for as long", self.done.partitions.len().to_string()),
             ("SIGTERM", self.done.leaves.to_string()),
             ("workers that joined", self.done.joins.to_string()),
-            (
-                "starts that failed as a table did not answer, and were repeated",
-                self.done.failed_starts.to_string(),
-            ),
             ("splits and merges", self.done.reshards.to_string()),
             ("faults and limits of the backend, the outage among them", self.done.troubles.to_string()),
             ("writes of lease rows that were judged", self.lease_writes.to_string()),
             ("takes from workers presumed dead", self.takes.to_string()),
+            ("laws judged (docs/design.md)", JUDGED.len().to_string()),
             ("laws broken", self.broken.len().to_string()),
         ];
         for (what, count) in told {
@@ -292,6 +299,7 @@ mod tests {
             Report { unaccounted: 1.0, ..report() },
             Report { published: 0, ..report() },
             Report { asked: 0, ..report() },
+            Report { failovers: Vec::new(), ..report() },
             Report { broken, ..report() },
         ];
         for report in wrong {

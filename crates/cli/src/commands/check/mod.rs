@@ -11,9 +11,10 @@ use sluicegate_worker::{Config, ConfigError};
 
 use crate::app;
 use crate::aws::{self, Aws, AwsArgs};
-use crate::exit::bad_config;
+use crate::exit::{bad_config, bad_configs};
 use crate::output;
 
+pub(crate) mod names;
 mod policy;
 mod preflight;
 
@@ -27,16 +28,16 @@ use preflight::{Tried, Verdict};
 )]
 pub(crate) struct Args {
     /// Stream to read, by name or ARN
-    #[arg(long)]
+    #[arg(long, value_parser = names::stream)]
     stream: String,
     /// Name of the application
-    #[arg(long)]
+    #[arg(long, value_parser = names::application)]
     application: String,
     /// Analytics table [default: the application's name and `-events`]
-    #[arg(long)]
+    #[arg(long, value_parser = names::table)]
     table: Option<String>,
     /// Table of events that can never be stored [default: the application's name and `-dead-letters`]
-    #[arg(long, value_name = "TABLE")]
+    #[arg(long, value_name = "TABLE", value_parser = names::table)]
     dead_letters: Option<String>,
     /// Where the application starts the first time, if `run` is given it as a flag
     #[arg(long)]
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     workers: u32,
     /// AWS account of the tables, for the policy [default: any]
-    #[arg(long)]
+    #[arg(long, value_parser = names::account)]
     account: Option<String>,
     /// Print the IAM policy alone
     #[arg(long, conflicts_with_all = ["preflight", "json"])]
@@ -60,7 +61,7 @@ pub(crate) struct Args {
     /// changed: writes have a condition that cannot hold
     #[arg(long)]
     preflight: bool,
-    /// One JSON object: settings, outcome, advice, error, policy, preflight
+    /// One JSON object: settings, outcome, advice, error (the first) and errors, policy, preflight
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -83,7 +84,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let overrides: Vec<_> =
         args.initial_position.iter().map(|text| ("initial_position", text.clone())).collect();
-    let explained = Config::explain(args.config.as_deref(), &overrides).map_err(bad_config)?;
+    let explained = match Config::explain(args.config.as_deref(), &overrides) {
+        Ok(explained) => explained,
+        Err(error) => {
+            if args.json {
+                output::json(&unreadable(&error, &policy))?;
+            }
+            return Err(bad_config(error));
+        }
+    };
     let tried = if args.preflight {
         let aws = Aws::load(&args.aws).await?;
         Some(preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await)
@@ -99,11 +108,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// How the command ends.
-fn verdict(config: Result<Config, ConfigError>, tried: Option<&[Tried]>) -> anyhow::Result<()> {
-    config.map_err(bad_config)?;
+fn verdict(config: Result<Config, Vec<ConfigError>>, tried: Option<&[Tried]>) -> anyhow::Result<()> {
+    config.map_err(|errors| bad_configs(&errors))?;
     let missing = tried.unwrap_or_default().iter().filter(|tried| tried.verdict != Verdict::Allowed).count();
     anyhow::ensure!(missing == 0, "{} cannot be made", output::counted(missing, "call"));
     Ok(())
+}
+
+/// What [`as_json`] is of a configuration that cannot be read: there are no settings to tell.
+fn unreadable(error: &ConfigError, policy: &serde_json::Value) -> serde_json::Value {
+    let error = error.to_string();
+    json!({
+        "settings": null,
+        "error": error,
+        "errors": [error],
+        "advice": [],
+        "outcome": null,
+        "policy": policy,
+        "preflight": null,
+    })
 }
 
 fn as_json(
@@ -118,9 +141,11 @@ fn as_json(
         .map(|setting| json!({ "name": setting.name, "value": setting.value, "from": setting.from.to_string() }))
         .collect();
     let config = explained.config.as_ref();
+    let errors: Vec<String> = config.err().into_iter().flatten().map(ToString::to_string).collect();
     json!({
         "settings": settings,
-        "error": config.err().map(ToString::to_string),
+        "error": errors.first(),
+        "errors": errors,
         "advice": config.map(Config::advice).unwrap_or_default(),
         "outcome": config.ok().map(|config| {
             let outcome = config.outcome(args.shards, args.workers);
@@ -219,4 +244,36 @@ fn costs(outcome: &Outcome, workers: u32) -> String {
         outcome.at_rest.reads,
         outcome.lease_writes_under_load,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn json_tells_all_that_is_wrong_and_the_first_of_it() {
+        use clap::Parser;
+        let cli = Cli::parse_from(["check", "--stream", "orders", "--application", "billing"]);
+        let flags = [("failover_time", "3s"), ("safety_margin", "2s"), ("spread", "5000")];
+        let flags = flags.map(|(name, value)| (name, value.to_owned()));
+        let explained = Config::explain(None, &flags).unwrap();
+        let told = as_json(&explained, &cli.args, &json!({}), None);
+        let errors = told["errors"].as_array().unwrap();
+        assert_eq!((errors.len(), &told["error"]), (2, &errors[0]));
+        let fit = as_json(&Config::explain(None, &[]).unwrap(), &cli.args, &json!({}), None);
+        assert_eq!((&fit["error"], &fit["errors"]), (&json!(null), &json!([])));
+        let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let unreadable = unreadable(&ConfigError::Unreadable("no".to_owned()), &json!({}));
+        assert_eq!(keys(&unreadable), keys(&told));
+        assert_eq!(
+            (&unreadable["settings"], &unreadable["error"]),
+            (&json!(null), &json!("configuration: no"))
+        );
+    }
 }

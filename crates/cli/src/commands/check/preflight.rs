@@ -26,6 +26,8 @@ pub(super) enum Verdict {
     Denied,
     /// The stream or table is not there (or hidden from the role).
     Absent,
+    /// It needs the answer of this call, which there is not.
+    NotTried(&'static str),
     /// Something else went wrong.
     Failed(String),
 }
@@ -54,15 +56,27 @@ impl fmt::Display for Tried {
                 f,
                 "ABSENT  {on} ({action}): create it (deploy/cloudformation), or check name and region"
             ),
+            Verdict::NotTried(needs) => write!(f, "not tried: {action} on {on}: needs {needs}"),
             Verdict::Failed(why) => write!(f, "FAILED  {action} on {on}: {why}"),
         }
     }
 }
 
-/// What an error says, by its code; a condition that did not hold was looked at after the permission.
+/// What a call that came too often says: of Kinesis, of DynamoDB, of both.
+const THROTTLED: &[&str] = &[
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+];
+
+/// What an error says, by its code; a condition that did not hold, and how often calls came, were looked at after the
+/// permission.
 fn verdict(code: Option<&str>, message: impl FnOnce() -> String) -> Verdict {
     match code {
         Some("ConditionalCheckFailedException") => Verdict::Allowed,
+        Some(code) if THROTTLED.contains(&code) => Verdict::Allowed,
         Some("AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation") => Verdict::Denied,
         Some("ResourceNotFoundException") => Verdict::Absent,
         Some(_) | None => Verdict::Failed(message()),
@@ -111,27 +125,42 @@ pub(super) async fn preflight(kinesis: &Kinesis, dynamodb: &DynamoDb, names: &Na
     all
 }
 
+const LIST: &str = "kinesis:ListShards";
+const ITERATE: &str = "kinesis:GetShardIterator";
+const READ: &str = "kinesis:GetRecords";
+
 async fn stream(client: &Kinesis, stream: &str) -> Vec<Tried> {
     let (name, arn) = if stream.starts_with("arn:") { (None, Some(stream)) } else { (Some(stream), None) };
     let owned = |text: Option<&str>| text.map(str::to_owned);
+    let not_tried = |action: &str, needs| Tried {
+        action: action.to_owned(),
+        on: stream.to_owned(),
+        verdict: Verdict::NotTried(needs),
+    };
     let described = client.describe_stream_summary().set_stream_name(owned(name)).set_stream_arn(owned(arn));
     let (described, _) = tried("kinesis:DescribeStreamSummary", stream, described.send()).await;
     let listed = client.list_shards().set_stream_name(owned(name)).set_stream_arn(owned(arn)).max_results(1);
-    let (listed, shards) = tried("kinesis:ListShards", stream, listed.send()).await;
+    let (listed, shards) = tried(LIST, stream, listed.send()).await;
     let mut all = vec![described, listed];
     let shards = shards.map(|answer| answer.shards().to_vec()).unwrap_or_default();
-    let Some(shard) = shards.first() else { return all };
+    let Some(shard) = shards.first() else {
+        all.extend([not_tried(ITERATE, LIST), not_tried(READ, LIST)]);
+        return all;
+    };
     let iterator = client
         .get_shard_iterator()
         .set_stream_name(owned(name))
         .set_stream_arn(owned(arn))
         .shard_id(shard.shard_id())
         .shard_iterator_type(ShardIteratorType::Latest);
-    let (got, iterator) = tried("kinesis:GetShardIterator", stream, iterator.send()).await;
+    let (got, iterator) = tried(ITERATE, stream, iterator.send()).await;
     all.push(got);
-    let Some(iterator) = iterator.and_then(|answer| answer.shard_iterator) else { return all };
+    let Some(iterator) = iterator.and_then(|answer| answer.shard_iterator) else {
+        all.push(not_tried(READ, ITERATE));
+        return all;
+    };
     let records = client.get_records().shard_iterator(iterator).limit(1).set_stream_arn(owned(arn));
-    all.push(tried("kinesis:GetRecords", stream, records.send()).await.0);
+    all.push(tried(READ, stream, records.send()).await.0);
     all
 }
 
@@ -219,7 +248,9 @@ mod tests {
         assert_eq!(of(Some("ConditionalCheckFailedException")), Verdict::Allowed);
         assert_eq!(of(Some("AccessDeniedException")), Verdict::Denied);
         assert_eq!(of(Some("ResourceNotFoundException")), Verdict::Absent);
-        assert_eq!(of(Some("ThrottlingException")), Verdict::Failed("why".to_owned()));
+        assert_eq!(of(Some("ThrottlingException")), Verdict::Allowed, "throttled after it was authorised");
+        assert_eq!(of(Some("ProvisionedThroughputExceededException")), Verdict::Allowed);
+        assert_eq!(of(Some("InternalFailure")), Verdict::Failed("why".to_owned()));
         assert_eq!(of(None), Verdict::Failed("why".to_owned()));
     }
 
@@ -229,5 +260,32 @@ mod tests {
             |verdict| Tried { action: "dynamodb:Scan".into(), on: "billing".into(), verdict }.to_string();
         assert!(line(Verdict::Denied).starts_with("MISSING dynamodb:Scan on billing: allow it"));
         assert!(line(Verdict::Absent).contains("create it"));
+        assert_eq!(
+            line(Verdict::NotTried("kinesis:ListShards")),
+            "not tried: dynamodb:Scan on billing: needs kinesis:ListShards"
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_that_need_the_answer_of_one_that_failed_are_told_too() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(aws_sdk_kinesis::config::BehaviorVersion::latest())
+            .region(aws_sdk_kinesis::config::Region::new("eu-west-1"))
+            .credentials_provider(aws_sdk_kinesis::config::Credentials::new("a", "b", None, None, "test"))
+            .retry_config(aws_sdk_kinesis::config::retry::RetryConfig::disabled())
+            .endpoint_url(nobody)
+            .build();
+        let tried = stream(&Kinesis::from_conf(config), "orders").await;
+        let calls: Vec<&str> = tried.iter().map(|tried| tried.action.as_str()).collect();
+        assert_eq!(calls.len(), super::super::policy::STREAM.len());
+        assert_eq!(calls, ["kinesis:DescribeStreamSummary", LIST, ITERATE, READ]);
+        assert!(matches!(tried[1].verdict, Verdict::Failed(_)), "{tried:?}");
+        assert_eq!(
+            (&tried[2].verdict, &tried[3].verdict),
+            (&Verdict::NotTried(LIST), &Verdict::NotTried(LIST))
+        );
     }
 }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use rand::RngCore;
 use rand::rngs::SmallRng;
+use sluicegate_checkpoint::recurring::causes;
 use sluicegate_checkpoint::retry::Delays;
 use sluicegate_checkpoint::{Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right};
 use sluicegate_lease::{Clock, Interruption, SessionRight, ThroughputMeter, WorkerId};
@@ -220,7 +221,7 @@ impl Shell {
             Err(error) => match self.delivery_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
                 Some(delay) => {
-                    tracing::warn!(%error, ?delay, "a batch is delivered again");
+                    tracing::warn!(error = causes(&error), ?delay, "a batch is delivered again");
                     self.metrics.delivery_failed();
                     self.start_delivery(work, batch, delay);
                     Ok(None)
