@@ -73,12 +73,31 @@ def check_by_reading():
     for kind in ("AWS::DynamoDB::Table", "AWS::Kinesis::Stream"):
         for name in template.of_type(kind):
             resource = template.raw["Resources"][name]
-            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain", name
+            # A first deploy that fails leaves nothing in the way of the next.
+            assert resource["DeletionPolicy"] == "RetainExceptOnCreate", name
+            assert resource["UpdateReplacePolicy"] == "Retain", name
     for name in template.of_type("AWS::DynamoDB::Table"):
         table = template.resource(name)
         assert table["SSESpecification"] == {"SSEEnabled": True}, name
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}, name
         assert template.create_table(name)[1] == EXPIRY[table["TableName"]], name
+    for name in template.of_type("AWS::CloudWatch::Alarm"):
+        check_alarm(name, template.resource(name))
+
+
+def check_alarm(name, alarm):
+    """An alarm on a metric of DynamoDB ignores what is missing, and would stay as it is: an expression has to fill it."""
+    assert alarm.get("Namespace") != "AWS/DynamoDB", name
+    metrics = alarm.get("Metrics", [])
+    expressions = " ".join(metric.get("Expression", "") for metric in metrics)
+    for metric in metrics:
+        of = metric.get("MetricStat", {}).get("Metric", {})
+        if of.get("Namespace") == "AWS/DynamoDB":
+            assert f"FILL({metric['Id']}, 0)" in expressions, (name, metric["Id"])
+            assert of["Dimensions"][0]["Value"] in KEYS, (name, of)
+            # The last minute may be filled before it is there.
+            assert alarm["EvaluationPeriods"] > 1, name
+    assert len([metric for metric in metrics if metric.get("ReturnData", True)]) == (1 if metrics else 0), name
 
 
 def check_provisioned(url):
@@ -110,6 +129,23 @@ def check_beside_kcl(url):
         assert without.statements(policy) == with_its_own.statements(policy), policy
 
 
+def check_over_what_was_kept(url):
+    """A stack is made again over the stream and the tables that one before it left."""
+    kept = dict(CreateStream="false", CreateLeaseTable="false", CreateTables="false")
+    Stack(url, "first")
+    stack = Stack(url, "again", **kept)
+    resources = stack.cloudformation.list_stack_resources(StackName="again")["StackResourceSummaries"]
+    assert not {"AWS::DynamoDB::Table", "AWS::Kinesis::Stream"} & {resource["ResourceType"] for resource in resources}, resources
+    assert {name for name, _ in stack.tables()} == set(KEYS)
+    assert stack.outputs["AnalyticsTableName"] == f"{APPLICATION}-events", stack.outputs
+    anew = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main")
+    over = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main", **kept)
+    for policy in anew.of_type("AWS::IAM::ManagedPolicy"):
+        assert over.statements(policy) == anew.statements(policy), policy
+    provisioned = Template(ApplicationName=APPLICATION, StreamName=STREAM, ClusterName="main", TableMode="provisioned", **kept)
+    assert provisioned.resource("AnalyticsWriteTarget")["ResourceId"] == f"table/{APPLICATION}-events"
+
+
 def as_document(policy):
     return json.loads(policy) if isinstance(policy, str) else policy
 
@@ -118,7 +154,10 @@ def check_on_demand(stack):
     check_tables(stack)
     statement, = as_document(stack.trust())["Statement"]
     assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}, statement
-    assert statement["Condition"]["StringEquals"]["aws:RequestTag/kubernetes-service-account"] == "sluicegate"
+    wanted = statement["Condition"]["StringEquals"]
+    assert wanted["aws:RequestTag/kubernetes-service-account"] == "sluicegate", wanted
+    # The cluster of this region and account: its name alone could be another's.
+    assert wanted["aws:RequestTag/eks-cluster-arn"] == "arn:aws:eks:us-east-1:123456789012:cluster/main", wanted
     described = client("kinesis", stack.url).describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
     assert (described["OpenShardCount"], described["RetentionPeriodHours"]) == (4, 168), described
     return described
@@ -193,6 +232,9 @@ def main():
         process, url = emulator(folder)
         with ended(process):
             check_beside_kcl(url)
+        process, url = emulator(folder)
+        with ended(process):
+            check_over_what_was_kept(url)
     return 0
 
 

@@ -2,6 +2,10 @@
 
     check.py alerts      every alert has a runbook, a test on both sides, and what a person needs; and the other way round
     check.py commands    every `sluicegate` and `curl` command of every runbook is run
+    check.py aws         every `aws` command is one of the service, with options that it has and all that it needs
+    check.py kubectl     every `kubectl` command names a namespace, a verb, a resource and options that there are
+
+With --broken the last two are shown mistakes, and fail if they miss one.
 """
 
 import json
@@ -17,11 +21,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "lib"))
 import yaml
 from processes import PROGRAM, Backend, Worker, ended, produce, wait_for
 from template import PATH as TEMPLATE, Template
+from typed import BROKEN, Aws, wrong_kubectl
 
 FOLDER = pathlib.Path(__file__).parent
 MONITORING = FOLDER.parent / "monitoring"
+INDEX, TROUBLE = FOLDER / "README.md", FOLDER.parent.parent / "docs" / "troubleshooting.md"
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
-# What runs here, and what is only read: it talks to a cluster or to AWS.
+# What runs here, and what is held against models: it talks to a cluster or to AWS.
 TRIED, READ = ("sluicegate", "curl"), ("kubectl", "aws")
 APPLICATION, STREAM, POISON = "orders", "orders-stream", "*poison*"
 
@@ -34,6 +40,22 @@ def commands(text):
     """The lines of the shell blocks."""
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def listed():
+    """The variables that the index explains."""
+    (block,) = re.findall(r"^```text\n(.*?)^```", INDEX.read_text(), re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"^([A-Z_]+) ", block, re.MULTILINE))
+
+
+def about_variables():
+    texts = runbooks() | {"README": INDEX.read_text(), TROUBLE.name: TROUBLE.read_text()}
+    used = {name: set(re.findall(r"\$\{?(\w+)", text)) for name, text in texts.items()}
+    for name, variables in used.items():
+        for variable in sorted(variables - listed()):
+            yield f"{name}: ${variable} is not in the index's list"
+    for variable in sorted(listed() - set().union(*used.values())):
+        yield f"README: explains {variable}, which nothing uses"
 
 
 # ---- Alerts ----
@@ -60,7 +82,7 @@ def about_alerts():
     rules, books, tests = alerts(), runbooks(), tested()
     for name in sorted(set(rules) ^ set(books)):
         yield f"{name}: {'no runbook' if name in rules else 'a runbook without an alert'}"
-    index = set(re.findall(r"\((\w+)\.md\)", (FOLDER / "README.md").read_text()))
+    index = set(re.findall(r"\((\w+)\.md\)", INDEX.read_text()))
     for name in sorted(index ^ set(books)):
         yield f"{name}: in the index or in the folder, not in both"
     for name, rule in rules.items():
@@ -189,8 +211,37 @@ def about_commands():
                 yield f"{', '.join(names)}: {line}: {wrong}"
 
 
+# ---- Commands that cannot be run ----
+
+def about_typed(program, broken):
+    try:
+        wrong = Aws().wrong if program == "aws" else wrong_kubectl
+    except ImportError as error:
+        print(f"{error.name} is not there, which has the models of the services")
+        sys.exit(3)
+    if broken:
+        yield from (f"not noticed: {line}" for line in BROKEN[program] if not wrong(line))
+        return
+    count = 0
+    for name, text in (runbooks() | {TROUBLE.name: TROUBLE.read_text()}).items():
+        for line in commands(text):
+            if line.split()[0] == program:
+                count += 1
+                found = wrong(line)
+                if found:
+                    yield f"{name}: {line}: {found}"
+    if not count:
+        yield f"no {program} command was found"
+
+
 def main():
-    found = list({"alerts": about_alerts, "commands": about_commands}[sys.argv[1]]())
+    about = {
+        "alerts": lambda: [*about_alerts(), *about_variables()],
+        "commands": about_commands,
+        "aws": lambda: about_typed("aws", "--broken" in sys.argv),
+        "kubectl": lambda: about_typed("kubectl", "--broken" in sys.argv),
+    }
+    found = list(about[sys.argv[1]]())
     print("\n".join(found))
     return 1 if found else 0
 

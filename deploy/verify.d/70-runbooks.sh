@@ -6,10 +6,15 @@ set -euo pipefail
 export PYTHONDONTWRITEBYTECODE=1
 
 if ! make_python; then
-  skip_all "$why" runbooks runbook-commands
+  skip_all "$why" runbooks runbook-commands runbook-aws runbook-aws-finds-mistakes runbook-kubectl \
+    runbook-kubectl-finds-mistakes
   exit 0
 fi
 check runbooks "$python" "$root/deploy/runbooks/check.py" alerts
+for program in aws kubectl; do
+  check runbook-$program "$python" "$root/deploy/runbooks/check.py" $program
+  check runbook-$program-finds-mistakes "$python" "$root/deploy/runbooks/check.py" $program --broken
+done
 if ! command -v curl >/dev/null; then
   skipped runbook-commands "curl is not there"
 elif find_program; then

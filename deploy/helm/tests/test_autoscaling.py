@@ -11,7 +11,7 @@ import yaml
 from charts import render
 
 TARGET = 90
-LABELS = '{job="streams/flights-sluicegate",pod="%s"}'
+LABELS = '{job="streams/flights-sluicegate",instance="%s"}'
 
 
 def trigger(name, **changes):
@@ -43,13 +43,15 @@ def asked(query, series):
     raise AssertionError(f"none of the answers: {done.stdout}{done.stderr}")
 
 
-def fleet(freshness, limited):
-    """Series of workers that all see the same freshness, each limited by the table (1) or not (0)."""
+def fleet(freshness, limited, cut=()):
+    """Series of workers that all see the same freshness, each limited by the table (1) or not (0); some do not reach their
+    tables."""
     series = {}
     for number, value in enumerate(limited):
-        pod = LABELS % f"flights-{number}"
-        series[f"sluicegate_fleet_freshness_max_seconds{pod}"] = f"{freshness}+0"
-        series[f"sluicegate_write_limited{pod}"] = f"{value}+0"
+        worker = LABELS % f"flights-{number}"
+        series[f"sluicegate_fleet_freshness_max_seconds{worker}"] = f"{freshness}+0"
+        series[f"sluicegate_write_limited{worker}"] = f"{value}+0"
+        series[f"sluicegate_heartbeats_total{worker}"] = "90+0" if number in cut else "90+4"
     return series
 
 
@@ -87,12 +89,22 @@ class Freshness(unittest.TestCase):
         series[f"sluicegate_write_limited{LABELS % 'flights-0'}"] = "1 0+0"
         self.assertEqual(asked(self.query, series), TARGET)
 
+    def test_while_nobody_reaches_the_tables_the_fleet_stays_as_it_is(self):
+        self.assertEqual(asked(self.query, fleet(300, [0, 0, 0], cut=(0, 1, 2))), TARGET)
+
+    def test_a_worker_that_is_cut_off_does_not_speak_for_the_fleet(self):
+        series = fleet(30, [0, 0, 0], cut=(2,))
+        series[f"sluicegate_fleet_freshness_max_seconds{LABELS % 'flights-2'}"] = "300+0"
+        self.assertEqual(asked(self.query, series), 30)
+
     def test_no_data_is_no_answer_and_another_fleet_is_no_data(self):
         self.assertIsNone(asked(self.query, {'up{job="streams/flights-sluicegate"}': "1+0"}))
         others = {name.replace("flights", "orders"): value for name, value in fleet(300, [0]).items()}
         self.assertIsNone(asked(self.query, others))
-        alone = {name: value for name, value in fleet(300, [0]).items() if "limited" not in name}
-        self.assertIsNone(asked(self.query, alone))
+
+    def test_who_does_not_say_whether_the_table_is_the_limit_changes_nothing(self):
+        silent = {name: value for name, value in fleet(300, [0]).items() if "limited" not in name}
+        self.assertEqual(asked(self.query, silent), TARGET)
 
 
 class Rules(unittest.TestCase):

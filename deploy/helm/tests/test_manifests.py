@@ -295,7 +295,8 @@ class Network(unittest.TestCase):
         self.assertTrue(self.out("52.94.5.1", 443))
         self.assertFalse(self.out("52.94.5.1", 80))
         self.assertFalse(self.out("52.94.5.1", 443, name="full"))
-        self.assertTrue(self.out("10.20.3.4", 443, name="full"))
+        for address in ("10.20.3.4", "198.51.100.1"):
+            self.assertTrue(self.out(address, 443, name="full"), address)
 
     def test_names_are_resolved_by_the_cluster(self):
         for protocol in ("UDP", "TCP"):
@@ -311,6 +312,20 @@ class Network(unittest.TestCase):
         self.assertNotIn(host, without["egress"])
         addresses = [cidr for rule in spec["egress"] for cidr in rule.get("toCIDR", [])]
         self.assertNotIn("169.254.170.23/32", addresses)
+
+    def test_under_cilium_a_link_local_resolver_is_the_host(self):
+        host = {
+            "toEntities": ["host"],
+            "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}, {"port": "53", "protocol": "TCP"}]}],
+        }
+        for cidrs, local in ((["169.254.20.10/32"], True), (["10.0.0.2/32", "fe80::a/128"], True), (["10.0.0.2/32"], False), ([], False)):
+            for engine in engines():
+                with self.subTest(engine=engine.name, cidrs=cidrs):
+                    spec = engine.render(values("cilium", networkPolicy__dnsCidrs=cidrs))["CiliumNetworkPolicy"]["spec"]
+                    self.assertEqual(spec["egress"].count(host), int(local))
+                    # Until Cilium has seen it at the host, it is an address as any other.
+                    named = [rule["toCIDR"] for rule in spec["egress"] if rule["toPorts"][0]["ports"][0]["port"] == "53" and "toCIDR" in rule]
+                    self.assertEqual(named, [cidrs] if cidrs else [])
 
     def test_under_cilium_workers_reach_each_other_and_the_node_probes(self):
         spec = render(name="cilium")["CiliumNetworkPolicy"]["spec"]
@@ -351,6 +366,23 @@ class Monitoring(unittest.TestCase):
                 dashboard = manifests["ConfigMap"]["data"]["sluicegate.json"]
                 self.assertEqual(json.loads(dashboard), json.loads((CHART / "files/dashboards/sluicegate.json").read_text()))
                 self.assertEqual(manifests["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"], "1")
+
+    def test_runbooks_are_linked_where_they_are_read_and_nothing_else_changes(self):
+        rules = yaml.safe_load((CHART / "files/rules/sluicegate.yaml").read_text())
+        urls = 0
+        for group in rules["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    path = rule["annotations"]["runbook_url"]
+                    rule["annotations"]["runbook_url"] = f"https://git.example/sluicegate/blob/main/{path}"
+                    urls += 1
+        self.assertGreater(urls, 10)
+        for base in ("https://git.example/sluicegate/blob/main", "https://git.example/sluicegate/blob/main/"):
+            for engine in engines():
+                with self.subTest(engine=engine.name, base=base):
+                    manifests = engine.render(values("full", prometheusRule__runbookBaseUrl=base))
+                    self.assertEqual(manifests["PrometheusRule"]["spec"], rules)
+                    self.assertEqual(problems(manifests["PrometheusRule"]), [])
 
     def test_without_their_crd_monitors_are_left_out_and_the_notes_say_so(self):
         files = Helm4().files(values())

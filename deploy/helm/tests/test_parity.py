@@ -51,7 +51,7 @@ class Settings(unittest.TestCase):
     def test_defaults_that_the_templates_rely_on_are_those_of_the_program(self):
         text = (CHART / "templates/_helpers.tpl").read_text()
         assumed = dict(re.findall(r'"name" "([a-z_]+)" "default" "([^"]+)"', text))
-        self.assertEqual(set(assumed), {"drain_timeout", "buffer_bytes", "max_batch_age"})
+        self.assertEqual(set(assumed), {"drain_timeout", "buffer_bytes", "failover_time", "max_batch_age"})
         known = settings_in_help()
         self.assertEqual(assumed, {name: known[name] for name in assumed})
 

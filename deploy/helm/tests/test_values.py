@@ -46,6 +46,9 @@ REFUSED_BY_SCHEMA = [
     ({"networkPolicy__awsCidrs": ["everywhere"]}, "awsCidrs"),
     ({"podMonitor__renderMode": "sometimes"}, "renderMode"),
     ({"podMonitor__sampleLimit": 10}, "sampleLimit"),
+    ({"prometheusRule__runbookBaseUrl": "wiki/runbooks"}, "runbookBaseUrl"),
+    ({"prometheusRule__runbookBaseUrl": "https://git.example/a: b"}, "runbookBaseUrl"),
+    ({"prometheusRule__runbookBaseUrl": "https://git.example/a #b"}, "runbookBaseUrl"),
     ({"autoscaling__mode": "hpa"}, "mode"),
     ({"autoscaling__minReplicas": 0}, "minReplicas"),
     ({"autoscaling__freshnessTargetSeconds": 300}, "freshnessTargetSeconds"),
@@ -66,13 +69,27 @@ REFUSED_BY_RULE = [
     ({"settings__buffer_bytes": "1GiB"}, "need 2894Mi"),
     ({"settings__max_leases_per_worker": 10000}, "10000 shards need 1110Mi"),
     ({"resources__requests__memory": "256Mi"}, "give both alike"),
+    ({"podMonitor__interval": "31s"}, "give 30s or less"),
+    ({"podMonitor__interval": "1m"}, "podMonitor.interval is 1m"),
+    ({"settings__failover_time": "91s"}, "give 90s or less"),
+    ({"settings__failover_time": "5m"}, "settings.failover_time is 5m"),
     ({"autoscaling__mode": "keda"}, "autoscaling.prometheus.serverAddress is needed"),
+    (KEDA | {"prometheusRule__enabled": False, "settings__failover_time": "5m"}, "give 90s or less"),
     (KEDA | {"autoscaling__minReplicas": 9}, "below autoscaling.minReplicas"),
     (KEDA | {"autoscaling__freshnessTargetSeconds": 39}, "give 40 or more"),
     (KEDA | {"settings__max_batch_age": "1m"}, "give 120 or more"),
     (KEDA | {"autoscaling__renderMode": "failIfMissing"}, "autoscaling needs keda.sh/v1alpha1"),
     ({"podMonitor__renderMode": "failIfMissing"}, "podMonitor needs monitoring.coreos.com/v1"),
     ({"prometheusRule__renderMode": "failIfMissing"}, "prometheusRule needs monitoring.coreos.com/v1"),
+]
+
+
+# What the rules above leave.
+TAKEN = [
+    {"podMonitor__interval": "30s", "settings__failover_time": "90s"},
+    {"podMonitor__interval": "500ms"},
+    {"podMonitor__enabled": False, "podMonitor__interval": "1m"},
+    {"prometheusRule__enabled": False, "settings__failover_time": "5m"},
 ]
 
 
@@ -143,3 +160,7 @@ class Values(unittest.TestCase):
     def test_values_that_contradict_each_other_are_refused_and_the_message_says_what_to_do(self):
         for changes, text in REFUSED_BY_RULE:
             self.refuses(changes, text)
+        for changes in TAKEN:
+            for engine in engines():
+                with self.subTest(engine=engine.name, changes=changes):
+                    self.assertIn("Deployment", without_crds(engine, values(**changes)))

@@ -50,6 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* The worker's own defaults that rules below need; a test compares them with `sluicegate run --help`. */ -}}
 {{- define "sluicegate.drainTimeout" -}}{{ include "sluicegate.setting" (dict "root" . "name" "drain_timeout" "default" "25s") }}{{- end -}}
 {{- define "sluicegate.bufferBytes" -}}{{ include "sluicegate.setting" (dict "root" . "name" "buffer_bytes" "default" "128MiB") }}{{- end -}}
+{{- define "sluicegate.failoverTime" -}}{{ include "sluicegate.setting" (dict "root" . "name" "failover_time" "default" "10s") }}{{- end -}}
 {{- define "sluicegate.maxBatchAge" -}}{{ include "sluicegate.setting" (dict "root" . "name" "max_batch_age" "default" "20s") }}{{- end -}}
 
 {{- /* Whole seconds, rounded up, of a duration such as 500ms, 25s, 2m or 1h: the forms that the schema lets through. */ -}}
@@ -127,6 +128,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if ne (include "sluicegate.mebibytes" .Values.resources.requests.memory | int64) $memory -}}
 {{- fail "resources.requests.memory and resources.limits.memory differ: a worker fills what it is given, so give both alike" -}}
+{{- end -}}
+{{- /* Rules and scaling ask which workers' heartbeats rose within a minute: two scrapes, and a heartbeat between them. */ -}}
+{{- if and .Values.podMonitor.enabled (gt (include "sluicegate.seconds" .Values.podMonitor.interval | int64) 30) -}}
+{{- fail (printf "podMonitor.interval is %s: the rules look at one minute and need two scrapes in it, so give 30s or less" .Values.podMonitor.interval) -}}
+{{- end -}}
+{{- if and (or .Values.prometheusRule.enabled (eq .Values.autoscaling.mode "keda")) (gt (include "sluicegate.seconds" (include "sluicegate.failoverTime" .) | int64) 90) -}}
+{{- fail (printf "settings.failover_time is %s: a worker beats each third of it, and prometheusRule and autoscaling.mode keda look for a beat within half a minute, so give 90s or less, or do without both" (include "sluicegate.failoverTime" .)) -}}
 {{- end -}}
 {{- if eq .Values.autoscaling.mode "keda" -}}
 {{- $_ := required "autoscaling.prometheus.serverAddress is needed with autoscaling.mode keda" .Values.autoscaling.prometheus.serverAddress -}}
