@@ -359,6 +359,14 @@ pub struct Reading {
     pub flow: Flow,
 }
 
+impl Reading {
+    /// For how long nobody has asked for records: what a shard stands still for begins there, not with its last record.
+    pub fn unread(&self, now: ArrivalMillis) -> Option<Duration> {
+        let asked = self.last_asked?;
+        u64::try_from(now.0 - asked.0).ok().map(Duration::from_millis)
+    }
+}
+
 impl ShardMetrics {
     /// Which shard.
     pub fn shard(&self) -> &ShardId {
@@ -514,6 +522,18 @@ mod tests {
         assert!(text(&metrics).contains("shardId-000000000007"));
         drop(shard);
         assert!(!text(&metrics).contains("shardId-000000000007"));
+    }
+
+    #[test]
+    fn a_shard_on_which_nothing_comes_is_read_all_the_while() {
+        let shard = Metrics::new().unwrap().shard(&ShardId::new("a"));
+        assert_eq!(shard.reading().unread(wall_millis()), None, "nobody has asked");
+        shard.read(&RecordPage::default());
+        let reading = shard.reading();
+        let asked = reading.last_asked.unwrap();
+        assert_eq!((reading.last_read, reading.flow.records), (None, 0));
+        assert_eq!(reading.unread(ArrivalMillis(asked.0 + 250)), Some(Duration::from_millis(250)));
+        assert_eq!(reading.unread(ArrivalMillis(asked.0 - 1)), None, "the clock was set back");
     }
 
     #[test]

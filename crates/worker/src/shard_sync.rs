@@ -27,10 +27,12 @@ use sluicegate_lease::{
     Sessions, Shard, ShardGraph, WorkerId, Written,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::stream::{ShardListing, StreamError, StreamReader};
+use crate::watch::Stamp;
 
 /// Why rows were not brought in step.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +84,7 @@ pub struct ShardSync {
     /// Asks for a listing now.
     pub wanted: ListingWanted,
     /// What the coordinator last saw of the fleet.
-    pub view: watch::Receiver<Option<Arc<FleetView>>>,
+    pub view: Views,
     /// The sessions of this worker.
     pub sessions: Sessions,
     /// Where to count.
@@ -109,8 +111,11 @@ impl std::fmt::Debug for ShardSync {
     }
 }
 
+/// The views of the fleet, one after the other.
+type Views = watch::Receiver<Option<Arc<FleetView>>>;
+
 /// Time between two listings (KCL: 120 s, three times, for a hole).
-const SYNC_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// The same while an unfinished shard was missing from the last one: the next one tells that it is gone.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two listings, however often somebody asks. Kinesis answers 20 DescribeStreamSummary a second
@@ -125,10 +130,17 @@ impl ShardSync {
     /// # Errors
     /// See [`SyncError`].
     pub async fn sync(&self) -> Result<(), SyncError> {
+        self.sync_in_steps(&|| {}).await
+    }
+
+    /// The same; `turned` is called after each step, of which a large stream needs many.
+    async fn sync_in_steps(&self, turned: &(dyn Fn() + Send + Sync)) -> Result<(), SyncError> {
         let listing = self.list().await?;
+        turned();
         let graph = ShardGraph::new(listing.shards);
         let gone = self.found().absences.listed(listing.stream.created, &graph);
         let rows = self.store.leases().await?;
+        turned();
         let retention = Some(listing.retention);
         self.listed.send_replace(Arc::new(Listing { shards: graph.clone(), retention }));
         let making = Making { start: self.start.at, now: listing.server_time, epoch: self.next_epoch() };
@@ -143,12 +155,14 @@ impl ShardSync {
             let mut making = stream::iter(making).buffer_unordered(AT_ONCE);
             while let Some(done) = making.next().await {
                 made |= done?;
+                turned();
             }
         }
         self.found().seen.extend(rows.iter().chain(&missing).map(|row| row.key.clone()));
         for deletion in deletions(&rows, &gone, &graph, |row| self.is_idle(row)) {
             self.delete(deletion).await?;
             made = true;
+            turned();
         }
         if made {
             self.nudged.look_now();
@@ -253,40 +267,51 @@ impl ShardSync {
 
     /// Syncs every minute, seldomer where there are more than a thousand shards, with jitter, and soon after somebody
     /// asked or a hole was seen, until stopped. A failed sync is tried again with the next one.
-    pub async fn run(self: Arc<Self>, clock: Clock, mut rng: SmallRng, stop: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        clock: Clock,
+        mut rng: SmallRng,
+        stamp: Stamp,
+        stop: CancellationToken,
+    ) {
         let mut views = self.view.clone();
         let mut last = clock.now();
         loop {
-            let regular = SYNC_INTERVAL * stretch(self.listed.borrow().shards.len());
-            let period = if self.is_unsure() { CONFIRM_INTERVAL } else { regular };
-            let next = last + period.mul_f64(rng.random_range(0.5..1.0));
-            let wanted = async {
-                tokio::select! { biased;
-                    () = self.wanted.asked() => {}
-                    () = self.hole_seen(&mut views) => {}
-                }
-            };
+            let due = self.due(&clock, last, &mut views, &mut rng);
             tokio::select! { biased;
                 () = stop.cancelled() => return,
-                () = wanted => {
-                    // All workers see the same hole at about the same time: the first one repairs it.
-                    let soon = clock.now() + SYNCS_APART.mul_f64(rng.random_range(0.0..0.5));
-                    tokio::select! { biased;
-                        () = stop.cancelled() => return,
-                        () = clock.sleep_until(soon.max(last + SYNCS_APART)) => {}
-                    }
-                }
-                () = clock.sleep_until(next) => {}
+                () = stamp.while_waiting(due) => {}
             }
             last = clock.now();
-            if let Err(error) = self.sync().await {
+            if let Err(error) = self.sync_in_steps(&|| stamp.stamp()).await {
                 tracing::warn!(error = causes(&error), "shards and lease rows were not compared");
             }
         }
     }
 
+    /// Returns when it is time for the sync after the last one. *Cancelling it* is safe.
+    async fn due(&self, clock: &Clock, last: Instant, views: &mut Views, rng: &mut SmallRng) {
+        let regular = SYNC_INTERVAL * stretch(self.listed.borrow().shards.len());
+        let period = if self.is_unsure() { CONFIRM_INTERVAL } else { regular };
+        let next = last + period.mul_f64(rng.random_range(0.5..1.0));
+        let wanted = async {
+            tokio::select! { biased;
+                () = self.wanted.asked() => {}
+                () = self.hole_seen(views) => {}
+            }
+        };
+        tokio::select! { biased;
+            () = wanted => {
+                // All workers see the same hole at about the same time: the first one repairs it.
+                let soon = clock.now() + SYNCS_APART.mul_f64(rng.random_range(0.0..0.5));
+                clock.sleep_until(soon.max(last + SYNCS_APART)).await;
+            }
+            () = clock.sleep_until(next) => {}
+        }
+    }
+
     /// Returns when a round has seen a hole. *Cancelling it* is safe.
-    async fn hole_seen(&self, views: &mut watch::Receiver<Option<Arc<FleetView>>>) {
+    async fn hole_seen(&self, views: &mut Views) {
         while views.changed().await.is_ok() {
             if self.holes() > 0 {
                 return;

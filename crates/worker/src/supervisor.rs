@@ -43,6 +43,8 @@ use crate::write_flow::WriteFlow;
 
 /// Longest that the supervisor waits without a look around: the sign that it is not stuck.
 const TURN: Duration = Duration::from_secs(5);
+/// Longest that one call to a table takes before it counts as unanswered: a loop that waits for one is not stuck.
+const LONGEST_CALL: Duration = Duration::from_secs(10);
 /// How long a shard rests after its session failed.
 const COOL_DOWN: Duration = Duration::from_secs(5);
 
@@ -284,6 +286,7 @@ impl Supervisor {
             metrics: metrics.clone(),
             since,
             children: Arc::<ShardSync>::clone(sync),
+            watches: Arc::clone(&self.watches),
             requests: receiver,
             rng,
         };
@@ -309,8 +312,6 @@ impl Supervisor {
         match ended {
             Ended::HandedOver { to, row } => {
                 if let (Some(to), Some(running)) = (to, running) {
-                    let last_asked = running.metrics.reading().last_asked;
-                    let unread = last_asked.and_then(|at| u64::try_from(wall_millis().0 - at.0).ok());
                     let handed_over = HandedOver {
                         nudge: Arc::clone(&self.worker.nudge),
                         store: Arc::clone(&self.worker.store),
@@ -318,7 +319,7 @@ impl Supervisor {
                         row: *row,
                         to,
                         address: running.address,
-                        unread: unread.map(Duration::from_millis),
+                        unread: running.metrics.reading().unread(wall_millis()),
                     };
                     self.nudges.spawn(handed_over.tell());
                 }

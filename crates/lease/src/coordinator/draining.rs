@@ -46,6 +46,7 @@ impl Coordinator {
             last_view.map_or_else(|| self.empty_view(), |view| observer.with_workers_now(&view).without_me());
         let targets = assign(&view, &self.config.policy);
         for key in self.sessions.keys() {
+            (self.on_turn)();
             let to = targets.get(&key).cloned();
             self.hand_over(key, to, &view, GivenFor::Leaving).await?;
         }

@@ -42,8 +42,8 @@ impl LeaseStore for Hanging {
     }
 }
 
-/// A worker that would take two hundred free leases from that table, and when its loop showed that it is not stuck.
-async fn hung(clock: &Clock) -> (Coordinator, Observer, Arc<Mutex<Vec<Instant>>>) {
+/// A worker and two hundred leases in that table, free or its own, and when its loop showed that it is not stuck.
+async fn hung(clock: &Clock, own: bool) -> (Coordinator, Observer, Arc<Mutex<Vec<Instant>>>) {
     let (me, failover_time) = (WorkerId::new("me"), Duration::from_secs(10));
     let store = Hanging { rows: MemoryLeaseStore::default(), clock: clock.clone() };
     for n in 0..200 {
@@ -52,6 +52,7 @@ async fn hung(clock: &Clock) -> (Coordinator, Observer, Arc<Mutex<Vec<Instant>>>
             Position::TrimHorizon,
             LeaseState::starting(None),
         );
+        let row = if own { row.taken_by(&me) } else { row };
         store.rows.create(&row).await.unwrap();
     }
     let registry = MemoryRegistry::default();
@@ -91,7 +92,7 @@ async fn hung(clock: &Clock) -> (Coordinator, Observer, Arc<Mutex<Vec<Instant>>>
 #[tokio::test(start_paused = true)]
 async fn a_round_of_many_writes_that_hang_is_no_loop_that_is_stuck() {
     let clock = Clock::new();
-    let (coordinator, observer, turns) = hung(&clock).await;
+    let (coordinator, observer, turns) = hung(&clock, false).await;
     let stop = CancellationToken::new();
     tokio::select! {
         ended = coordinator.run(observer, stop) => panic!("it ended: {ended:?}"),
@@ -106,7 +107,7 @@ async fn a_round_of_many_writes_that_hang_is_no_loop_that_is_stuck() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_waits_for_its_sessions_is_no_loop_that_is_stuck() {
     let clock = Clock::new();
-    let (coordinator, observer, turns) = hung(&clock).await;
+    let (coordinator, observer, turns) = hung(&clock, false).await;
     coordinator.sessions.begin(ShardId::new("shardId-000000000000"));
     let stop = CancellationToken::new();
     stop.cancel();
@@ -117,6 +118,27 @@ async fn a_drain_that_waits_for_its_sessions_is_no_loop_that_is_stuck() {
         () = clock.sleep(CALL * 20) => {}
     }
     drop(instructions);
+    let turns = turns.lock().unwrap();
+    let longest = turns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest <= CALL && *turns.last().unwrap() >= turns[0] + CALL * 19, "{longest:?}");
+}
+
+/// Each of them is given away by a call that hangs.
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_gives_many_resting_leases_away_is_no_loop_that_is_stuck() {
+    let clock = Clock::new();
+    let (coordinator, observer, turns) = hung(&clock, true).await;
+    for n in 0..200 {
+        let key = ShardId::new(format!("shardId-{n:012}"));
+        coordinator.sessions.begin(key.clone());
+        coordinator.sessions.rest(&key);
+    }
+    let stop = CancellationToken::new();
+    stop.cancel();
+    tokio::select! {
+        ended = coordinator.run(observer, stop) => panic!("it ended: {ended:?}"),
+        () = clock.sleep(CALL * 20) => {}
+    }
     let turns = turns.lock().unwrap();
     let longest = turns.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(longest <= CALL && *turns.last().unwrap() >= turns[0] + CALL * 19, "{longest:?}");

@@ -57,6 +57,8 @@ const PAGE: &str = include_str!("page.html");
 /// What the page may do: nothing but run itself and ask this server.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// How many loops that are stuck `/livez` names.
+const STUCK_NAMED: usize = 10;
 /// How long an answer of `/fleet` is good for: many people may look at a fleet of many shards.
 const FLEET_FRESH: Duration = Duration::from_millis(500);
 /// The paths, for whoever asks for another one.
@@ -129,8 +131,12 @@ impl Admin {
         if stuck.is_empty() {
             return plain(StatusCode::OK, "ok\n");
         }
-        let lines: String =
-            stuck.iter().map(|(name, silent)| format!("{name} is silent for {silent:?}\n")).collect();
+        let named = stuck.iter().take(STUCK_NAMED);
+        let mut lines: String =
+            named.map(|(name, silent)| format!("{name} is silent for {silent:?}\n")).collect();
+        if stuck.len() > STUCK_NAMED {
+            lines.push_str(&format!("and {} more\n", stuck.len() - STUCK_NAMED));
+        }
         plain(StatusCode::SERVICE_UNAVAILABLE, lines)
     }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::budget::ByteBudget;
 use crate::fleet::FleetParts;
 use crate::nudge::HttpNudge;
+use crate::watch::Stamp;
 
 const TOKEN: &str = "correct-horse-battery";
 /// How long anything may take that should take milliseconds.
@@ -124,6 +125,26 @@ async fn a_worker_is_ready_when_all_was_good_once_and_until_it_drains_and_alive_
     assert!(ask(&admin, Method::GET, "/metrics", None).await.1.contains("\nsluicegate_ready 0\n"));
     assert_eq!(status(&admin, Method::GET, "/livez", None).await, 200);
     assert_eq!(status(&admin, Method::POST, "/nudge", None).await, 410);
+}
+
+#[tokio::test(start_paused = true)]
+async fn loops_that_are_stuck_are_named_and_not_all_of_a_thousand() {
+    let admin = admin(None);
+    let stamps: Vec<_> = (0..1_000)
+        .map(|n| admin.watches.watch(format!("the session of s{n}"), Duration::from_secs(1)))
+        .collect();
+    let livez = async || ask(&admin, Method::GET, "/livez", None).await;
+    assert_eq!(livez().await, (200, "ok\n".to_owned()));
+    admin.clock.sleep(Duration::from_secs(4)).await;
+    stamps.iter().skip(1).for_each(Stamp::stamp);
+    assert_eq!(livez().await, (503, "the session of s0 is silent for 4s\n".to_owned()));
+    admin.clock.sleep(Duration::from_secs(4)).await;
+    let (status, body) = livez().await;
+    assert_eq!((status, body.lines().count()), (503, STUCK_NAMED + 1));
+    assert!(
+        body.starts_with("the session of s0 is silent for 8s\n") && body.ends_with("and 990 more\n"),
+        "{body}"
+    );
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ use crate::budget::{Account, ByteBudget, Overdraw};
 use crate::deaggregate::cursor;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
+use crate::watch::Watches;
 
 /// A request to a running session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,9 @@ pub enum ConsumerError {
     Children(#[from] crate::shard_sync::SyncError),
 }
 
+/// Longest that a session waits without a look at its right and its deadlines, with room for a machine under load.
+const TURN: Duration = Duration::from_secs(10);
+
 /// What a session works with.
 pub struct Consumer {
     /// The tenure of the lease.
@@ -130,6 +134,8 @@ pub struct Consumer {
     pub since: Option<(Interruption, Instant)>,
     /// Makes the rows of a finished shard's children.
     pub children: Arc<dyn crate::shard_sync::ChildRows>,
+    /// Where its loop is watched.
+    pub watches: Arc<Watches>,
     /// Requests.
     pub requests: mpsc::Receiver<Drain>,
     /// Jitter of retries.
@@ -242,14 +248,18 @@ impl Consumer {
         let (placeholder, requests) = mpsc::channel(1);
         drop(placeholder);
         let mut requests = std::mem::replace(&mut self.requests, requests);
+        let stamp = self.watches.watch(format!("the session of {}", self.held.row().key), TURN);
         let mut shell = Shell::from(self, &mut work);
         let mut commands = session.on(Event::Tick, shell.clock.now());
         loop {
+            stamp.stamp();
             if !shell.right.holds() {
                 tracing::warn!("the right to work on the shard lapsed; beginning again from the row");
                 return Ended::Interrupted;
             }
             if let Some(finish) = shell.start(commands, &mut work, &session) {
+                // What is left is calls, each of which ends.
+                drop(stamp);
                 return shell.finish(finish, work).await;
             }
             if std::mem::take(&mut work.starved) {
@@ -258,7 +268,7 @@ impl Consumer {
             }
             let happened = tokio::select! { biased;
                 () = stop.cancelled() => return Ended::Lost,
-                happened = shell.next(&mut work, &session, &mut requests) => happened,
+                happened = shell.next(&mut work, &session, &mut requests, &stamp) => happened,
             };
             let event = match shell.take_in(happened, &mut work) {
                 Ok(Some(event)) => event,

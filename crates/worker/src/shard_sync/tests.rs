@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing};
+use crate::watch::Watches;
 use crate::worker::Worker;
 
 fn id(n: u32) -> ShardId {
@@ -354,7 +355,8 @@ async fn the_loop_answers_a_wish_soon_and_stops() {
     let store = Arc::new(MemoryLeaseStore::default());
     let sync = Arc::new(sync_of(&stream, &store));
     let stop = CancellationToken::new();
-    let run = Arc::clone(&sync).run(Clock::new(), SmallRng::seed_from_u64(1), stop.clone());
+    let stamp = Watches::new(Clock::new()).watch("shard sync", SYNC_INTERVAL);
+    let run = Arc::clone(&sync).run(Clock::new(), SmallRng::seed_from_u64(1), stamp, stop.clone());
     let ask = async {
         sync.wanted.ask();
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -362,4 +364,85 @@ async fn the_loop_answers_a_wish_soon_and_stops() {
     };
     tokio::join!(run, ask);
     assert_eq!(keys(&store).await, [id(0)]);
+}
+
+/// A lease table that takes as long for each new row as a call may, and a stream that no longer answers when it is told.
+#[derive(Clone)]
+struct Slow {
+    clock: Clock,
+    rows: Arc<MemoryLeaseStore>,
+    shards: Shards,
+    mute: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl LeaseStore for Slow {
+    async fn leases(&self) -> Result<Vec<Lease>, ReadError> {
+        self.rows.leases().await
+    }
+
+    async fn lease(&self, key: &LeaseKey) -> Result<Option<Lease>, ReadError> {
+        self.rows.lease(key).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Written<Lease>, WriteError> {
+        self.clock.sleep(Duration::from_secs(10)).await;
+        self.rows.create(lease).await
+    }
+
+    async fn replace(&self, expected: &Lease, next: &Lease) -> Result<Written<Lease>, WriteError> {
+        self.rows.replace(expected, next).await
+    }
+
+    async fn delete(&self, expected: &Lease) -> Result<Written<()>, WriteError> {
+        self.rows.delete(expected).await
+    }
+}
+
+#[async_trait]
+impl StreamReader for Slow {
+    async fn shards(&self) -> Result<ShardListing, StreamError> {
+        if self.mute.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+        self.shards.shards().await
+    }
+
+    fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
+        self.shards.open(shard, from)
+    }
+}
+
+/// Probes ask for that: many rows that are made slowly are no loop that is stuck, nor is one that waits for its turn, which
+/// takes minutes where there are thousands of shards.
+#[tokio::test(start_paused = true)]
+async fn a_sync_of_many_slow_steps_is_alive_and_one_that_never_ends_is_not() {
+    let clock = Clock::new();
+    let slow = Slow {
+        clock: clock.clone(),
+        rows: Arc::default(),
+        shards: Shards::of((0..5_000).map(|n| shard(n, &[], false, ALL))),
+        mute: Arc::default(),
+    };
+    let sync = sync_of(&slow.shards, &slow.rows);
+    let sync = Arc::new(ShardSync { stream: Arc::new(slow.clone()), store: Arc::new(slow.clone()), ..sync });
+    let watches = Watches::new(clock.clone());
+    let stamp = watches.watch("shard sync", SYNC_INTERVAL);
+    let stop = CancellationToken::new();
+    let run = Arc::clone(&sync).run(clock.clone(), SmallRng::seed_from_u64(1), stamp, stop.clone());
+    let look = async {
+        for second in 0..7_200 {
+            assert_eq!(watches.stuck(), [], "after {second} s");
+            clock.sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(keys(&slow.rows).await.len(), 5_000);
+        slow.mute.store(true, Ordering::Relaxed);
+        clock.sleep(SYNC_INTERVAL * 10).await;
+        assert_eq!(watches.stuck()[0].0, "shard sync");
+    };
+    tokio::select! { biased;
+        () = run => panic!("it ended"),
+        () = look => {}
+    }
+    assert_eq!(watches.stuck(), [], "what has ended is not stuck");
 }

@@ -9,13 +9,11 @@ use sluicegate_lease::{Beat, Coordinator, CoordinatorConfig, Heartbeat, Instruct
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Supervisor, TaskEnd, Tasks};
+use super::{LONGEST_CALL, Supervisor, TaskEnd, Tasks};
 use crate::admin::{Admin, Limits};
-use crate::shard_sync::ShardSync;
+use crate::shard_sync::{SYNC_INTERVAL, ShardSync};
 use crate::worker::{HeartbeatOn, RegistryFactory, WorkerError};
 
-/// Longest that one call to a table takes before it counts as unanswered: a loop that waits for one is not stuck.
-const LONGEST_CALL: Duration = Duration::from_secs(10);
 /// How long a worker row outlives its worker before DynamoDB may delete it.
 const ROW_LIVES: Duration = Duration::from_secs(3_600);
 
@@ -132,8 +130,10 @@ impl Supervisor {
         stop: CancellationToken,
     ) {
         let (sync, clock, rng) = (Arc::clone(sync), self.worker.clock.clone(), self.next_rng());
+        // A step is a listing or a scan of many pages, each of which may take as long as a call may.
+        let stamp = self.watches.watch("shard sync", SYNC_INTERVAL);
         tasks.spawn(async move {
-            sync.run(clock, rng, stop).await;
+            sync.run(clock, rng, stamp, stop).await;
             ("shard sync", Ok(()))
         });
     }

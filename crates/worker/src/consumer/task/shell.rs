@@ -21,6 +21,7 @@ use crate::consumer::delivery::{Delivery, Durable};
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, StreamError};
+use crate::watch::Stamp;
 
 /// What stays the same during a session.
 pub(super) struct Shell {
@@ -140,6 +141,7 @@ impl Shell {
         work: &mut Work,
         session: &ShardSession,
         requests: &mut mpsc::Receiver<Drain>,
+        stamp: &Stamp,
     ) -> Happened {
         let deadline = session.next_deadline();
         let wait_deadline = async {
@@ -155,12 +157,13 @@ impl Shell {
             Some(done) = work.deliveries.next() => Happened::Delivered(done),
             done = poll_slot(&mut work.reading) => Happened::Read(done),
             () = wait_deadline => Happened::Deadline,
-            () = self.right_over() => Happened::RightOver,
+            () = self.right_over(stamp) => Happened::RightOver,
         }
     }
 
-    async fn right_over(&self) {
+    async fn right_over(&self, stamp: &Stamp) {
         while self.right.holds() {
+            stamp.stamp();
             self.clock.sleep(RIGHT_CHECK).await;
         }
     }

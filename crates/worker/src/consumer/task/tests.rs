@@ -19,6 +19,7 @@ use crate::consumer::batcher::CutPolicy;
 use crate::memory::MemoryStream;
 use crate::metrics::Metrics;
 use crate::shard_sync::ShardSync;
+use crate::stream::{ReadFrom, ShardListing};
 
 const SHARD: &str = "shardId-000000000000";
 
@@ -80,6 +81,7 @@ async fn consumer_from(
         metrics: Metrics::new().unwrap().shard(&ShardId::new(SHARD)),
         since: None,
         children: Arc::new(children),
+        watches: Watches::new(Clock::new()),
         requests,
         rng,
     };
@@ -114,6 +116,54 @@ async fn a_right_that_lapses_ends_the_session_although_the_lease_is_still_its_ow
     let lasted = clock.now() - begun;
     assert!(lasted >= Duration::from_secs(9) && lasted <= Duration::from_secs(10), "{lasted:?}");
     assert_eq!(row(&store).await.checkpoint.to_string(), "1", "what came before the lapse is committed");
+}
+
+/// A stream that never answers.
+struct Mute;
+
+#[async_trait::async_trait]
+impl StreamReader for Mute {
+    async fn shards(&self) -> Result<ShardListing, StreamError> {
+        std::future::pending().await
+    }
+
+    fn open(&self, _: &ShardId, _: ReadFrom) -> Box<dyn ShardCursor> {
+        Box::new(Self)
+    }
+}
+
+#[async_trait::async_trait]
+impl ShardCursor for Mute {
+    async fn next_page(&mut self, _: u32) -> Result<RecordPage, StreamError> {
+        std::future::pending().await
+    }
+}
+
+/// Probes ask for that: what others do not answer is no reason to kill a worker; a session that nobody runs is one.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_waits_is_alive_and_one_that_does_not_run_is_named() {
+    let clock = Clock::new();
+    let right = Arc::new(HeartbeatRight::new(clock.clone(), Duration::from_secs(86_400)));
+    right.confirm(clock.now());
+    let (consumer, _store, _requester) = consumer(&right).await;
+    let watches = Watches::new(clock.clone());
+    let consumer = Consumer { stream: Arc::new(Mute), watches: Arc::clone(&watches), ..consumer };
+    let mut run = Box::pin(consumer.run(CancellationToken::new()));
+    let look = async {
+        for second in 0..600 {
+            assert_eq!(watches.stuck(), [], "after {second} s");
+            clock.sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! { biased;
+        ended = &mut run => panic!("it ended: {ended:?}"),
+        () = look => {}
+    }
+    clock.sleep(TURN * 4).await;
+    let named: Vec<_> = watches.stuck().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(named, [format!("the session of {SHARD}")]);
+    drop(run);
+    assert_eq!(watches.stuck(), []);
 }
 
 #[tokio::test(start_paused = true)]
