@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use async_trait::async_trait;
+use aws_sdk_dynamodb::types::TimeToLiveStatus;
 use sluicegate_lease::{Clock, contract as leases, dynamodb::ensure_tables};
 use sluicegate_sink::contract::{Subject, run_all};
 use sluicegate_sink::dead_letter::contract as letters;
@@ -25,6 +26,30 @@ async fn the_worker_table_in_dynamodb_keeps_every_promise() -> anyhow::Result<()
     let backend = Backend::start().await?;
     ensure_tables(backend.dynamodb(), Clock::new(), "suite", true).await?;
     leases::worker_registry(backend.registry("suite")).await.map_err(|violation| anyhow!(violation))
+}
+
+/// Whoever creates a table is the only one to give it its time to live: no answer that is missing in between may lose it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_are_created_get_their_time_to_live_whatever_fails_in_between() -> anyhow::Result<()> {
+    let backend = Backend::start().await?;
+    let client = backend.dynamodb();
+    backend
+        .set(
+            "/faults",
+            "[[fault]]\noperations = ['DescribeTable']\nerrors = { rate = 0.7, with = 'internal' }\n",
+        )
+        .await?;
+    for n in 0..8 {
+        let name = format!("suite{n}");
+        while ensure_tables(client, Clock::new(), &name, true).await.is_err() {}
+        while ensure_table(client, &format!("{name}-events"), true).await.is_err() {}
+        for table in [format!("{name}-workers"), format!("{name}-events")] {
+            let described = client.describe_time_to_live().table_name(&table).send().await?;
+            let status = described.time_to_live_description.and_then(|told| told.time_to_live_status);
+            assert_eq!(status, Some(TimeToLiveStatus::Enabled), "{table}");
+        }
+    }
+    Ok(())
 }
 
 struct OnDynamoDb {

@@ -128,6 +128,8 @@ async fn ensure(
             Ok(Described::Missing) if create => created |= create_table(client, table, keys).await?,
             Ok(Described::Missing) => return Err(TableError::Missing { table: table.to_owned() }),
             Err(TableError::Unreachable { .. }) if clock.now() < begun + PATIENCE => {}
+            // Nobody else gives the table that was created here its time to live.
+            Err(error) if created && error.retry() != Retry::Never => {}
             Err(error) => return Err(error),
         }
         clock.sleep(CREATION_POLL).await;

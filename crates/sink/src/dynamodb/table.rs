@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
     TableStatus, TimeToLiveSpecification,
 };
+use sluicegate_checkpoint::Retry;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -18,6 +19,8 @@ use crate::store::StoreError;
 const POLL: Duration = Duration::from_millis(500);
 /// On-demand tables become active within seconds; a minute means that something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for a table that was created here.
+const CREATION_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Makes sure that the table exists, is active and has the keys of the item format. With `create`, a missing
 /// one is created, billed on demand. Needs no CreateTable right if the table exists.
@@ -62,11 +65,16 @@ async fn ensure(client: &Client, table: &str, create: bool) -> Result<bool, Tabl
                 return Ok(created);
             }
         }
-        if begun.elapsed() >= PATIENCE {
+        if begun.elapsed() >= if created { CREATION_PATIENCE } else { PATIENCE } {
             return Err(TableError::NotActive { table: table.to_owned(), status: status(found.as_ref()) });
         }
         tokio::time::sleep(POLL).await;
-        found = describe(client, table).await.map_err(failed("described"))?;
+        match describe(client, table).await {
+            Ok(now) => found = now,
+            // Nobody else gives the table that was created here its time to live.
+            Err(error) if created && error.retry() != Retry::Never => {}
+            Err(error) => return Err(failed("described")(error)),
+        }
     }
 }
 
