@@ -111,7 +111,7 @@ async fn a_table_of_something_else_is_refused() -> anyhow::Result<()> {
 async fn no_region_and_no_credentials_are_told_apart() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
     let region = [("AWS_REGION".to_owned(), "eu-west-1".to_owned())];
-    for arguments in [&RUN[..], &["produce", "--stream", "s"], &["read", "--key", "k", "--table", "t"]] {
+    for arguments in [&RUN[..], &["produce", "--stream", "s"], &["read", "--key", "k", "--table", "events"]] {
         let ended = run(home.path(), &[], arguments).await?;
         says(the_error(&ended, CONFIGURATION), &["no AWS region", "AWS_REGION", "--region"]);
         let ended = run(home.path(), &region, arguments).await?;
@@ -285,21 +285,21 @@ async fn a_configuration_file_is_judged_as_a_whole() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_is_wrong_is_told_at_once_and_as_json_too() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
-    let wrong = [("LOG", "inof"), ("SPREAD", "5000"), ("ADMIN_TOKEN", "123456789")]
+    let wrong = [("LOG", "inof"), ("SPREAD", "5000"), ("ZSTD_LEVEL", "99"), ("ADMIN_TOKEN", "123456789")]
         .map(|(name, value)| (format!("SLUICEGATE_CFG_{name}"), value.to_owned()));
     let ended = run(home.path(), &wrong, &RUN).await?;
     says(
         the_only_line(&ended, CONFIGURATION),
-        &["log is `inof`", "; spread is 5000", "; admin_token is a text"],
+        &["log is `inof`", "; spread is 5000", "; zstd_level is 99", "; admin_token is a text"],
     );
     let ended = run(home.path(), &wrong, &CHECK).await?;
     let lines: Vec<&str> = ended.stderr.lines().collect();
-    assert_eq!((ended.code, lines.len()), (Some(CONFIGURATION), 3), "{ended:#?}");
-    assert!(lines[2].starts_with("error: admin_token is ") && !ended.stderr.contains("12345"), "{ended:#?}");
+    assert_eq!((ended.code, lines.len()), (Some(CONFIGURATION), 4), "{ended:#?}");
+    assert!(lines[3].starts_with("error: admin_token is ") && !ended.stderr.contains("12345"), "{ended:#?}");
     let json = [&CHECK[..], &["--json"]].concat();
     let ended = run(home.path(), &wrong, &json).await?;
     let told: serde_json::Value = serde_json::from_str(&ended.stdout)?;
-    assert_eq!(told["errors"].as_array().map(Vec::len), Some(3), "{told}");
+    assert_eq!(told["errors"].as_array().map(Vec::len), Some(4), "{told}");
     let unknown = [("SLUICEGATE_CFG_NO_SUCH_SETTING".to_owned(), "1".to_owned())];
     let ended = run(home.path(), &unknown, &json).await?;
     let told: serde_json::Value = serde_json::from_str(&ended.stdout)?;
@@ -324,6 +324,15 @@ async fn arguments_that_do_not_fit_exit_with_64() -> anyhow::Result<()> {
         &[&CHECK[..], &["--account", "foo", "--policy"]].concat(),
         &["produce", "--stream", "s", "--create-stream", "0"],
         &["read", "--key", "k"],
+        // No table and no stream can have such a name: nothing is asked.
+        &["read", "--key", "k", "--application", "a b"],
+        &["read", "--key", "k", "--table", "ab"],
+        &["leases", "list", "--application", "billing/*"],
+        &["checkpoint", "get", "--application", "ab"],
+        &["drain", "--application", "a b", "w"],
+        &["dead-letters", "list", "--application", "a b"],
+        &["dead-letters", "list", "--dead-letters", "a b"],
+        &["produce", "--stream", "flights!"],
         &["no-such-command"],
         &["demo", "--workers", "0"],
     ] {
@@ -353,7 +362,7 @@ async fn an_invalid_time_is_shown_with_one_that_is_valid() -> anyhow::Result<()>
     let home = tempfile::tempdir()?;
     for flag in ["--from", "--to"] {
         for time in ["yesterday", "2026-13-01T00:00:00Z", "1969-12-31T00:00:00Z", ""] {
-            let read = ["read", "--key", "k", "--table", "t", flag, time];
+            let read = ["read", "--key", "k", "--table", "events", flag, time];
             let ended = run(home.path(), &[], &read).await?;
             says(the_only_line(&ended, CONFIGURATION), &[flag, time, "2026-01-31T12:00:00Z"]);
         }

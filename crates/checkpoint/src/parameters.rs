@@ -126,7 +126,7 @@ pub enum ParametersError {
         given: u32,
     },
     /// A zstd level outside its range.
-    #[error("zstd level is {given}: give 1 to 19")]
+    #[error("zstd_level is {given}: give 1 to 19, or 0 to compress nothing")]
     Level {
         /// What was given.
         given: i32,
@@ -183,31 +183,37 @@ impl PackingParameters {
     /// Checks ranges that no type can hold.
     ///
     /// # Errors
-    /// The first value outside its range.
+    /// The first of [`Self::errors`].
     pub fn check(&self) -> Result<(), ParametersError> {
+        self.errors().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All values outside their ranges, and all that contradict each other.
+    pub fn errors(&self) -> Vec<ParametersError> {
+        let mut errors = Vec::new();
         if !(Self::MIN_ITEM_BYTES..=Self::MAX_ITEM_BYTES).contains(&self.max_item_bytes) {
-            return Err(ParametersError::ItemBytes { given: self.max_item_bytes });
+            errors.push(ParametersError::ItemBytes { given: self.max_item_bytes });
         }
         if !(1..=Self::MAX_SPREAD).contains(&self.spread) {
-            return Err(ParametersError::Spread { given: self.spread });
+            errors.push(ParametersError::Spread { given: self.spread });
         }
         if let Codec::Zstd(level) = self.codec
             && !(1..=19).contains(&level)
         {
-            return Err(ParametersError::Level { given: level });
+            errors.push(ParametersError::Level { given: level });
         }
         if self.fields.is_some() && self.reduce.is_some() {
-            return Err(ParametersError::FieldsOfReduced);
+            errors.push(ParametersError::FieldsOfReduced);
         }
         let (given, needed) = (self.decoding_version, self.needed_decoding_version());
         if given != needed {
-            return Err(ParametersError::DecodingVersion { given, needed });
+            errors.push(ParametersError::DecodingVersion { given, needed });
         }
         let bytes = crate::state::encoded_parameters_bytes(self);
         if bytes > Self::MAX_ENCODED_BYTES {
-            return Err(ParametersError::Encoding { bytes });
+            errors.push(ParametersError::Encoding { bytes });
         }
-        Ok(())
+        errors
     }
 }
 
@@ -246,6 +252,11 @@ mod tests {
         assert_eq!(none.check(), Err(ParametersError::Spread { given: 0 }));
         let level = PackingParameters { codec: Codec::Zstd(20), ..base };
         assert_eq!(level.check(), Err(ParametersError::Level { given: 20 }));
+        let all = PackingParameters { spread: 0, codec: Codec::Zstd(20), ..PackingParameters::default() };
+        assert_eq!(
+            all.errors(),
+            [ParametersError::Spread { given: 0 }, ParametersError::Level { given: 20 }]
+        );
     }
 
     #[test]

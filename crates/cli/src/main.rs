@@ -2,6 +2,7 @@
 
 mod app;
 mod aws;
+mod aws_names;
 mod commands;
 #[cfg(feature = "embedded")]
 mod demo;

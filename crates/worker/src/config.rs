@@ -429,7 +429,10 @@ fn parameters(raw: &RawConfig, wrong: &mut Wrong) -> Option<PackingParameters> {
         ..PackingParameters::default()
     };
     let parameters = parameters.with_needed_decoding_version();
-    wrong.kept(parameters.check().map_err(ConfigError::from)).map(|()| parameters)
+    let errors = parameters.errors();
+    let fit = errors.is_empty();
+    wrong.0.extend(errors.into_iter().map(ConfigError::from));
+    fit.then_some(parameters)
 }
 
 /// Reads a filter, fields or a reduction; [`NO_TRANSFORM`] and an empty text set none.

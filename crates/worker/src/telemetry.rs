@@ -80,8 +80,8 @@ fn env_filter(filter: &str) -> EnvFilter {
     EnvFilter::try_new(filter).unwrap_or_else(|_invalid| EnvFilter::new("info"))
 }
 
-/// What a filter may let through.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// What a filter may let through; `tracing` has a number for each as well.
+const LEVELS: [&str; 12] = ["off", "error", "warn", "info", "debug", "trace", "0", "1", "2", "3", "4", "5"];
 
 /// Whether this is a filter in which every part names a level. `tracing` takes more: to it a word that is no level is a
 /// target, and `inof` would log nothing.
@@ -158,9 +158,15 @@ mod tests {
 
     #[test]
     fn a_filter_names_a_level_in_each_part() {
-        for good in
-            ["info", "OFF", "sluicegate_lease=debug,info", "info,aws_runtime=off", "a::b[span{x=1}]=trace,"]
-        {
+        for good in [
+            "info",
+            "OFF",
+            "sluicegate_lease=debug,info",
+            "info,aws_runtime=off",
+            "a::b[span{x=1}]=trace,",
+            "3",
+            "a=4",
+        ] {
             assert!(is_filter(good), "{good}");
         }
         for bad in [

@@ -19,6 +19,7 @@ use sluicegate_producer::{
 use sluicegate_worker::telemetry::{LogFormat, start_logging};
 
 use crate::aws::{Aws, AwsArgs};
+use crate::aws_names;
 use crate::exit::bad_config;
 use crate::{output, stop};
 
@@ -26,7 +27,7 @@ use crate::{output, stop};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Stream to publish to, by name or ARN
-    #[arg(long)]
+    #[arg(long, value_parser = aws_names::stream)]
     stream: String,
     /// Partition key: a template over JSON pointers such as '{/carrier}-{/month}'; default: a hash of the line,
     /// which spreads events evenly

@@ -9,6 +9,7 @@ use sluicegate_sink::{ReadError, TimeRange};
 
 use crate::app;
 use crate::aws::{Aws, AwsArgs};
+use crate::aws_names;
 use crate::exit::bad_config;
 
 /// Print the stored events of a key, in order of arrival, as newline-delimited JSON, and behind them its reductions, one
@@ -25,10 +26,10 @@ pub(crate) struct Args {
     #[arg(long)]
     to: Option<String>,
     /// Analytics table [default: the application's name and `-events`]
-    #[arg(long, required_unless_present = "application")]
+    #[arg(long, required_unless_present = "application", value_parser = aws_names::table)]
     table: Option<String>,
     /// Application whose table is read
-    #[arg(long)]
+    #[arg(long, value_parser = aws_names::application)]
     application: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,

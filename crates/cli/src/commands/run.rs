@@ -9,7 +9,7 @@ use sluicegate_worker::telemetry::start_logging;
 
 use crate::app::{self, SinkKind, WorkerArgs};
 use crate::aws::{Aws, AwsArgs};
-use crate::commands::check::names;
+use crate::aws_names;
 use crate::exit::bad_config;
 use crate::stop;
 
@@ -18,28 +18,28 @@ use crate::stop;
 #[command(after_long_help = settings_help())]
 pub(crate) struct Args {
     /// Stream to read, by name or ARN
-    #[arg(long, value_parser = names::stream)]
+    #[arg(long, value_parser = aws_names::stream)]
     stream: String,
     /// Name of the application: its lease table, and what its workers share
-    #[arg(long, value_parser = names::application)]
+    #[arg(long, value_parser = aws_names::application)]
     application: String,
     /// Where the application starts the first time: TRIM_HORIZON, LATEST or AT_TIMESTAMP:2026-01-31T12:00:00Z
     #[arg(long)]
     initial_position: Option<String>,
     /// Analytics table [default: the application's name and `-events`]
-    #[arg(long, value_parser = names::table)]
+    #[arg(long, value_parser = aws_names::table)]
     table: Option<String>,
     /// Table of events that can never be stored [default: the application's name and `-dead-letters`]
-    #[arg(long, value_name = "TABLE", value_parser = names::table)]
+    #[arg(long, value_name = "TABLE", value_parser = aws_names::table)]
     dead_letters: Option<String>,
     /// Where batches go
     #[arg(long, value_enum, default_value_t = SinkKind::Dynamodb)]
     sink: SinkKind,
     /// Address of the admin server: the fleet page, /fleet, /metrics, /livez, /readyz, /nudge; port 0 takes any free one
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT", value_parser = names::listen)]
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT", value_parser = aws_names::listen)]
     admin: SocketAddr,
     /// Where other workers reach the admin server (host:port), if not at the address it is bound to
-    #[arg(long, value_name = "HOST:PORT", value_parser = names::reached)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = aws_names::reached)]
     advertise: Option<String>,
     /// Configuration file (TOML); --help lists the settings
     #[arg(long)]

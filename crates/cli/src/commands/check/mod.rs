@@ -11,10 +11,10 @@ use sluicegate_worker::{Config, ConfigError};
 
 use crate::app;
 use crate::aws::{self, Aws, AwsArgs};
+use crate::aws_names;
 use crate::exit::{bad_config, bad_configs};
 use crate::output;
 
-pub(crate) mod names;
 mod policy;
 mod preflight;
 
@@ -28,16 +28,16 @@ use preflight::{Tried, Verdict};
 )]
 pub(crate) struct Args {
     /// Stream to read, by name or ARN
-    #[arg(long, value_parser = names::stream)]
+    #[arg(long, value_parser = aws_names::stream)]
     stream: String,
     /// Name of the application
-    #[arg(long, value_parser = names::application)]
+    #[arg(long, value_parser = aws_names::application)]
     application: String,
     /// Analytics table [default: the application's name and `-events`]
-    #[arg(long, value_parser = names::table)]
+    #[arg(long, value_parser = aws_names::table)]
     table: Option<String>,
     /// Table of events that can never be stored [default: the application's name and `-dead-letters`]
-    #[arg(long, value_name = "TABLE", value_parser = names::table)]
+    #[arg(long, value_name = "TABLE", value_parser = aws_names::table)]
     dead_letters: Option<String>,
     /// Where the application starts the first time, if `run` is given it as a flag
     #[arg(long)]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     workers: u32,
     /// AWS account of the tables, for the policy [default: any]
-    #[arg(long, value_parser = names::account)]
+    #[arg(long, value_parser = aws_names::account)]
     account: Option<String>,
     /// Print the IAM policy alone
     #[arg(long, conflicts_with_all = ["preflight", "json"])]

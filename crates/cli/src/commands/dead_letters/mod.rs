@@ -17,6 +17,7 @@ use sluicegate_sink::store::StoreError;
 
 use crate::app;
 use crate::aws::{Aws, AwsArgs};
+use crate::aws_names;
 
 /// See the events that can never be stored with their batch, and store them again
 ///
@@ -59,10 +60,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 #[derive(Debug, clap::Args)]
 struct LettersArgs {
     /// Application whose letters they are
-    #[arg(long, required_unless_present = "dead_letters")]
+    #[arg(long, required_unless_present = "dead_letters", value_parser = aws_names::application)]
     application: Option<String>,
     /// Dead-letter table [default: the application's name and `-dead-letters`]
-    #[arg(long, value_name = "TABLE")]
+    #[arg(long, value_name = "TABLE", value_parser = aws_names::table)]
     dead_letters: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,

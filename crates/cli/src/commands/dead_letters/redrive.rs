@@ -9,6 +9,7 @@ use sluicegate_worker::telemetry::wall_millis;
 
 use super::{Letters, LettersArgs};
 use crate::app;
+use crate::aws_names;
 use crate::exit::bad_config;
 use crate::output::{self, counted};
 
@@ -33,7 +34,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     /// Analytics table [default: the application's name and `-events`]
-    #[arg(long, required_unless_present = "application")]
+    #[arg(long, required_unless_present = "application", value_parser = aws_names::table)]
     table: Option<String>,
     #[command(flatten)]
     letters: LettersArgs,

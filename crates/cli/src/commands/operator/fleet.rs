@@ -13,12 +13,13 @@ use sluicegate_worker::telemetry::{LogFormat, start_logging};
 
 use crate::app;
 use crate::aws::{Aws, AwsArgs};
+use crate::aws_names;
 
 /// Which application.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FleetArgs {
     /// Name of the application: its lease table
-    #[arg(long)]
+    #[arg(long, value_parser = aws_names::application)]
     pub(crate) application: String,
     #[command(flatten)]
     pub(crate) aws: AwsArgs,

@@ -1,4 +1,4 @@
-//! Names as AWS takes them, and addresses, read from the command line by `check` and `run`. **Pure.**
+//! Names as AWS takes them, and addresses, read from the command line. **Pure.**
 
 use std::net::SocketAddr;
 
