@@ -12,7 +12,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "lib"))
 
-from processes import Backend, Process, Worker, client, ended, produce, command, wait_for
+from processes import Backend, Worker, client, command, emulator, ended, produce, wait_for
 from template import PATH, Template
 
 APPLICATION, STREAM = "orders", "orders-stream"
@@ -23,13 +23,6 @@ KEYS = {
     "orders-dead-letters": [("pk", "HASH", "S"), ("sk", "RANGE", "S")],
 }
 EXPIRY = {"orders": None, "orders-workers": "expires", "orders-events": "t", "orders-dead-letters": None}
-
-
-def emulator(folder):
-    """moto on a free port: its process and its address."""
-    program = pathlib.Path(sys.executable).parent / "moto_server"
-    process = Process([str(program), "-H", "127.0.0.1", "-p", "0"], folder / "emulator.log")
-    return process, process.search(r"http://127\.0\.0\.1:\d+")[0]
 
 
 class Stack:

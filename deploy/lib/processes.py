@@ -50,9 +50,9 @@ def environment(kinesis, dynamodb, **more):
     }
 
 
-def client(service, endpoint):
+def client(service, endpoint, region="us-east-1"):
     return boto3.client(
-        service, endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="check", aws_secret_access_key="check"
+        service, endpoint_url=endpoint, region_name=region, aws_access_key_id="check", aws_secret_access_key="check"
     )
 
 
@@ -144,6 +144,13 @@ def produce(lines, env, stream, *arguments):
     done = command(["produce", "--stream", stream, *arguments], env, given="".join(f"{line}\n" for line in lines))
     if done.returncode != 0:
         raise RuntimeError(f"produce: {done.stderr}")
+
+
+def emulator(folder):
+    """An emulator of AWS (moto) on a free port: its process and its address. It must never hold leases."""
+    program = pathlib.Path(sys.executable).parent / "moto_server"
+    process = Process([str(program), "-H", "127.0.0.1", "-p", "0"], folder / "emulator.log")
+    return process, process.search(r"http://127\.0\.0\.1:\d+")[0]
 
 
 @contextlib.contextmanager

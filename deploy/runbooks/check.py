@@ -3,15 +3,18 @@
     check.py alerts      every alert has a runbook, a test on both sides, and what a person needs; and the other way round
     check.py commands    every `sluicegate` and `curl` command of every runbook is run
     check.py aws         every `aws` command is one of the service, with options that it has and all that it needs
+    check.py emulated    every `aws` command is run by the real program against an emulator, and does something
     check.py kubectl     every `kubectl` command names a namespace, a verb, a resource and options that there are
+    check.py cluster F   every `kubectl` command is run by the real program on the Deployment of file F, and does something
 
-With --broken the last two are shown mistakes, and fail if they miss one.
+With --broken the last four are shown mistakes, and fail if they miss one.
 """
 
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,14 +24,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "lib"))
 import yaml
 from processes import PROGRAM, Backend, Worker, ended, produce, wait_for
 from template import PATH as TEMPLATE, Template
+import cluster
+import emulated
 from typed import BROKEN, Aws, wrong_kubectl
 
 FOLDER = pathlib.Path(__file__).parent
 MONITORING = FOLDER.parent / "monitoring"
 INDEX, TROUBLE = FOLDER / "README.md", FOLDER.parent.parent / "docs" / "troubleshooting.md"
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
-# What runs here, and what is held against models: it talks to a cluster or to AWS.
-TRIED, READ = ("sluicegate", "curl"), ("kubectl", "aws")
+# What runs on a fleet here, and what talks to AWS or to a cluster, which are emulated.
+ON_A_FLEET, ELSEWHERE = ("sluicegate", "curl"), ("kubectl", "aws")
 APPLICATION, STREAM, POISON = "orders", "orders-stream", "*poison*"
 
 
@@ -106,7 +111,7 @@ def about_alerts():
         if not any(line.startswith("sluicegate ") for line in commands(text)) and name != "SluicegateTableThrottled":
             yield f"{name}: no command to look with"
         for line in commands(text):
-            if line.split()[0] not in TRIED + READ:
+            if line.split()[0] not in ON_A_FLEET + ELSEWHERE:
                 yield f"{name}: cannot judge the command {line}"
         for other in re.findall(r"\b(Sluicegate[A-Z]\w+)", text):
             if other not in rules:
@@ -196,7 +201,7 @@ def about_commands():
     wanted = {}
     for name, text in runbooks().items():
         for line in commands(text):
-            if line.split()[0] in TRIED:
+            if line.split()[0] in ON_A_FLEET:
                 # -f: an answer that is an error is a failure.
                 wanted.setdefault(line.replace("curl -s ", "curl -sf "), []).append(name)
     with tempfile.TemporaryDirectory() as folder, ended() as running:
@@ -211,7 +216,7 @@ def about_commands():
                 yield f"{', '.join(names)}: {line}: {wrong}"
 
 
-# ---- Commands that cannot be run ----
+# ---- Commands for AWS and for a cluster ----
 
 def about_typed(program, broken):
     try:
@@ -222,16 +227,48 @@ def about_typed(program, broken):
     if broken:
         yield from (f"not noticed: {line}" for line in BROKEN[program] if not wrong(line))
         return
-    count = 0
+    for line, names in typed(program).items():
+        found = wrong(line)
+        if found:
+            yield f"{names}: {line}: {found}"
+
+
+def typed(program):
+    """The commands of a program that people are told to type, and where."""
+    found = {}
     for name, text in (runbooks() | {TROUBLE.name: TROUBLE.read_text()}).items():
         for line in commands(text):
             if line.split()[0] == program:
-                count += 1
-                found = wrong(line)
-                if found:
-                    yield f"{name}: {line}: {found}"
-    if not count:
-        yield f"no {program} command was found"
+                found.setdefault(line, []).append(name)
+    assert found, f"no {program} command was found"
+    return {line: ", ".join(names) for line, names in found.items()}
+
+
+def about_emulated(broken):
+    with tempfile.TemporaryDirectory() as folder, ended() as running:
+        tried = emulated.Emulated(pathlib.Path(folder), running, APPLICATION, STREAM)
+        yield from about_tried("aws", tried, emulated.WITHOUT_EFFECT if broken else None)
+
+
+def about_cluster(broken):
+    if not shutil.which("kubectl"):
+        print("kubectl is not there")
+        sys.exit(3)
+    deployment = json.loads(pathlib.Path(sys.argv[2]).read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        tried = cluster.Kubectl(pathlib.Path(folder), deployment, "streams")
+        yield from about_tried("kubectl", tried, cluster.WITHOUT_EFFECT if broken else None)
+
+
+def about_tried(program, tried, mistakes):
+    if mistakes is not None:
+        yield from (f"not noticed: {line}" for line in mistakes if not tried.wrong(line))
+        return
+    for line, names in typed(program).items():
+        wrong = tried.wrong(line)
+        print(f"{'no' if wrong else 'ok'}: {line}")
+        if wrong:
+            yield f"{names}: {line}: {wrong}"
 
 
 def main():
@@ -239,6 +276,8 @@ def main():
         "alerts": lambda: [*about_alerts(), *about_variables()],
         "commands": about_commands,
         "aws": lambda: about_typed("aws", "--broken" in sys.argv),
+        "emulated": lambda: about_emulated("--broken" in sys.argv),
+        "cluster": lambda: about_cluster("--broken" in sys.argv),
         "kubectl": lambda: about_typed("kubectl", "--broken" in sys.argv),
     }
     found = list(about[sys.argv[1]]())

@@ -1,5 +1,5 @@
-"""What a runbook says to type and what cannot be run here: `aws` is held against the models of its services, as botocore
-has them, and `kubectl` against the verbs, kinds and options that runbooks need."""
+"""What a runbook says to type, read and not run: `aws` is held against the models of its services, as botocore has them, and
+`kubectl` against the verbs, kinds and options that runbooks need. What they do is tried in `emulated.py` and `cluster.py`."""
 
 import re
 import shlex
@@ -107,6 +107,15 @@ def wrong_value(shape, said):
     if shape.type_name == "string" and shape.enum and said not in shape.enum:
         return f"{said} is none of {shape.enum}"
     return None
+
+
+def wrong_effect(looks, changed, said):
+    """What is wrong with what a command did. One that looks must say something and change nothing, any other must change something."""
+    if looks and changed:
+        return "it changes something"
+    if looks and not said.strip():
+        return "it says nothing"
+    return None if looks or changed else "it changes nothing"
 
 
 # A verb, the kinds that it is used with (none: it selects by label), its options and whether they have a value.

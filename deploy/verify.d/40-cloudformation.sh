@@ -20,13 +20,14 @@ lint_finds_mistakes() {
 
 if ! make_python; then
   skip_all "$why" cloudformation-lint cloudformation-lint-finds-mistakes policy-lint policy-lint-finds-mistakes \
-    cloudformation-emulated
+    cloudformation-page cloudformation-emulated
   exit 0
 fi
 check cloudformation-lint lint "$template"
 check cloudformation-lint-finds-mistakes lint_finds_mistakes
 check policy-lint "$python" "$root/deploy/cloudformation/lint.py"
 check policy-lint-finds-mistakes "$python" "$root/deploy/cloudformation/lint.py" --broken
+check cloudformation-page timeout 300 "$python" "$root/deploy/cloudformation/page.py"
 if find_program; then
   check cloudformation-emulated timeout 300 "$python" "$root/deploy/cloudformation/emulate.py"
 else

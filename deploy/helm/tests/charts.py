@@ -1,6 +1,7 @@
 """The chart as two releases of Helm render it: version 3 by its program, version 4 by its library."""
 
 import copy
+import json
 import os
 import subprocess
 import tempfile
@@ -116,3 +117,7 @@ def container(manifests):
 
 def environment(manifests):
     return {variable["name"]: variable.get("value") for variable in container(manifests)["env"]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(render()["Deployment"]))
