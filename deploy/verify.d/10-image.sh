@@ -31,6 +31,7 @@ built() {
       return 3
     }
   done
+  "${podman[@]}" run --rm --pull=never --network=none "$builder" true || { echo "podman cannot run containers here"; return 3; }
   # shellcheck disable=SC2086
   "${podman[@]}" build ${SLUICEGATE_PODMAN_BUILD:-} --build-arg "BUILDER_IMAGE=$builder" --build-arg "RUNTIME_IMAGE=$runtime" \
     -f deploy/docker/Dockerfile -t "$image" . || return 1
