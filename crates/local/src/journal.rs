@@ -44,6 +44,8 @@ pub(crate) enum Line<'a> {
         table: &'a str,
         operation: &'a str,
         at_ms: u64,
+        /// What the client calls itself.
+        by: Option<&'a str>,
         conditional: bool,
         before: Option<Attributes<'a>>,
         after: Option<Attributes<'a>>,
@@ -112,13 +114,14 @@ mod tests {
         ]);
         let after = Some(in_order(&items));
         let (table, operation) = ("leases", "PutItem");
-        let line = Line::Write { table, operation, at_ms: 5, conditional: true, before: None, after };
+        let line =
+            Line::Write { table, operation, at_ms: 5, by: Some("a"), conditional: true, before: None, after };
         journal.open().write(&line);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text,
             concat!(
-                r#"{"kind":"write","table":"leases","operation":"PutItem","at_ms":5,"conditional":true,"before":null,"#,
+                r#"{"kind":"write","table":"leases","operation":"PutItem","at_ms":5,"by":"a","conditional":true,"before":null,"#,
                 r#""after":{"a":{"S":"x"},"b":{"N":"7"}}}"#,
                 "\n"
             )

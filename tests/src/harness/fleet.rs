@@ -116,6 +116,8 @@ impl<'b> Fleet<'b> {
             command.args(["--stream", STREAM]);
         }
         command.envs(self.backend.environment());
+        // The journal tells by it who sent a write.
+        command.env("AWS_SDK_UA_APP_ID", format!("worker-{}", self.started));
         let link = self.linked.then(|| Link::to(self.backend.address())).transpose()?;
         if let Some(link) = &link {
             command.env("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{}", link.address()));

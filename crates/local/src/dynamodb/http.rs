@@ -73,8 +73,9 @@ async fn answer(
         plan.tampering.throttled = true;
         plan.outcome = Outcome::Answered;
     }
+    let by = client_name(&headers);
     match plan.outcome {
-        Outcome::Answered => perform(&db, operation, &body, &plan),
+        Outcome::Answered => perform(&db, operation, &body, &plan, by),
         Outcome::Refused(failure) => {
             let (status, text) = reply(Err(Refusal::Injected(failure)));
             db.stamp.answer(status, text)
@@ -84,16 +85,23 @@ async fn answer(
             lose_answer(connection)
         }
         Outcome::AnswerLost => {
-            perform(&db, operation, &body, &plan);
+            perform(&db, operation, &body, &plan, by);
             lose_answer(connection)
         }
     }
 }
 
-fn perform(db: &DynamoDb, operation: &str, body: &[u8], plan: &Plan) -> Response {
-    let outcome = without_starving_others(|| db.perform(operation, body, &plan.tampering));
+fn perform(db: &DynamoDb, operation: &str, body: &[u8], plan: &Plan, by: Option<&str>) -> Response {
+    let outcome = without_starving_others(|| db.perform(operation, body, &plan.tampering, by));
     let (status, text) = reply(outcome);
     db.stamp.answer(status, text)
+}
+
+/// What a client calls itself: the SDKs send what AWS_SDK_UA_APP_ID says as `app/NAME`.
+fn client_name(headers: &HeaderMap) -> Option<&str> {
+    let agents =
+        ["x-amz-user-agent", "user-agent"].into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
+    agents.flat_map(str::split_whitespace).find_map(|part| part.strip_prefix("app/"))
 }
 
 fn writes(operation: &str) -> bool {

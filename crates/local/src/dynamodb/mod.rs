@@ -152,12 +152,19 @@ impl DynamoDb {
         self.clock.now_ms()
     }
 
-    fn perform(&self, operation: &str, body: &[u8], tampering: &Tampering) -> Result<String, Refusal> {
+    /// Carries an operation out for a client of this name.
+    fn perform(
+        &self,
+        operation: &str,
+        body: &[u8],
+        tampering: &Tampering,
+        by: Option<&str>,
+    ) -> Result<String, Refusal> {
         let db = &self.database;
         match operation {
-            "PutItem" => self.put_item(body, tampering),
-            "UpdateItem" => self.update_item(body, tampering),
-            "DeleteItem" => self.delete_item(body, tampering),
+            "PutItem" => self.put_item(body, tampering, by),
+            "UpdateItem" => self.update_item(body, tampering, by),
+            "DeleteItem" => self.delete_item(body, tampering, by),
             "BatchWriteItem" => self.batch_write_item(body, tampering),
             "TransactWriteItems" => self.transact_write_items(body, tampering),
             "GetItem" => self.get_item(body),

@@ -16,6 +16,7 @@ pub(super) struct Witness {
     table: String,
     key: Item,
     conditional: bool,
+    by: Option<String>,
 }
 
 /// Keys of the items of a batch, by table.
@@ -29,12 +30,13 @@ impl DynamoDb {
         table: &str,
         item: &Item,
         conditional: bool,
+        by: Option<&str>,
     ) -> Option<Witness> {
         let journal = self.journal.clone()?;
         let table = table_name(table);
         let facts = self.gate.facts(&self.database, &table)?;
         let key = facts.key_of(item).into_iter().collect();
-        Some(Witness { journal, operation, table, key, conditional })
+        Some(Witness { journal, operation, table, key, conditional, by: by.map(str::to_owned) })
     }
 
     /// Carries out a write while nobody else who has a witness writes, and enters it if it took effect.
@@ -43,7 +45,9 @@ impl DynamoDb {
         witness: Option<Witness>,
         write: impl FnOnce() -> dynoxide::Result<T>,
     ) -> dynoxide::Result<T> {
-        let Some(Witness { journal, operation, table, key, conditional }) = witness else { return write() };
+        let Some(Witness { journal, operation, table, key, conditional, by }) = witness else {
+            return write();
+        };
         let mut page = journal.open();
         let before = self.stored(&table, &key);
         let answer = write()?;
@@ -52,6 +56,7 @@ impl DynamoDb {
             table: &table,
             operation,
             at_ms: self.now_ms(),
+            by: by.as_deref(),
             conditional,
             before: before.as_ref().map(in_order),
             after: after.as_ref().map(in_order),

@@ -36,7 +36,12 @@ struct Hide {
 type Written = dynoxide::Result<(Option<ConsumedCapacity>, String)>;
 
 impl DynamoDb {
-    pub(super) fn put_item(&self, body: &[u8], tampering: &Tampering) -> Result<String, Refusal> {
+    pub(super) fn put_item(
+        &self,
+        body: &[u8],
+        tampering: &Tampering,
+        by: Option<&str>,
+    ) -> Result<String, Refusal> {
         let mut request: PutItemRequest = decode(body)?;
         refuse_rejected([&request.item], tampering)?;
         let one = self.one(&request.table_name, &request.item, write_units(&request.item), tampering);
@@ -45,7 +50,7 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
-        let witness = self.witness("PutItem", &request.table_name, &request.item, condition);
+        let witness = self.witness("PutItem", &request.table_name, &request.item, condition, by);
         self.carry_out(&one, &hide, tampering, || {
             let mut answer = self.witnessed(witness, || self.database.put_item(request))?;
             let used = answer.consumed_capacity.clone();
@@ -54,7 +59,12 @@ impl DynamoDb {
         })
     }
 
-    pub(super) fn update_item(&self, body: &[u8], tampering: &Tampering) -> Result<String, Refusal> {
+    pub(super) fn update_item(
+        &self,
+        body: &[u8],
+        tampering: &Tampering,
+        by: Option<&str>,
+    ) -> Result<String, Refusal> {
         let mut request: UpdateItemRequest = decode(body)?;
         refuse_rejected(&request.expression_attribute_values, tampering)?;
         let one = self.one(&request.table_name, &request.key, 1, tampering);
@@ -63,7 +73,7 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
-        let witness = self.witness("UpdateItem", &request.table_name, &request.key, condition);
+        let witness = self.witness("UpdateItem", &request.table_name, &request.key, condition, by);
         self.carry_out(&one, &hide, tampering, || {
             let mut answer = self.witnessed(witness, || self.database.update_item(request))?;
             let used = answer.consumed_capacity.clone();
@@ -72,7 +82,12 @@ impl DynamoDb {
         })
     }
 
-    pub(super) fn delete_item(&self, body: &[u8], tampering: &Tampering) -> Result<String, Refusal> {
+    pub(super) fn delete_item(
+        &self,
+        body: &[u8],
+        tampering: &Tampering,
+        by: Option<&str>,
+    ) -> Result<String, Refusal> {
         let mut request: DeleteItemRequest = decode(body)?;
         let one = self.one(&request.table_name, &request.key, 1, tampering);
         let condition = request.condition_expression.is_some();
@@ -80,7 +95,7 @@ impl DynamoDb {
             capacity: ask_for_capacity(&mut request.return_consumed_capacity),
             item: ask_for_item(&mut request.return_values_on_condition_check_failure, condition),
         };
-        let witness = self.witness("DeleteItem", &request.table_name, &request.key, condition);
+        let witness = self.witness("DeleteItem", &request.table_name, &request.key, condition, by);
         self.carry_out(&one, &hide, tampering, || {
             let mut answer = self.witnessed(witness, || self.database.delete_item(request))?;
             let used = answer.consumed_capacity.clone();

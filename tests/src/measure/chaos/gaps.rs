@@ -76,7 +76,8 @@ mod tests {
             owner: owner.map(WorkerId::new),
             ..Lease::unowned(ShardId::new(shard), checkpoint, LeaseState::starting(None))
         };
-        let write = |at_ms, after| Write { at_ms, conditional: true, before: None, after: Some(after) };
+        let write =
+            |at_ms, after| Write { at_ms, by: None, conditional: true, before: None, after: Some(after) };
         let writes = [
             write(1, row("s-0", Some("a"), Position::TrimHorizon)),
             write(2, row("s-1", Some("a"), Position::TrimHorizon)),

@@ -21,6 +21,8 @@ use crate::simulation::wire::values;
 pub struct Write<Row> {
     /// When it took effect, in epoch milliseconds.
     pub at_ms: i64,
+    /// What the client called itself that sent it.
+    pub by: Option<String>,
     /// Whether it had a condition.
     pub conditional: bool,
     /// As it was.
@@ -169,6 +171,7 @@ fn both<Row>(
     let row = |name: &str| if line[name].is_object() { decode(&line[name]) } else { Ok(None) };
     Ok(Write {
         at_ms: line["at_ms"].as_i64().context("no at_ms")?,
+        by: line["by"].as_str().map(str::to_owned),
         conditional: line["conditional"].as_bool().context("no conditional")?,
         before: row("before")?,
         after: row("after")?,

@@ -1,8 +1,9 @@
 //! Judges a recorded history of writes by the laws of docs/design.md. **Pure.**
 //!
 //! It knows every record of the stream and every row as it was and is, so it can tell what a cut should hold and which items it
-//! should have become. It does not know who sent a write: what rests on that (L1, H1) is the matter of the simulation. For a
-//! take it has the taker's own word, from its log, and judges by the heartbeats that had landed (H3).
+//! should have become. Who sent a write it knows by what the client calls itself, and which worker that is by its own row (L1).
+//! What somebody had read when he gave a lease away it does not know: H1 is the matter of the simulation. For a take it has the
+//! taker's own word, from its log, and judges by the heartbeats that had landed (H3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +16,9 @@ use sluicegate_sink::packing::pack;
 
 use super::history::{Entry, History, Write};
 
-/// The laws that are judged. What else there is needs to know who sent a write: simulation and models have it.
-pub const JUDGED: [&str; 13] = ["C1", "C2", "D1", "D2", "D3", "D5", "H3", "L2", "L3", "S1", "S2", "S3", "S4"];
+/// The laws that are judged. What else there is needs to know what somebody had read: simulation and models have it.
+pub const JUDGED: [&str; 14] =
+    ["C1", "C2", "D1", "D2", "D3", "D5", "H3", "L1", "L2", "L3", "S1", "S2", "S3", "S4"];
 
 /// Names a cut under one of its revisions: epoch, first record, revision.
 type CutName = (ShardId, u32, String, u32);
@@ -27,6 +29,8 @@ struct Judge<'h> {
     history: &'h History,
     rows: BTreeMap<LeaseKey, Lease>,
     workers: BTreeMap<WorkerId, WorkerRow>,
+    /// What each worker calls itself.
+    names: BTreeMap<WorkerId, String>,
     retired: BTreeSet<WorkerId>,
     /// The keys of the items of every announced cut.
     announced: BTreeMap<CutName, BTreeSet<ItemKey>>,
@@ -42,6 +46,7 @@ pub fn judge(history: &History) -> Vec<Broken> {
         history,
         rows: BTreeMap::new(),
         workers: BTreeMap::new(),
+        names: BTreeMap::new(),
         retired: BTreeSet::new(),
         announced: BTreeMap::new(),
         expected: BTreeSet::new(),
@@ -74,7 +79,10 @@ impl Judge<'_> {
         }
         match (&write.before, &write.after) {
             (None, Some(after)) => self.created(after),
-            (Some(before), Some(after)) => self.replaced(before, after),
+            (Some(before), Some(after)) => {
+                self.only_the_owner(write, before, after);
+                self.replaced(before, after);
+            }
             // Retention is a day, so nothing that was here can have been forgotten or have grown old.
             (Some(before), None) => self.broke("S4", format!("the row of {} was deleted", before.key)),
             (None, None) => {}
@@ -91,6 +99,19 @@ impl Judge<'_> {
         if let Some(child) = begun {
             let why = format!("a row was made for {}, whose child {} has begun", row.key, child.key);
             self.broke("S3", why);
+        }
+    }
+
+    /// Nobody but the owner announces or commits (L1).
+    fn only_the_owner(&mut self, write: &Write<Lease>, before: &Lease, after: &Lease) {
+        if (&before.checkpoint, &before.pending) == (&after.checkpoint, &after.pending) {
+            return;
+        }
+        let owner = before.owner.as_ref().and_then(|owner| self.names.get(owner));
+        if owner.is_none() || owner != write.by.as_ref() {
+            let (key, at_ms, by) = (&after.key, write.at_ms, &write.by);
+            let why = format!("{by:?} announced or committed on {key} at {at_ms}, whose owner is {owner:?}");
+            self.broke("L1", why);
         }
     }
 
@@ -258,7 +279,7 @@ impl Judge<'_> {
         self.stored.extend(keys.iter().cloned());
     }
 
-    /// A worker's row is written by itself alone, each time on the condition of its last heartbeat (L3).
+    /// A worker's row is written by itself alone (L1), each time on the condition of its last heartbeat (L3).
     fn worker(&mut self, write: &Write<WorkerRow>) {
         let Some(row) = write.after.as_ref().or(write.before.as_ref()) else { return };
         let (id, at_ms) = (row.worker_id.clone(), write.at_ms);
@@ -267,6 +288,12 @@ impl Judge<'_> {
         }
         if self.workers.get(&id) != write.before.as_ref() {
             self.broke("L3", format!("the row of {id} was written past the journal before {at_ms}"));
+        }
+        if let Some(by) = &write.by {
+            self.names.entry(id.clone()).or_insert_with(|| by.clone());
+        }
+        if write.by.is_none() || self.names.get(&id) != write.by.as_ref() {
+            self.broke("L1", format!("the row of {id} was written by {:?} at {at_ms}", write.by));
         }
         match (&write.before, &write.after) {
             (Some(before), Some(after)) if after.heartbeat != before.heartbeat + 1 => {

@@ -55,7 +55,11 @@ struct Course {
 
 impl Course {
     fn new() -> Self {
-        Self { history: stream(), rows: BTreeMap::new(), announced: Vec::new() }
+        let mut course = Self { history: stream(), rows: BTreeMap::new(), announced: Vec::new() };
+        for worker in ["a", "b"] {
+            beat(&mut course.history, worker, 1_000, (None, Some(1)), true);
+        }
+        course
     }
 
     fn write(&mut self, after: Lease) {
@@ -64,7 +68,10 @@ impl Course {
 
     fn write_with(&mut self, after: Lease, spoil: impl FnOnce(&mut Write<Lease>)) {
         let before = self.rows.insert(after.key.clone(), after.clone());
-        let mut write = Write { at_ms: 5_000, conditional: true, before, after: Some(after) };
+        // Owners write, and whoever takes what nobody owns.
+        let owner = before.as_ref().and_then(|row| row.owner.clone()).or_else(|| after.owner.clone());
+        let by = owner.map(|owner| owner.to_string());
+        let mut write = Write { at_ms: 5_000, by, conditional: true, before, after: Some(after) };
         spoil(&mut write);
         self.history.entries.push(Entry::Lease(Box::new(write)));
     }
@@ -168,7 +175,17 @@ fn a_shard_that_is_read_to_its_end_by_two_workers_and_its_child_break_no_law() {
 #[test]
 fn each_broken_law_is_named() {
     type Spoil = fn(&mut Course);
-    let cases: [(&str, &str, Spoil); 16] = [
+    let cases: [(&str, &str, Spoil); 18] = [
+        ("L1", "another announces", |course| {
+            let row = course.progressed("s-0", vec![cut(4, 6)], 0);
+            course.write_with(row, |write| write.by = Some("b".to_owned()));
+        }),
+        ("L1", "somebody commits who does not say who he is", |course| {
+            course.announce("s-0", cut(4, 6));
+            course.store();
+            let row = course.progressed("s-0", Vec::new(), 1);
+            course.write_with(row, |write| write.by = None);
+        }),
         ("L3", "no condition", |course| {
             let row = course.row("s-0").taken_by(&WorkerId::new("b"));
             course.write_with(row, |write| write.conditional = false);
@@ -260,14 +277,21 @@ fn a_row_is_not_made_above_a_child_that_has_begun_and_none_is_deleted() {
 
     let mut course = Course::begun();
     let row = course.row("s-0");
-    let write = Write { at_ms: 6_000, conditional: true, before: Some(row), after: None };
+    let write = Write { at_ms: 6_000, by: None, conditional: true, before: Some(row), after: None };
     course.history.entries.push(Entry::Lease(Box::new(write)));
     assert_eq!(course.laws(), ["S4"]);
 }
 
-fn beat(history: &mut History, at_ms: i64, before: Option<u64>, after: Option<u64>, conditional: bool) {
-    let row = |heartbeat| WorkerRow { heartbeat, ..WorkerRow::new(WorkerId::new("a")) };
-    let write = Write { at_ms, conditional, before: before.map(row), after: after.map(row) };
+fn beat(
+    history: &mut History,
+    by: &str,
+    at_ms: i64,
+    (before, after): (Option<u64>, Option<u64>),
+    conditional: bool,
+) {
+    let row = |heartbeat| WorkerRow { heartbeat, ..WorkerRow::new(WorkerId::new(by)) };
+    let by = Some(by.to_owned());
+    let write = Write { at_ms, by, conditional, before: before.map(row), after: after.map(row) };
     history.entries.push(Entry::Worker(Box::new(write)));
 }
 
@@ -276,7 +300,7 @@ fn a_heartbeat_rises_by_one_on_a_condition_and_a_row_does_not_come_back() {
     let laws = |writes: &[(Option<u64>, Option<u64>, bool)]| {
         let mut history = History::default();
         for (before, after, conditional) in writes {
-            beat(&mut history, 1, *before, *after, *conditional);
+            beat(&mut history, "a", 1, (*before, *after), *conditional);
         }
         judge(&history).len()
     };
@@ -289,20 +313,33 @@ fn a_heartbeat_rises_by_one_on_a_condition_and_a_row_does_not_come_back() {
 }
 
 #[test]
+fn a_worker_writes_its_own_row_alone() {
+    let mut history = History::default();
+    beat(&mut history, "a", 1, (None, Some(1)), true);
+    beat(&mut history, "a", 2, (Some(1), Some(2)), true);
+    assert_eq!(judge(&history), []);
+    let Some(Entry::Worker(write)) = history.entries.last_mut() else { panic!("it is there") };
+    write.by = Some("b".to_owned());
+    let laws: Vec<_> = judge(&history).into_iter().map(|broken| broken.law).collect();
+    assert_eq!(laws, ["L1"]);
+}
+
+#[test]
 fn a_lease_is_taken_from_the_silent_and_not_from_the_living() {
     // Beats each second; silent from 3 s on, and back at 7 s.
     let robbed_at = |at_ms: i64| {
         let mut history = History::default();
         for (count, beat_ms) in [1_000, 2_000, 3_000, 7_000, 8_000, 9_000].into_iter().enumerate() {
             let count = u64::try_from(count).unwrap();
-            beat(&mut history, beat_ms, count.checked_sub(1), Some(count), true);
+            beat(&mut history, "a", beat_ms, (count.checked_sub(1), Some(count)), true);
         }
         let before = Lease {
             owner: Some(WorkerId::new("a")),
             ..Lease::unowned(ShardId::new("s-0"), Position::TrimHorizon, LeaseState::starting(None))
         };
         let after = before.taken_by(&WorkerId::new("b"));
-        let write = Write { at_ms, conditional: true, before: Some(before), after: Some(after) };
+        let by = Some("b".to_owned());
+        let write = Write { at_ms, by, conditional: true, before: Some(before), after: Some(after) };
         history.entries.push(Entry::Lease(Box::new(write)));
         let (by, from) = (WorkerId::new("b"), WorkerId::new("a"));
         let take = Take { lease: ShardId::new("s-0"), by, from, at_ms: at_ms + 40 };
