@@ -22,6 +22,8 @@ built() {
   command -v podman >/dev/null || { echo "podman is not there"; return 3; }
   local podman builder runtime image=localhost/sluicegate:verify
   read -ra podman <<<"podman ${SLUICEGATE_PODMAN:-}"
+  # What an earlier run left is not what this one has built.
+  "${podman[@]}" image rm --force "$image" >/dev/null 2>&1
   builder=${BUILDER_IMAGE:-$(pinned BUILDER_IMAGE)}
   runtime=${RUNTIME_IMAGE:-$(pinned RUNTIME_IMAGE)}
   local base
@@ -56,7 +58,7 @@ works() {
   command -v curl >/dev/null || { echo "curl is not there"; return 3; }
   [ -n "${SLUICEGATE_BIN:-}" ] || { echo "${why:-there is no sluicegate to stand in for AWS}"; return 3; }
   read -ra podman <<<"podman ${SLUICEGATE_PODMAN:-}"
-  "${podman[@]}" image exists "$image" || { echo "there is no image"; return 3; }
+  "${podman[@]}" image exists "$image" || { echo "there is no image of this build"; return 3; }
   folder=$(mktemp -d)
   "$SLUICEGATE_BIN" local --kinesis-port 0 --dynamodb-port 0 --json >"$folder/endpoints" 2>"$folder/log" &
   backend=$!

@@ -31,5 +31,5 @@ async fn what_is_published_is_stored_once_whatever_is_done_to_workers_shards_and
         done.troubles,
     ];
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
-    assert!(report.takes > 0 && !report.failovers.is_empty() && report.asked >= plan.workers, "{report:?}");
+    assert!(report.taken > 0 && !report.failovers.is_empty() && report.asked >= plan.workers, "{report:?}");
 }

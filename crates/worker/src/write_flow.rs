@@ -47,7 +47,10 @@ impl WriteFlow {
     ) -> Self {
         let budget = budget.map(|total| {
             let governed = Arc::clone(&governor);
-            let grant = Grant::new(Box::new(move |milli| governed.set_share(Some(units(milli)))));
+            let grant = Grant::new(Box::new(move |milli| {
+                governed.set_share(Some(units(milli)));
+                tracing::debug!(share_milli = milli, "the share of the write budget changed");
+            }));
             let division = Mutex::new(Division::new(total, me.clone(), failover_time));
             Budgeted { total, grant: Arc::new(grant), division }
         });

@@ -45,6 +45,11 @@ pub struct Worker {
     link: Option<Link>,
 }
 
+/// What the client of the worker of this number calls itself.
+pub fn name_of(number: usize) -> String {
+    format!("worker-{number}")
+}
+
 /// A worker that was killed, and what its rows showed as announced when it died.
 #[derive(Debug)]
 pub struct Killed {
@@ -117,7 +122,7 @@ impl<'b> Fleet<'b> {
         }
         command.envs(self.backend.environment());
         // The journal tells by it who sent a write.
-        command.env("AWS_SDK_UA_APP_ID", format!("worker-{}", self.started));
+        command.env("AWS_SDK_UA_APP_ID", name_of(self.started));
         let link = self.linked.then(|| Link::to(self.backend.address())).transpose()?;
         if let Some(link) = &link {
             command.env("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{}", link.address()));

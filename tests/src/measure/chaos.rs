@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sluicegate_checkpoint::Position;
-use sluicegate_lease::{LeaseKey, WorkerId};
+use sluicegate_lease::{Lease, LeaseKey, WorkerId, WriteBudget};
 use sluicegate_worker::telemetry::wall_millis;
 use tokio_util::sync::CancellationToken;
 
@@ -38,14 +38,15 @@ pub use report::Report;
 use self::course::{Course, Done, nobody_ended, shards};
 use self::gaps::Gap;
 use self::history::History;
-use self::laws::Take;
+use self::laws::hands::{Disturbed, Frame as Looks, hands};
+use self::laws::shares::{Share, overdrawn};
 use self::producer::{Events, Producer, Sent};
 use self::prometheus::Prometheus;
 use self::scrape::unaccounted;
 use self::script::{Frame, Script};
 use super::journal::Journal;
 use crate::harness::backend::kinesis_at;
-use crate::harness::fleet::{APPLICATION, cuts};
+use crate::harness::fleet::{APPLICATION, cuts, name_of};
 use crate::harness::{Backend, Fleet, LONG, Multiset, binary, wait_for};
 
 /// What is done, and to what.
@@ -83,6 +84,8 @@ const PRODUCERS: u64 = 3;
 const DRAIN: Duration = Duration::from_secs(300);
 /// What a worker's last look before a take, and the take, may take together: busy processors, and the latency of a trouble.
 const LOOK_TO_TAKE_MS: i64 = 2_500;
+/// The same for a hand-over, before which what is open is finished, for as long as `handoff_deadline` allows.
+const LOOK_TO_GIVE_MS: i64 = LOOK_TO_TAKE_MS + 500;
 
 /// A run that has come to its end.
 struct Ran {
@@ -130,6 +133,8 @@ async fn try_run(
     for (setting, value) in [
         ("failover_time", format!("{}ms", plan.failover_time.as_millis())),
         ("log_format", "json".to_owned()),
+        // They tell their shares of the write budget.
+        ("log", "info,sluicegate_worker::write_flow=debug".to_owned()),
         // So that batches are many and a short run is full of announces and commits.
         ("max_batch_age", "2s".to_owned()),
         ("write_budget_wcu", trouble::CAPACITY_WCU.to_string()),
@@ -215,11 +220,11 @@ async fn acted(
     Ok((done, began_ms))
 }
 
-/// Waits until every shard is committed to its end, and closed ones are finished.
+/// Waits until every shard is committed to its end, closed ones are finished, and leases are balanced (B1).
 async fn drained(backend: &Backend, fleet: &mut Fleet<'_>, journal: &Path) -> anyhow::Result<()> {
     // Producers may still be told of their last records.
     let listed = shards(backend).await?;
-    wait_for("every shard to be committed to its end", DRAIN, async || {
+    wait_for("every shard to be committed to its end, and balance", DRAIN, async || {
         nobody_ended(fleet)?;
         let rows: BTreeMap<LeaseKey, _> =
             fleet.leases().await?.into_iter().map(|row| (row.key.clone(), row)).collect();
@@ -227,7 +232,7 @@ async fn drained(backend: &Backend, fleet: &mut Fleet<'_>, journal: &Path) -> an
         let ended = listed
             .iter()
             .all(|shard| rows.get(&shard.id).is_some_and(|row| row.is_finished() || !shard.closed));
-        if !(no_cuts && ended) {
+        if !(no_cuts && ended && balanced(rows.values(), fleet.numbers().len())) {
             return Ok(None);
         }
         let ends = History::read(journal)?.ends();
@@ -239,6 +244,18 @@ async fn drained(backend: &Backend, fleet: &mut Fleet<'_>, journal: &Path) -> an
         Ok(done.then_some(()))
     })
     .await
+}
+
+/// Whether all unfinished leases have owners, so many as there are workers, whose counts are within one of each other.
+fn balanced<'r>(rows: impl Iterator<Item = &'r Lease>, workers: usize) -> bool {
+    let mut counts: BTreeMap<Option<&WorkerId>, usize> = BTreeMap::new();
+    for row in rows.filter(|row| !row.is_finished()) {
+        *counts.entry(row.owner.as_ref()).or_default() += 1;
+    }
+    let (least, most) = (counts.values().min(), counts.values().max());
+    let spread = most.zip(least).is_none_or(|(most, least)| most - least <= 1);
+    let leases: usize = counts.values().sum();
+    !counts.contains_key(&None) && counts.len() == workers.min(leases) && spread
 }
 
 /// What was published by the journal, what the reader finds, and the whole journal.
@@ -270,9 +287,16 @@ fn judged(
         "producers were told that {confirmed} events are stored, the journal has {}",
         numbers.len()
     );
-    let (failover_ms, takes) = (i64::try_from(plan.failover_time.as_millis())?, takes(&log));
+    let failover_ms = i64::try_from(plan.failover_time.as_millis())?;
+    let disturbed = disturbed(&done);
+    let looks =
+        Looks { failover_ms, take_ms: LOOK_TO_TAKE_MS, give_ms: LOOK_TO_GIVE_MS, disturbed: &disturbed };
+    let (hands, shares) = (hands(history, &looks), shares(&log));
+    ensure!(!shares.is_empty(), "no worker told its share of the write budget");
     let mut broken = laws::judge(history);
-    broken.extend(laws::robberies(history, &takes, failover_ms, LOOK_TO_TAKE_MS));
+    broken.extend(hands.broken);
+    let budget = WriteBudget::of_units(trouble::CAPACITY_WCU.into());
+    broken.extend(overdrawn(history, &shares, budget.total_milli, failover_ms));
     let failovers = done.kills.iter().filter_map(|(victim, at_ms)| {
         let owned = gaps::owned(history.lease_writes(), log.id_of(*victim)?, *at_ms);
         gaps::failover(&log, (*victim, *at_ms), &owned)
@@ -292,7 +316,9 @@ fn judged(
         unaccounted: unaccounted.values().sum(),
         asked: unaccounted.len(),
         lease_writes: history.lease_writes().count(),
-        takes: takes.len(),
+        taken: hands.taken,
+        given: hands.given,
+        shares: shares.len(),
         broken,
         failovers: failovers.collect(),
         handoffs: gaps::handoffs(&log, |first| arrived_ms.get(first).copied()),
@@ -312,19 +338,50 @@ fn numbers(seed: u64, history: &History) -> anyhow::Result<BTreeSet<u64>> {
     history.records.values().flatten().map(|record| number(&record.data)).collect()
 }
 
-/// Takes from the silent, as the takers logged them.
-fn takes(log: &Journal) -> Vec<Take> {
-    let take = |taken: &super::journal::Taken| {
-        Some(Take {
-            lease: LeaseKey::new(taken.shard.as_str()),
-            by: WorkerId::new(log.id_of(taken.worker)?),
-            from: WorkerId::new(taken.from.as_str()),
-            at_ms: taken.at_ms,
+/// Who stood still when, or did not reach DynamoDB.
+fn disturbed(done: &Done) -> Vec<Disturbed> {
+    let times = done.freezes.iter().chain(&done.partitions);
+    times
+        .map(|(number, from_ms, to_ms)| Disturbed {
+            name: name_of(*number),
+            from_ms: *from_ms,
+            to_ms: *to_ms,
         })
+        .collect()
+}
+
+/// What the workers said of their shares of the write budget.
+fn shares(log: &Journal) -> Vec<Share> {
+    let share = |shared: &super::journal::Shared| {
+        let worker = WorkerId::new(log.id_of(shared.worker)?);
+        Some(Share { worker, at_ms: shared.at_ms, milli: shared.milli })
     };
-    log.taken.iter().filter_map(take).collect()
+    log.shares.iter().filter_map(share).collect()
 }
 
 fn lengths(gaps: &[Gap]) -> super::Distribution {
     super::Distribution::new(gaps.iter().map(|gap| gap.lasted_ms).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicegate_checkpoint::LeaseState;
+
+    #[test]
+    fn leases_are_balanced_when_everybody_has_the_same_number_give_or_take_one() {
+        let spread = |owners: &[Option<&str>], workers| {
+            let row = |owner: &Option<&str>| {
+                let row =
+                    Lease::unowned(LeaseKey::new("s"), Position::TrimHorizon, LeaseState::starting(None));
+                Lease { owner: owner.map(WorkerId::new), ..row }
+            };
+            let mut rows: Vec<Lease> = owners.iter().map(row).collect();
+            rows.push(Lease { checkpoint: Position::ShardEnd, ..row(&None) });
+            balanced(rows.iter(), workers)
+        };
+        let (a, b) = (Some("a"), Some("b"));
+        assert!(spread(&[a, b, a], 2) && spread(&[a], 2) && spread(&[], 2));
+        assert!(!spread(&[a, b, a, a], 2) && !spread(&[a, a], 2) && !spread(&[a, b, None], 2));
+    }
 }

@@ -42,17 +42,15 @@ pub struct Ended {
     pub records: u64,
 }
 
-/// A worker took a lease from another that it presumed dead.
+/// A worker's share of the write budget changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
-    /// Which shard.
-    pub shard: String,
+pub struct Shared {
     /// Number of the worker.
     pub worker: usize,
-    /// Id of the other.
-    pub from: String,
-    /// When it said so, in epoch milliseconds.
+    /// When, in epoch milliseconds.
     pub at_ms: i64,
+    /// To what, in thousandths of a write unit a second.
+    pub milli: u64,
 }
 
 /// A step in the delivery of a batch with poison.
@@ -88,8 +86,8 @@ pub struct Journal {
     pub began: Vec<Began>,
     /// Ends, in the order of each worker's log.
     pub ended: Vec<Ended>,
-    /// Takes from workers that were presumed dead, in the order of each worker's log.
-    pub taken: Vec<Taken>,
+    /// Shares of the write budget, in the order of each worker's log; told where it is asked for (`log`).
+    pub shares: Vec<Shared>,
     /// What became of batches with poison, in the order of each worker's log.
     pub poisoned: Vec<Poisoned>,
 }
@@ -153,10 +151,9 @@ impl Journal {
                 self.ids.insert(text("worker_id")?, worker);
             }
             Some("the fleet changed") if line["after"] == "silent" => self.taken_for_dead += 1,
-            Some("took a lease") if line["why"] == "silent" => {
-                let from = text("from")?;
-                let at_ms = said_at(&text("timestamp")?)?;
-                self.taken.push(Taken { shard: text("lease_key")?, worker, from, at_ms });
+            Some("the share of the write budget changed") => {
+                let milli = line["share_milli"].as_u64().context("no share_milli")?;
+                self.shares.push(Shared { worker, at_ms: said_at(&text("timestamp")?)?, milli });
             }
             Some("records flow") => self.began.push(Began {
                 shard: text("lease_key")?,
@@ -214,7 +211,7 @@ mod tests {
         for line in [
             r#"{"message":"worker starts","worker_id":"w-1"}"#,
             r#"{"message":"took a lease","lease_key":"s-0","why":"unowned"}"#,
-            r#"{"timestamp":"1970-01-01T00:00:01.5Z","message":"took a lease","lease_key":"s-1","why":"silent","from":"w-0"}"#,
+            r#"{"timestamp":"1970-01-01T00:00:01.5Z","message":"the share of the write budget changed","share_milli":20}"#,
             r#"{"message":"records flow","lease_key":"s-0","at_ms":1000,"sequence_number":"7","redelivered":0}"#,
         ] {
             journal.line(3, line).unwrap();
@@ -223,8 +220,7 @@ mod tests {
             (journal.number_of("w-1"), journal.id_of(3), journal.id_of(4)),
             (Some(3), Some("w-1"), None)
         );
-        let from = "w-0".to_owned();
-        assert_eq!(journal.taken, [Taken { shard: "s-1".to_owned(), worker: 3, from, at_ms: 1_500 }]);
+        assert_eq!(journal.shares, [Shared { worker: 3, at_ms: 1_500, milli: 20 }]);
         assert!(journal.flows("s-0", 3) && !journal.flows("s-0", 4));
         let end = r#"{"message":"session ended","lease_key":"s-0","outcome":"handed_over","last_read_ms":1200,"sequence_number":"9","records":3}"#;
         journal.line(3, end).unwrap();

@@ -2,8 +2,12 @@
 //!
 //! It knows every record of the stream and every row as it was and is, so it can tell what a cut should hold and which items it
 //! should have become. Who sent a write it knows by what the client calls itself, and which worker that is by its own row (L1).
-//! What somebody had read when he gave a lease away it does not know: H1 is the matter of the simulation. For a take it has the
-//! taker's own word, from its log, and judges by the heartbeats that had landed (H3).
+//!
+//! ```text
+//! laws     rows, cuts and items          C1 C2 D1 D2 D3 D5 L1 L2 L3 S1 S2 S3 S4
+//! hands    who took, who gave, to whom   H1 H3: by the heartbeats that had landed, to within a look
+//! shares   what each worker might write  F1: by its own word, as long as its heartbeats gave it the right
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +20,13 @@ use sluicegate_sink::packing::pack;
 
 use super::history::{Entry, History, Write};
 
-/// The laws that are judged. What else there is needs to know what somebody had read: simulation and models have it.
-pub const JUDGED: [&str; 14] =
-    ["C1", "C2", "D1", "D2", "D3", "D5", "H3", "L1", "L2", "L3", "S1", "S2", "S3", "S4"];
+pub mod hands;
+pub mod shares;
+
+/// The laws that are judged. What else there is speaks of a view (B1w, B2), of attempts (H4) or of deadlines (H2), which writes do not
+/// show, or is compared by itself: what is stored (D4), what workers account for (K1), balance in the end (B1).
+pub const JUDGED: [&str; 16] =
+    ["C1", "C2", "D1", "D2", "D3", "D5", "F1", "H1", "H3", "L1", "L2", "L3", "S1", "S2", "S3", "S4"];
 
 /// Names a cut under one of its revisions: epoch, first record, revision.
 type CutName = (ShardId, u32, String, u32);
@@ -325,64 +333,6 @@ fn inside<'r>(records: &'r [Record], cut: &Cut) -> (&'r [Record], bool) {
     let to = records.partition_point(|record| record.sequence_number <= cut.last);
     let inside = records.get(from..to).unwrap_or_default();
     (inside, inside.last().is_some_and(|record| record.sequence_number == cut.last))
-}
-
-/// A take of a lease from another worker that was presumed dead, as the taker logged it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Take {
-    /// Which lease.
-    pub lease: LeaseKey,
-    /// Who took it.
-    pub by: WorkerId,
-    /// From whom.
-    pub from: WorkerId,
-    /// When it was logged, in epoch milliseconds: after the write.
-    pub at_ms: i64,
-}
-
-/// The same lease may be handed back by whom it was taken from, later: a take is logged no later than this after its write.
-const LOGGED_WITHIN_MS: i64 = 2_000;
-/// Times of the journal and of the logs are rounded to milliseconds by themselves.
-const CLOCKS_MS: i64 = 5;
-
-/// A lease is taken only from the silent (H3): before each take the owner's heartbeat had stood still for the failover time,
-/// to within a look and its answer.
-pub fn robberies(history: &History, takes: &[Take], failover_ms: i64, slack_ms: i64) -> Vec<Broken> {
-    let mut beats: BTreeMap<&WorkerId, Vec<i64>> = BTreeMap::new();
-    for write in history.worker_writes() {
-        if let Some(row) = &write.after {
-            beats.entry(&row.worker_id).or_default().push(write.at_ms);
-        }
-    }
-    let owner = |row: &Option<Lease>| row.as_ref().and_then(|row| row.owner.clone());
-    let mut broken = Vec::new();
-    for write in history.lease_writes() {
-        let (Some(from), Some(by)) = (owner(&write.before), owner(&write.after)) else { continue };
-        let Some(row) = &write.after else { continue };
-        let is_this = |take: &Take| {
-            let logged_after = take.at_ms - write.at_ms;
-            (take.lease == row.key && take.by == by && take.from == from)
-                && (-CLOCKS_MS..=LOGGED_WITHIN_MS).contains(&logged_after)
-        };
-        if from == by || !takes.iter().any(is_this) {
-            continue;
-        }
-        let beats = beats.get(&from).map_or(&[][..], Vec::as_slice);
-        let silent = stood_still(beats, write.at_ms, failover_ms, slack_ms);
-        if !silent {
-            let why = format!("{by} took {} at {} from {from}, which was alive", row.key, write.at_ms);
-            broken.push(Broken { law: "H3", why });
-        }
-    }
-    broken
-}
-
-/// Whether no beat landed for the failover time, up to a moment that is at most `slack_ms` before `at_ms`.
-fn stood_still(beats: &[i64], at_ms: i64, failover_ms: i64, slack_ms: i64) -> bool {
-    let mut before: Vec<i64> = beats.iter().copied().filter(|beat| *beat <= at_ms).collect();
-    before.push(at_ms);
-    before.windows(2).any(|pair| pair[1] >= at_ms - slack_ms && pair[1] - pair[0] >= failover_ms)
-        || before.len() == 1
 }
 
 #[cfg(test)]

@@ -39,7 +39,11 @@ pub struct Report {
     /// Writes of lease rows that were judged.
     pub lease_writes: usize,
     /// Takes from workers that were presumed dead.
-    pub takes: usize,
+    pub taken: usize,
+    /// Hand-overs from one worker to another.
+    pub given: usize,
+    /// Changes of a worker's share of the write budget.
+    pub shares: usize,
     /// Laws that the history breaks.
     pub broken: Vec<Broken>,
     /// One gap a kill.
@@ -165,7 +169,9 @@ impl Report {
             ("splits and merges", self.done.reshards.to_string()),
             ("faults and limits of the backend, the outage among them", self.done.troubles.to_string()),
             ("writes of lease rows that were judged", self.lease_writes.to_string()),
-            ("takes from workers presumed dead", self.takes.to_string()),
+            ("takes from workers presumed dead", self.taken.to_string()),
+            ("hand-overs from one worker to another", self.given.to_string()),
+            ("changes of a worker's share of the write budget", self.shares.to_string()),
             ("laws judged (docs/design.md)", JUDGED.len().to_string()),
             ("laws broken", self.broken.len().to_string()),
         ];
@@ -279,7 +285,9 @@ mod tests {
             unaccounted: 0.0,
             asked: 9,
             lease_writes: 30,
-            takes: 2,
+            taken: 2,
+            given: 3,
+            shares: 4,
             broken: Vec::new(),
             failovers: vec![Gap { at_ms: 9_000, lasted_ms: 3_200 }],
             handoffs: vec![Gap { at_ms: 9_000, lasted_ms: 120 }, Gap { at_ms: 9_100, lasted_ms: 90 }],

@@ -325,36 +325,6 @@ fn a_worker_writes_its_own_row_alone() {
 }
 
 #[test]
-fn a_lease_is_taken_from_the_silent_and_not_from_the_living() {
-    // Beats each second; silent from 3 s on, and back at 7 s.
-    let robbed_at = |at_ms: i64| {
-        let mut history = History::default();
-        for (count, beat_ms) in [1_000, 2_000, 3_000, 7_000, 8_000, 9_000].into_iter().enumerate() {
-            let count = u64::try_from(count).unwrap();
-            beat(&mut history, "a", beat_ms, (count.checked_sub(1), Some(count)), true);
-        }
-        let before = Lease {
-            owner: Some(WorkerId::new("a")),
-            ..Lease::unowned(ShardId::new("s-0"), Position::TrimHorizon, LeaseState::starting(None))
-        };
-        let after = before.taken_by(&WorkerId::new("b"));
-        let by = Some("b".to_owned());
-        let write = Write { at_ms, by, conditional: true, before: Some(before), after: Some(after) };
-        history.entries.push(Entry::Lease(Box::new(write)));
-        let (by, from) = (WorkerId::new("b"), WorkerId::new("a"));
-        let take = Take { lease: ShardId::new("s-0"), by, from, at_ms: at_ms + 40 };
-        let earlier = Take { at_ms: at_ms - 11_000, ..take.clone() };
-        assert_eq!(robberies(&history, &[earlier], 3_000, 500), [], "it was handed back since");
-        assert_eq!(robberies(&history, &[], 3_000, 500), [], "a hand-over is no take");
-        robberies(&history, &[take], 3_000, 500).len()
-    };
-    assert_eq!(robbed_at(6_001), 0);
-    assert_eq!(robbed_at(5_900), 1, "not silent for long enough");
-    assert_eq!(robbed_at(7_300), 0, "its last look came before the beat");
-    assert_eq!(robbed_at(8_300), 1);
-}
-
-#[test]
 fn a_state_that_cannot_be_read_is_named() {
     let mut course = Course::begun();
     let why = sluicegate_checkpoint::DecodeStateError::Version { found: 200 };
