@@ -2,8 +2,8 @@
 //!
 //! Each says so whenever its share of the write budget changes. It counts as long as the worker has the right to write at all: for
 //! `failover_time` after its last heartbeat that landed, less a little, and no longer than it has a row: the last thing that a
-//! worker does is to delete it. A worker that has lost the right begins again with nothing, and a heartbeat that lands after that
-//! revives no share.
+//! worker does is to delete it. A worker that has lost the right begins again with nothing: until it says so, neither a heartbeat
+//! that lands late nor what it still makes of an old share revives it.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,14 @@ pub fn overdrawn(history: &History, shares: &[Share], budget_milli: u64, failove
     let mut changes: Vec<(i64, i128)> = Vec::new();
     for (worker, shares) in of_workers {
         let beats = beats.get(worker).map_or(&[][..], Vec::as_slice);
+        let (mut stale, mut last) = (false, None);
         for (at, share) in shares.iter().enumerate() {
+            let lost = last.is_some_and(|(milli, until)| milli > 0 && until < share.at_ms);
+            stale = (stale || lost) && share.milli > 0;
+            last = Some((share.milli, right_until(beats, share.at_ms, failover_ms)));
+            if stale {
+                continue;
+            }
             let ends = [gone.get(worker).copied(), shares.get(at + 1).map(|next| next.at_ms)];
             let until = right_until(beats, share.at_ms, failover_ms);
             let until = ends.into_iter().flatten().fold(until, i64::min);
@@ -152,6 +159,9 @@ mod tests {
         let late = Write { at_ms: 7_000, by: None, conditional: true, before: None, after };
         history.entries.push(Entry::Worker(Box::new(late)));
         assert_eq!(broken(&history, &[("a", 1_100, 100), ("b", 6_100, 100)]), 0);
-        assert_eq!(broken(&history, &[("a", 1_100, 100), ("b", 6_100, 100), ("a", 7_010, 100)]), 1);
+        let lowered = [("a", 1_100, 100), ("b", 6_100, 100), ("a", 7_010, 90)];
+        assert_eq!(broken(&history, &lowered), 0, "it has not noticed yet");
+        let again = [("a", 1_100, 100), ("b", 6_100, 100), ("a", 7_010, 0), ("a", 7_020, 90)];
+        assert_eq!(broken(&history, &again), 1);
     }
 }
