@@ -15,7 +15,7 @@ use sluicegate_sink::dynamodb::{
 };
 use sluicegate_sink::governor::pace::PaceOptions;
 use sluicegate_sink::{
-    DeadLetters, Governor, Offload, PackingSink, PackingSinkOptions, Reader, Sink, StdoutSink,
+    CapacitySource, DeadLetters, Governor, Offload, PackingSink, PackingSinkOptions, Reader, Sink, StdoutSink,
 };
 use sluicegate_worker::kinesis::KinesisStream;
 use sluicegate_worker::nudge::HttpNudge;
@@ -106,8 +106,11 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         &args.application,
     );
     let letters = DynamoDbDeadLetters::new(aws.dynamodb_for("dead-letter", &metrics), &args.dead_letters);
+    let capacity = analytics
+        .clone()
+        .map(|client| Arc::new(DynamoDbItems::new(client, &args.table)) as Arc<dyn CapacitySource>);
     let tables = WorkerTables { clock: clock.clone(), leases, analytics, args: args.clone() };
-    let worker = Worker::builder(&args.application)
+    let mut worker = Worker::builder(&args.application)
         .worker_id(unique_id(&hostname()))
         .settings(config.settings.clone())
         .stream(KinesisStream::new(aws.kinesis(), &args.stream))
@@ -123,9 +126,11 @@ pub(crate) async fn worker(aws: &Aws, config: &Config, args: WorkerArgs) -> anyh
         .advertise(args.advertise)
         .admin_token(config.admin_token.clone())
         .clock(clock)
-        .seed(seed)
-        .build()?;
-    Ok(worker)
+        .seed(seed);
+    if let Some(capacity) = capacity {
+        worker = worker.capacity(capacity);
+    }
+    Ok(worker.build()?)
 }
 
 /// Writes to the analytics table by this client, or to standard output without one.

@@ -35,6 +35,19 @@ pub struct Behind {
     pub lag_ms: u64,
 }
 
+/// At which rate a worker writes at most, and why: for operators, nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WritePace {
+    /// In thousandths of a write capacity unit per second.
+    pub rate_milli: u64,
+    /// Why, in a word.
+    pub reason: String,
+    /// Since when that is the reason: wall time in epoch seconds.
+    pub since: i64,
+    /// Keys whose partitions refuse.
+    pub hot_keys: u64,
+}
+
 /// One row of the worker table. Every write is conditional on the heartbeat as last written and raises it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerRow {
@@ -62,6 +75,8 @@ pub struct WorkerRow {
     pub write_rate_milli: u64,
     /// Write capacity units that it used of late, in thousandths a second.
     pub write_used_milli: u64,
+    /// At which rate it writes at most, and why; none in a row of a build that did not tell.
+    pub write_pace: Option<Box<WritePace>>,
     /// Bytes of records that it has read and not made durable.
     pub backlog_bytes: u64,
     /// Its shards that are not caught up; the worst [`WorkerRow::MOST_BEHIND`], in the order of their ids.
@@ -89,6 +104,7 @@ impl WorkerRow {
             write_grant_milli: 0,
             write_rate_milli: 0,
             write_used_milli: 0,
+            write_pace: None,
             backlog_bytes: 0,
             behind: Vec::new(),
             expires: 0,

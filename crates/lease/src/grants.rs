@@ -47,9 +47,13 @@ impl WriteBudget {
     }
 }
 
-/// Divides a budget among workers by demand: to each the floor (none, if there are too many for it), the rest in
-/// proportion to demand, or equally where nobody has any; rounded down, and what rounding left to the first in order.
-/// The parts sum to exactly the budget.
+/// What a worker is sure of if it asks for it, in tenths of an equal part. *Were everything divided by demand*, one with a
+/// little to write beside others with much would wait for it for as long as they do (law R6).
+const EQUAL_TENTHS: u64 = 6;
+
+/// Divides a budget among workers: to each what it asks for, up to six tenths of an equal part, and the floor at least (none,
+/// if there are too many for it); the rest in proportion to demand, or equally where nobody has any; rounded down, and what
+/// rounding left to the first in order. The parts sum to exactly the budget.
 pub fn shares(budget: WriteBudget, demands: &BTreeMap<WorkerId, u64>) -> BTreeMap<WorkerId, u64> {
     let count = u64::try_from(demands.len()).unwrap_or(u64::MAX);
     if count == 0 {
@@ -57,7 +61,10 @@ pub fn shares(budget: WriteBudget, demands: &BTreeMap<WorkerId, u64>) -> BTreeMa
     }
     let floors = count.checked_mul(budget.floor_milli).filter(|floors| *floors <= budget.total_milli);
     let floor = if floors.is_some() { budget.floor_milli } else { 0 };
-    let rest = u128::from(budget.total_milli - floors.unwrap_or(0));
+    let sure = (budget.total_milli / 10 * EQUAL_TENTHS / count).max(floor);
+    let base = |demand: u64| demand.clamp(floor, sure);
+    let bases: u64 = demands.values().map(|demand| base(*demand)).sum();
+    let rest = u128::from(budget.total_milli.saturating_sub(bases));
     let all: u128 = demands.values().map(|demand| u128::from(*demand)).sum();
     let part = |demand: u64| match all {
         0 => rest / u128::from(count),
@@ -69,7 +76,7 @@ pub fn shares(budget: WriteBudget, demands: &BTreeMap<WorkerId, u64>) -> BTreeMa
         let extra = u128::from(left > 0);
         left -= extra;
         let share = u64::try_from(part(*demand) + extra).unwrap_or(u64::MAX);
-        shares.insert(worker.clone(), floor.saturating_add(share));
+        shares.insert(worker.clone(), base(*demand).saturating_add(share));
     }
     shares
 }
@@ -162,10 +169,19 @@ pub struct Divided {
     pub publish: bool,
 }
 
+/// The workers among which the budget is divided, as of one read: those that are not silent.
+#[derive(Debug, Clone, Default)]
+pub struct Counted<'r> {
+    /// This worker's own row, if it has one yet.
+    pub own: Option<&'r WorkerRow>,
+    /// The others, in the order of their ids.
+    pub others: Vec<&'r WorkerRow>,
+}
+
 /// Divides the budget anew with each strongly consistent read of the worker rows.
 #[derive(Debug)]
 pub struct Division {
-    budget: WriteBudget,
+    budget: Option<WriteBudget>,
     me: WorkerId,
     failover_time: Duration,
     /// Heartbeats, and since when each was seen to stand still.
@@ -174,33 +190,47 @@ pub struct Division {
 
 impl Division {
     /// Nothing is seen yet.
-    pub fn new(budget: WriteBudget, me: WorkerId, failover_time: Duration) -> Self {
+    pub fn new(budget: Option<WriteBudget>, me: WorkerId, failover_time: Duration) -> Self {
         Self { budget, me, failover_time, seen: BTreeMap::new() }
     }
 
-    /// Takes in rows, settles the grant, and says what came of it; nothing before this worker has a row.
-    pub fn see(&mut self, rows: &[WorkerRow], look: Look, grant: &Grant) -> Option<Divided> {
+    /// What is divided, from the next read on. While workers know different budgets, what all use never sums above the largest.
+    pub fn set_budget(&mut self, budget: Option<WriteBudget>) {
+        self.budget = budget;
+    }
+
+    /// Takes in rows, and says whose count.
+    pub fn count<'r>(&mut self, rows: &'r [WorkerRow], look: Look) -> Counted<'r> {
         let before = std::mem::take(&mut self.seen);
         for row in rows {
             let since = before.get(&row.worker_id).filter(|(heartbeat, _)| *heartbeat == row.heartbeat);
             let since = since.map_or(look.answered, |(_, since)| *since);
             self.seen.insert(row.worker_id.clone(), (row.heartbeat, since));
         }
-        let own = rows.iter().find(|row| row.worker_id == self.me)?;
-        let counted: Vec<&WorkerRow> = rows.iter().filter(|row| !self.is_silent(row, look)).collect();
-        let others = counted.iter().filter(|row| row.worker_id != self.me);
-        let granted = others.fold(0_u64, |sum, row| sum.saturating_add(row.write_grant_milli));
-        let demands = counted.iter().map(|row| (row.worker_id.clone(), row.write_demand_milli)).collect();
-        let due_milli = shares(self.budget, &demands).get(&self.me).copied()?;
-        let free = self.budget.total_milli.saturating_sub(granted);
+        let own = rows.iter().find(|row| row.worker_id == self.me);
+        let others = rows.iter().filter(|row| row.worker_id != self.me && !self.is_silent(row, look));
+        let mut others: Vec<&WorkerRow> = others.collect();
+        others.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
+        Counted { own, others }
+    }
+
+    /// Settles the grant by what was counted, and says what came of it; nothing without a budget, or before this worker has a
+    /// row.
+    pub fn divide(&self, counted: &Counted<'_>, grant: &Grant) -> Option<Divided> {
+        let (budget, own) = (self.budget?, counted.own?);
+        let granted = counted.others.iter().fold(0_u64, |sum, row| sum.saturating_add(row.write_grant_milli));
+        let rows = counted.others.iter().copied().chain([own]);
+        let demands = rows.map(|row| (row.worker_id.clone(), row.write_demand_milli)).collect();
+        let due_milli = shares(budget, &demands).get(&self.me).copied()?;
+        let free = budget.total_milli.saturating_sub(granted);
         let publish = grant.settle((own.heartbeat, own.write_grant_milli), free, due_milli);
-        Some(Divided { due_milli, workers: counted.len(), publish })
+        Some(Divided { due_milli, workers: counted.others.len() + 1, publish })
     }
 
     fn is_silent(&self, row: &WorkerRow, look: Look) -> bool {
         let still =
             self.seen.get(&row.worker_id).map(|(_, since)| look.asked.saturating_duration_since(*since));
-        row.worker_id != self.me && still.is_some_and(|still| still >= self.failover_time)
+        still.is_some_and(|still| still >= self.failover_time)
     }
 }
 

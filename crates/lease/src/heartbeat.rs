@@ -277,12 +277,13 @@ mod tests {
     /// A worker that is alone has the whole budget after two looks and the heartbeat between them.
     async fn look(registry: &MemoryRegistry, division: &mut Division, grant: &Grant) {
         let rows = registry.workers().await.unwrap();
-        division.see(&rows, Clock::new().now().into(), grant);
+        let counted = division.count(&rows, Clock::new().now().into());
+        division.divide(&counted, grant);
     }
 
     fn granted() -> (Arc<Grant>, Division) {
         let budget = WriteBudget { total_milli: 1_000, floor_milli: 0 };
-        let division = Division::new(budget, WorkerId::new("me"), Duration::from_secs(10));
+        let division = Division::new(Some(budget), WorkerId::new("me"), Duration::from_secs(10));
         (Arc::new(Grant::new(Box::new(|_| ()))), division)
     }
 

@@ -38,7 +38,7 @@ pub use clock::Clock;
 pub use coordinator::{
     Coordinator, CoordinatorConfig, CoordinatorError, GivenFor, Instruction, Interruption, Sessions,
 };
-pub use fleet::{Behind, WorkerRow, WorkerState};
+pub use fleet::{Behind, WorkerRow, WorkerState, WritePace};
 pub use foreign::ForeignLife;
 pub use grants::{Divided, Division, Grant, WriteBudget};
 pub use heartbeat::{Beat, Heartbeat, WorkerStatus};

@@ -73,7 +73,7 @@ impl ItemWriter for DynamoDbItems {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await
-            .map_err(|error| error::store_error(error, &self.table))?;
+            .map_err(|error| error::batch_error(error, &self.table))?;
         let consumed = answer.consumed_capacity().iter().filter_map(|capacity| capacity.capacity_units());
         let write_units = consumed.sum();
         // One table was asked for, so whatever name the answer gives it, this is it.
@@ -103,7 +103,7 @@ impl ItemWriter for DynamoDbItems {
             .expression_attribute_names("#pk", names::PARTITION);
         match call.send().await {
             Err(error) if error::is_failed_condition(&error) => Ok(units_of(item.bytes())),
-            Err(error) => Err(error::store_error(error, &self.table)),
+            Err(error) => Err(error::put_error(error, &self.table)),
             Ok(_) => Err(StoreError::Refused {
                 what: format!("table `{}` takes puts whose condition does not hold", self.table),
                 source: "a put under an impossible condition was accepted".into(),

@@ -2,8 +2,9 @@
 //!
 //! One per worker, shared by all its deliveries. Every attempt is charged before it is made (retries too), with what its
 //! items will take; what the table says it took corrects that afterwards, and teaches what an item takes in truth
-//! (indexes and replicas take more). The decisions are in [`pace`], [`keys`] and [`turn`]; here callers wait their turn, the
-//! oldest batch first.
+//! (indexes and replicas take more). The decisions are in [`pace`] (how fast), [`keys`] (how fast each key), `blame` (whom a
+//! refusal slows down), [`fair`] (what an equal part is) and [`turn`] (who is next); here callers wait their turn, the oldest
+//! batch first.
 //!
 //! ```text
 //! request -> turn -> tokens there? -> slot -> write -> answer: consumed, left over, refused
@@ -18,26 +19,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+mod blame;
+pub mod fair;
 pub mod keys;
 pub mod pace;
 pub mod turn;
 
+use crate::store::ThrottledBy;
+use blame::{Refusal, TableLimit};
+use fair::Advice;
 use keys::Keys;
-use pace::{Begin, Pace, PaceOptions};
+use pace::{Begin, Pace, PaceOptions, RateReason, Share};
 use turn::{Line, Place, Rank};
 
 /// What an attempt came to, for the governor.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The table answered: so many units consumed, and so many of the estimated ones left unprocessed.
+    /// The table answered: so many units consumed, and so many of the estimated ones left over.
     Answered {
         /// Write capacity units consumed, as the table tells it; 0 if it does not.
         consumed: f64,
-        /// Estimated units of the items that were not taken.
-        unprocessed: f64,
+        /// Estimated units of the items that were not taken, by partition key.
+        left_over: Vec<(String, f64)>,
     },
-    /// The table throttled the whole request.
-    Throttled,
+    /// The whole request was throttled.
+    Throttled(ThrottledBy),
     /// The table rejects it for good, which costs nothing.
     Rejected,
     /// No answer, or a failure: it may have been taken, and says nothing of the rate.
@@ -53,11 +59,31 @@ pub struct Flow {
     pub consumed: f64,
     /// Estimated units that it refused.
     pub throttled: f64,
+    /// Those of them that were put down to key ranges, not to the table.
+    pub throttled_by_key: f64,
     /// Attempts.
     pub attempts: u64,
     /// Attempts of which something was refused.
     pub throttled_attempts: u64,
 }
+
+/// At which rate is written, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateStanding {
+    /// Units per second.
+    pub rate: f64,
+    /// Why it is that.
+    pub reason: RateReason,
+    /// Since when that is the reason.
+    pub since: Instant,
+    /// Estimated units of items that are packed and not durable.
+    pub waiting: f64,
+    /// Keys whose ranges refuse, with the rate of each, the slowest first: a few of them.
+    pub hot_keys: Vec<(String, f64)>,
+}
+
+/// Most hot keys that are told of.
+const HOT_KEYS_TOLD: usize = 5;
 
 /// Shared by everything that writes to one table from one process.
 #[derive(Debug)]
@@ -69,6 +95,7 @@ pub struct Governor {
 struct State {
     pace: Pace,
     keys: Keys,
+    table_limit: TableLimit,
     line: Line,
     flow: Flow,
     /// Estimated units of items that are packed and not durable.
@@ -102,6 +129,7 @@ impl Drop for Waiting<'_> {
 pub struct Attempt {
     /// Estimated units, by partition key.
     units: Vec<(String, f64)>,
+    charged: Instant,
 }
 
 impl Attempt {
@@ -117,6 +145,7 @@ impl Governor {
         let state = State {
             pace: Pace::new(options, now),
             keys: Keys::new(options),
+            table_limit: TableLimit::default(),
             line: Line::default(),
             flow: Flow::default(),
             waiting: 0.0,
@@ -124,8 +153,8 @@ impl Governor {
         Self { state: Mutex::new(state) }
     }
 
-    /// Sets this worker's share of the write budget, in units per second; `None` lifts it.
-    pub fn set_share(&self, share: Option<f64>) {
+    /// Sets this worker's share of the write budget; `None` lifts it.
+    pub fn set_share(&self, share: Option<Share>) {
         let now = Instant::now();
         let mut state = self.state();
         state.pace.set_share(share, now);
@@ -137,10 +166,27 @@ impl Governor {
         self.state().pace.begin_at(begin, Instant::now());
     }
 
-    /// The rate in force, in units per second; `None` while nothing limits it.
-    pub fn rate(&self) -> Option<f64> {
-        let rate = self.state().pace.rate(Instant::now());
-        rate.is_finite().then_some(rate)
+    /// Says what an equal part of what the fleet writes comes to.
+    pub fn advise(&self, advice: Option<Advice>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.pace.advise(advice, now);
+        state.call_next(now);
+    }
+
+    /// At which rate is written, why, and what waits.
+    pub fn standing(&self) -> RateStanding {
+        let now = Instant::now();
+        let mut state = self.state();
+        let rate = state.pace.rate(now);
+        let (reason, since) = state.pace.reason();
+        let hot_keys = state.keys.hot(HOT_KEYS_TOLD, now);
+        RateStanding { rate, reason, since, waiting: state.waiting.max(0.0), hot_keys }
+    }
+
+    /// What the table accepts, in units per second, as far as refusals have taught.
+    pub fn learned(&self) -> Option<f64> {
+        self.state().pace.learned()
     }
 
     /// Which part of its share the table accepts, as far as throttling has taught: 1 if it never throttled.
@@ -167,9 +213,13 @@ impl Governor {
         Waiting { governor: self, units }
     }
 
-    /// Most estimated units that one request should hold, so that requests are small beside a second's worth; `None` sets no
-    /// bound.
-    pub fn request_units(&self) -> Option<f64> {
+    /// When so many units of a partition key may be written as far as that key is concerned; `None` if now.
+    pub fn key_free_at(&self, key: &str, units: f64) -> Option<Instant> {
+        self.state().keys.key_free_at(key, units, Instant::now())
+    }
+
+    /// Most estimated units that one request should hold, so that requests are small beside a second's worth.
+    pub fn request_units(&self) -> f64 {
         self.state().pace.request_units(Instant::now())
     }
 
@@ -187,16 +237,20 @@ impl Governor {
         units: Vec<(String, f64)>,
         slots: &'s Semaphore,
     ) -> (Attempt, Option<SemaphorePermit<'s>>) {
-        let attempt = Attempt { units };
+        let mut attempt = Attempt { units, charged: Instant::now() };
         let called = Arc::new(Notify::new());
         let place = self.state().line.join(rank.clone(), attempt.units.clone(), Arc::clone(&called));
         let _in_line = InLine { governor: self, place: &place };
         // Time passes while one is waited for, so everything is looked at again then.
         let mut slot = None;
         loop {
-            let step = self.state().step(&place, &attempt, slot.is_some(), Instant::now());
+            let now = Instant::now();
+            let step = self.state().step(&place, &attempt, slot.is_some(), now);
             match step {
-                Step::Charged => return (attempt, slot.flatten()),
+                Step::Charged => {
+                    attempt.charged = now;
+                    return (attempt, slot.flatten());
+                }
                 // Never closed.
                 Step::Slot => slot = Some(slots.acquire().await.ok()),
                 Step::Wait(until) => {
@@ -217,17 +271,22 @@ impl Governor {
         let mut state = self.state();
         let total = attempt.total();
         match outcome {
-            Outcome::Answered { consumed, unprocessed } => {
-                let taken = total - unprocessed;
+            Outcome::Answered { consumed, left_over } => {
+                let left: f64 = left_over.iter().map(|(_key, units)| units).sum();
+                let taken = total - left;
                 let consumed = if consumed > 0.0 { consumed } else { taken };
                 state.pace.consumed(taken, consumed, now);
                 state.flow.consumed += consumed;
-                state.keys.consumed(&attempt.units, taken / total.max(1.0), now);
-                if unprocessed > 0.0 {
-                    state.refused(attempt, unprocessed, now);
+                state.keys.consumed(&without(&attempt.units, &left_over), now);
+                if left > 0.0 {
+                    // An answer that takes nothing is a refusal of the whole, whatever it calls itself.
+                    let by = (taken <= 0.0).then_some(ThrottledBy::Unknown);
+                    state.refused(Refusal { units: &left_over, by }, attempt.charged, now);
                 }
             }
-            Outcome::Throttled => state.refused(attempt, total, now),
+            Outcome::Throttled(by) => {
+                state.refused(Refusal { units: &attempt.units, by: Some(by) }, attempt.charged, now);
+            }
             Outcome::Rejected => {
                 state.pace.give_back(total, now);
                 state.keys.give_back(&attempt.units, now);
@@ -304,14 +363,32 @@ impl State {
         self.flow.attempts += 1;
     }
 
-    /// A key that is written to at about its own limit is what was throttled, and not the table.
-    fn refused(&mut self, attempt: &Attempt, units: f64, now: Instant) {
+    /// Slows down whom a refusal is about.
+    fn refused(&mut self, refusal: Refusal<'_>, charged: Instant, now: Instant) {
+        let units: f64 = refusal.units.iter().map(|(_key, units)| units).sum();
         self.flow.throttled += units;
         self.flow.throttled_attempts += 1;
-        if !self.keys.explain(&attempt.units, now) {
-            self.pace.throttled(now);
+        let blame = self.table_limit.blame(refusal, &mut self.keys, now);
+        let of_key = |name: &String| {
+            refusal.units.iter().find(|(key, _)| key == name).map_or(0.0, |(_, units)| *units)
+        };
+        let mut of_keys = 0.0;
+        for (key, named) in &blame.keys {
+            of_keys += of_key(key);
+            self.keys.refused((key, of_key(key)), *named, charged, now);
+        }
+        self.flow.throttled_by_key += of_keys;
+        if blame.table {
+            self.pace.refused(units - of_keys, charged, now);
         }
     }
+}
+
+/// What of these units is not among those.
+fn without(units: &[(String, f64)], left_over: &[(String, f64)]) -> Vec<(String, f64)> {
+    let left =
+        |key: &String| left_over.iter().find(|(other, _)| other == key).map_or(0.0, |(_, units)| *units);
+    units.iter().map(|(key, units)| (key.clone(), units - left(key))).collect()
 }
 
 /// Sleeps until then; for ever if there is no such time, until the rate changes.
@@ -328,5 +405,7 @@ pub fn units_of(bytes: usize) -> f64 {
     f64::from(units)
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

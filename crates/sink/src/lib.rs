@@ -35,7 +35,7 @@ pub use reader::{Event, EventStream, ReadError, Reader, TimeRange};
 pub use reduction::{FieldSum, Reduction};
 pub use sink::{DeliverError, Delivered, Offender, Sink};
 pub use stdout::StdoutSink;
-pub use store::{ItemSource, ItemWriter, StoreError};
+pub use store::{CapacitySource, ItemSource, ItemWriter, StoreError};
 
 #[cfg(test)]
 mod format_vectors;

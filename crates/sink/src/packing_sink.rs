@@ -228,9 +228,15 @@ impl PackingSink {
         let mut in_flight = FuturesUnordered::new();
         loop {
             let most = self.options.requests_in_flight.max(1);
-            while in_flight.len() < most
-                && let Some(request) = queue.take(Instant::now(), self.governor.request_units())
-            {
+            while in_flight.len() < most {
+                // The last place is for what can go: a hot key must not hold up the others of its batch.
+                let fullest = in_flight.len() + 1 < most || most == 1;
+                let is_free = |key: &str, units| self.governor.key_free_at(key, units).is_none();
+                let Some(request) =
+                    queue.take(Instant::now(), self.governor.request_units(), (&is_free, fullest))
+                else {
+                    break;
+                };
                 in_flight.push(self.attempt(request, rank, right));
             }
             // With every request under way only an answer moves things on: what is due already must not be waited
@@ -254,7 +260,7 @@ impl PackingSink {
                         failing_since.get_or_insert_with(Instant::now);
                     }
                     debug!(items = request.len(), unprocessed = written.unprocessed.len(), "items written");
-                    queue.unprocessed(request, &written.unprocessed, Instant::now(), &mut self.rng());
+                    queue.left_over(request, &written.unprocessed);
                     None
                 }
                 Err(StoreError::Rejected(_)) if request.len() > 1 => {
@@ -273,6 +279,13 @@ impl PackingSink {
                         rejected.push(found);
                     }
                     None
+                }
+                Err(StoreError::Throttled { by, source }) => {
+                    failing_since.get_or_insert_with(Instant::now);
+                    let error = StoreError::Throttled { by, source };
+                    self.note_failure(&error, request.len());
+                    queue.refused(request);
+                    Some(error)
                 }
                 Err(error) => {
                     failing_since.get_or_insert_with(Instant::now);
@@ -344,9 +357,9 @@ fn seen(request: &Request, outcome: &Result<Written, StoreError>) -> Outcome {
     match outcome {
         Ok(written) => Outcome::Answered {
             consumed: written.write_units,
-            unprocessed: request.units_at(&written.unprocessed),
+            left_over: request.units_by_key(&written.unprocessed),
         },
-        Err(StoreError::Throttled(_)) => Outcome::Throttled,
+        Err(StoreError::Throttled { by, .. }) => Outcome::Throttled(*by),
         Err(StoreError::Rejected(_)) => Outcome::Rejected,
         Err(StoreError::Unavailable(_) | StoreError::Refused { .. } | StoreError::Item(_)) => {
             Outcome::Unknown
@@ -368,7 +381,7 @@ async fn sleep_until(due: Option<Instant>) {
 struct Unprocessed;
 
 fn still_unprocessed() -> StoreError {
-    StoreError::Throttled(Box::new(Unprocessed))
+    StoreError::throttled(Box::new(Unprocessed))
 }
 
 pub(crate) fn unavailable(what: String, error: StoreError) -> DeliverError {
@@ -378,7 +391,7 @@ pub(crate) fn unavailable(what: String, error: StoreError) -> DeliverError {
 pub(crate) fn refused_or_unavailable(subject: &str, error: StoreError) -> DeliverError {
     let what = match &error {
         StoreError::Refused { what, .. } => what.clone(),
-        StoreError::Throttled(_)
+        StoreError::Throttled { .. }
         | StoreError::Unavailable(_)
         | StoreError::Rejected(_)
         | StoreError::Item(_) => {

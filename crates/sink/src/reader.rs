@@ -119,7 +119,7 @@ impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Item(item) => Self::Item(item),
-            StoreError::Throttled(_)
+            StoreError::Throttled { .. }
             | StoreError::Unavailable(_)
             | StoreError::Rejected(_)
             | StoreError::Refused { .. } => Self::Store(error),

@@ -63,6 +63,48 @@ pub struct Written {
     pub write_units: f64,
 }
 
+/// Tells what a table gives.
+#[async_trait]
+pub trait CapacitySource: Send + Sync + 'static {
+    /// What the table gives now, as it says itself; none if it does not say.
+    ///
+    /// *Repeating it*, *cancelling it*: harmless.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn capacity(&self) -> Result<Option<TableCapacity>, StoreError>;
+}
+
+/// What a table gives, in write capacity units a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableCapacity {
+    /// How much.
+    pub units: u64,
+    /// What says so.
+    pub kind: CapacityKind,
+}
+
+/// What a table's capacity is (DynamoDB API reference, `TableDescription`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapacityKind {
+    /// Provisioned.
+    Provisioned,
+    /// On demand, the maximum that was set.
+    OnDemandMaximum,
+    /// On demand, what it takes at once. Under load it comes to take more.
+    WarmThroughput,
+}
+
+impl CapacityKind {
+    /// Whether the table gives no more than that.
+    pub fn is_firm(self) -> bool {
+        match self {
+            Self::Provisioned | Self::OnDemandMaximum => true,
+            Self::WarmThroughput => false,
+        }
+    }
+}
+
 /// Reads items, strongly consistently: a group that was delivered is seen.
 #[async_trait]
 pub trait ItemSource: Send + Sync + 'static {
@@ -119,12 +161,42 @@ pub struct HeaderPage {
     pub next: Option<ItemKey>,
 }
 
+/// Which limit a request was over, as the answer says (DynamoDB developer guide, "Throttling reasons").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThrottledBy {
+    /// The table's, an index's or the account's: all keys alike.
+    Table,
+    /// That of the partitions of the keys that were written to.
+    KeyRange,
+    /// Both.
+    Both,
+    /// The answer does not say.
+    Unknown,
+}
+
+impl ThrottledBy {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Table => ": its own limit",
+            Self::KeyRange => ": the limit of a partition",
+            Self::Both => ": its own limit and that of a partition",
+            Self::Unknown => "",
+        }
+    }
+}
+
 /// Why the table did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// More was asked than it is provisioned for, or than a partition gives.
-    #[error("the table throttles")]
-    Throttled(#[source] Cause),
+    #[error("the table throttles{}", by.told())]
+    Throttled {
+        /// Which limit it was.
+        by: ThrottledBy,
+        /// The answer.
+        #[source]
+        source: Cause,
+    },
     /// No answer, or a failure that passes. The outcome is unknown.
     #[error("the table does not answer")]
     Unavailable(#[source] Cause),
@@ -146,10 +218,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Throttled, by an answer that does not say which limit it was.
+    pub fn throttled(source: Cause) -> Self {
+        Self::Throttled { by: ThrottledBy::Unknown, source }
+    }
+
     /// What the caller should do.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Throttled(_) | Self::Unavailable(_) => Retry::Backoff,
+            Self::Throttled { .. } | Self::Unavailable(_) => Retry::Backoff,
             Self::Rejected(_) | Self::Refused { .. } | Self::Item(_) => Retry::Never,
         }
     }

@@ -24,6 +24,7 @@ use crate::consumer::batcher::CutPolicy;
 use crate::consumer::pace::ReadPolicy;
 use crate::telemetry::{LogFormat, is_filter};
 use crate::worker::Settings;
+use crate::write_flow::BudgetChoice;
 
 use layers::{layers, one_line};
 
@@ -43,6 +44,40 @@ const NO_TOKEN: &str = "none";
 
 /// The word for no filter, no projection and no reduction.
 const NO_TRANSFORM: &str = "none";
+
+/// A write budget as written: a number, or a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "give auto, a number of write units a second, or 0 for no budget")]
+enum RawBudget {
+    Units(u64),
+    Word(BudgetWord),
+}
+
+/// The words for a write budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BudgetWord {
+    /// What the table says of itself.
+    Auto,
+}
+
+impl RawBudget {
+    /// The number; none is 0.
+    fn units(self) -> u64 {
+        match self {
+            Self::Units(units) => units,
+            Self::Word(BudgetWord::Auto) => 0,
+        }
+    }
+
+    fn choice(self) -> BudgetChoice {
+        match self {
+            Self::Units(0) => BudgetChoice::None,
+            Self::Units(units) => BudgetChoice::Fixed(WriteBudget::of_units(units)),
+            Self::Word(BudgetWord::Auto) => BudgetChoice::Auto,
+        }
+    }
+}
 
 /// The settings as written.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
@@ -83,7 +118,7 @@ struct RawConfig {
     reduce: String,
     buffer_bytes: bytesize::ByteSize,
     accept_gap: bool,
-    write_budget_wcu: u64,
+    write_budget_wcu: RawBudget,
     admin_token: String,
     log: String,
     log_format: LogFormat,
@@ -120,7 +155,7 @@ impl Default for RawConfig {
             reduce: NO_TRANSFORM.to_owned(),
             buffer_bytes: ByteSize::mib(128),
             accept_gap: false,
-            write_budget_wcu: 0,
+            write_budget_wcu: RawBudget::Word(BudgetWord::Auto),
             admin_token: NO_TOKEN.to_owned(),
             log: "info".to_owned(),
             log_format: LogFormat::Auto,
@@ -293,7 +328,7 @@ impl Config {
             parameters,
             buffer_bytes: bytes(raw.buffer_bytes),
             accept_gap: raw.accept_gap,
-            write_budget: (raw.write_budget_wcu > 0).then(|| WriteBudget::of_units(raw.write_budget_wcu)),
+            write_budget: raw.write_budget_wcu.choice(),
         };
         let seed = (raw.seed != 0).then_some(raw.seed);
         Self { settings, admin_token, log: raw.log, log_format: raw.log_format, seed }
@@ -420,7 +455,7 @@ fn parameters(raw: &RawConfig, wrong: &mut Wrong) -> Option<PackingParameters> {
         aggregate_key: aggregate_key.unwrap_or(AggregateKey::PartitionKey),
         // One outside its range has been told with the sizes.
         max_item_bytes: item_bytes.unwrap_or(PackingParameters::DEFAULT_ITEM_BYTES),
-        spread: if raw.spread == 0 { spread_for(raw.write_budget_wcu) } else { raw.spread },
+        spread: if raw.spread == 0 { spread_for(raw.write_budget_wcu.units()) } else { raw.spread },
         codec: if raw.zstd_level == 0 { Codec::None } else { Codec::Zstd(raw.zstd_level) },
         ttl_days: (raw.ttl_days > 0).then_some(raw.ttl_days),
         filter: filter.flatten(),
@@ -626,6 +661,21 @@ mod tests {
         assert!(!format!("{config:?}").contains("horse"));
         let error = load("horse").unwrap_err().to_string();
         assert!(error.contains("admin_token is a text of 5 bytes") && !error.contains("horse"), "{error}");
+    }
+
+    #[test]
+    fn a_write_budget_is_a_number_or_what_the_table_says() {
+        let load = |given: &str| Config::load(None, &[("write_budget_wcu", given.to_owned())]);
+        assert_eq!(Config::default().settings.write_budget, BudgetChoice::Auto);
+        assert_eq!(load("auto").unwrap().settings.write_budget, BudgetChoice::Auto);
+        assert_eq!(load("0").unwrap().settings.write_budget, BudgetChoice::None);
+        let fixed = load("4000").unwrap().settings;
+        assert_eq!(fixed.write_budget.fixed().map(WriteBudget::units), Some(4_000.0));
+        assert_eq!((fixed.parameters.spread, load("auto").unwrap().settings.parameters.spread), (8, 1));
+        for bad in ["none", "-1", "1.5", "Auto"] {
+            let error = load(bad).unwrap_err().to_string();
+            assert!(error.contains("write_budget_wcu") && error.contains("give auto"), "{bad}: {error}");
+        }
     }
 
     #[test]

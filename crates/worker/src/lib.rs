@@ -31,3 +31,4 @@ pub use metrics::Metrics;
 pub use stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 pub use tables::{TableCheck, TablesUnfit};
 pub use worker::{Worker, WorkerBuilder, WorkerError};
+pub use write_flow::{BudgetChoice, BudgetSource};

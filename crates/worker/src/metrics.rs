@@ -8,7 +8,8 @@ use prometheus::{Counter, Encoder, Gauge, TextEncoder};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use sluicegate_checkpoint::{ArrivalMillis, Batch, ShardId};
 use sluicegate_lease::Interruption;
-use sluicegate_sink::governor::Flow as WriteFlow;
+use sluicegate_sink::governor::{Flow as WriteFlow, RateStanding};
+use tokio::time::Instant;
 
 use crate::consumer::batcher::ClosedBy;
 use crate::consumer::delivery::Durable;
@@ -17,6 +18,7 @@ use crate::deaggregate::is_kept_whole;
 use crate::fleet::{OwnShard, Picture};
 use crate::stream::RecordPage;
 use crate::telemetry::wall_millis;
+use crate::write_flow::BudgetSource;
 
 mod catalogue;
 mod fleet;
@@ -311,14 +313,14 @@ impl Metrics {
         self.holes.set(signed(count));
     }
 
-    /// The fleet's write budget and this worker's share of it, in units per second.
-    pub fn write_budget(&self, total: f64, share: f64) {
-        self.write.budget(total, share);
+    /// The fleet's write budget and this worker's share of it, in units per second, and where it comes from.
+    pub fn write_budget(&self, total: f64, share: f64, source: BudgetSource) {
+        self.write.budget(total, share, source);
     }
 
-    /// What the governor saw so far, its rate and the demand, in units per second.
-    pub fn write_flow(&self, seen: &WriteFlow, rate: Option<f64>, demand: f64) {
-        self.write.flow(*seen, rate, demand);
+    /// What the governor saw so far, at which rate it writes and why, and the demand in units per second.
+    pub fn write_flow(&self, seen: &WriteFlow, standing: &RateStanding, demand: f64, now: Instant) {
+        self.write.flow(*seen, standing, demand, now);
     }
 
     /// A heartbeat was confirmed.

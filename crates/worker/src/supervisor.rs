@@ -22,7 +22,7 @@ use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
 use sluicegate_lease::nudge::Nudges;
 use sluicegate_lease::{
     FleetView, GivenFor, HeartbeatRight, HeldLease, Instruction, Interruption, Lease, LeaseKey, Listing,
-    ListingWanted, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
+    ListingWanted, SessionRight, Sessions, WorkerId, WorkerRow, WorkerStatus,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -39,7 +39,7 @@ use crate::shard_sync::ShardSync;
 use crate::telemetry::wall_millis;
 use crate::watch::Watches;
 use crate::worker::{Worker, WorkerError};
-use crate::write_flow::WriteFlow;
+use crate::write_flow::{BudgetSource, WriteFlow, WriteFlowParts};
 
 /// Longest that the supervisor waits without a look around: the sign that it is not stuck.
 const TURN: Duration = Duration::from_secs(5);
@@ -117,16 +117,25 @@ impl Supervisor {
         }
         let status = WorkerStatus::new(row);
         let write_flow = worker.governor.as_ref().map(|governor| {
-            let about = (worker.id.clone(), settings.write_budget, settings.failover_time);
-            let (governor, metrics) = (Arc::clone(governor), worker.metrics.clone());
-            Arc::new(WriteFlow::new(governor, status.clone(), metrics, about))
+            Arc::new(WriteFlow::new(WriteFlowParts {
+                governor: Arc::clone(governor),
+                status: status.clone(),
+                metrics: worker.metrics.clone(),
+                me: worker.id.clone(),
+                budget: settings.write_budget,
+                failover_time: settings.failover_time,
+                epoch_seconds: Arc::clone(&worker.epoch_seconds),
+            }))
         });
         let (listed, budget) = (watch::Sender::default(), ByteBudget::new(settings.buffer_bytes));
         let fleet = FleetWatch::new(FleetParts {
             application: worker.application.clone(),
             me: worker.id.clone(),
             failover_time: settings.failover_time,
-            write_budget: settings.write_budget.map(WriteBudget::units),
+            write_budget: {
+                let flow = write_flow.clone();
+                Box::new(move || flow.as_ref().map_or((None, BudgetSource::None), |flow| flow.budget()))
+            },
             idle_interval: settings.read.idle_interval,
             clock: worker.clock.clone(),
             epoch_seconds: Arc::clone(&worker.epoch_seconds),
@@ -178,6 +187,7 @@ impl Supervisor {
         let (instruct, mut instructions) = mpsc::channel(64);
         self.start_coordinator(&mut tasks, observer, stop.clone(), instruct);
         self.start_sync(&mut tasks, &shard_sync, everything.clone());
+        self.start_capacity_watch(&mut tasks, everything.clone());
 
         let outcome = self.supervise(&mut tasks, &mut instructions, &shard_sync, &stop).await;
         everything.cancel();

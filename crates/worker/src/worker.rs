@@ -12,10 +12,10 @@ use sluicegate_lease::registry::StartInFuture;
 use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{
     Clock, CoordinatorError, ForeignLife, InitialPosition, LeaseKey, LeaseStore, Nudge, PlanPolicy,
-    ScanBudget, WorkerId, WorkerRegistry, WriteBudget,
+    ScanBudget, WorkerId, WorkerRegistry,
 };
 use sluicegate_sink::dead_letter::NoDeadLetters;
-use sluicegate_sink::{DeadLetters, Governor, Sink};
+use sluicegate_sink::{CapacitySource, DeadLetters, Governor, Sink};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::stream::{StreamError, StreamReader};
 use crate::supervisor::Supervisor;
 use crate::tables::{TableCheck, TablesUnfit};
 use crate::telemetry::wall_clock;
+use crate::write_flow::BudgetChoice;
 
 /// Everything about a worker that is a value.
 #[derive(Debug, Clone)]
@@ -62,8 +63,8 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Give up records that are gone, counted, instead of stopping the shard.
     pub accept_gap: bool,
-    /// What the whole fleet may write to the table; none leaves it to the table's throttling.
-    pub write_budget: Option<WriteBudget>,
+    /// What the whole fleet may write to the table.
+    pub write_budget: BudgetChoice,
 }
 
 impl Default for Settings {
@@ -138,6 +139,7 @@ pub struct Worker {
     pub(crate) nudge: Arc<dyn Nudge>,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) governor: Option<Arc<Governor>>,
+    pub(crate) capacity: Option<Arc<dyn CapacitySource>>,
     pub(crate) letters: Arc<dyn DeadLetters>,
     pub(crate) metrics: Metrics,
     pub(crate) admin: Option<TcpListener>,
@@ -185,6 +187,7 @@ impl Worker {
             nudge: None,
             sink: None,
             governor: None,
+            capacity: None,
             letters: Arc::new(NoDeadLetters),
             metrics: None,
             admin: None,
@@ -222,6 +225,7 @@ pub struct WorkerBuilder {
     nudge: Option<Arc<dyn Nudge>>,
     sink: Option<Arc<dyn Sink>>,
     governor: Option<Arc<Governor>>,
+    capacity: Option<Arc<dyn CapacitySource>>,
     letters: Arc<dyn DeadLetters>,
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
@@ -287,6 +291,13 @@ impl WorkerBuilder {
     /// The governor of the sink, to be given this worker's share of the write budget. Default: the sink sets its own rate.
     pub fn governor(mut self, governor: Arc<Governor>) -> Self {
         self.governor = Some(governor);
+        self
+    }
+
+    /// What says how much the sink's table gives: the write budget of a fleet whose setting leaves it to the table. Default:
+    /// nothing does, and such a fleet has no budget.
+    pub fn capacity(mut self, capacity: Arc<dyn CapacitySource>) -> Self {
+        self.capacity = Some(capacity);
         self
     }
 
@@ -375,6 +386,7 @@ impl WorkerBuilder {
             nudge: self.nudge.unwrap_or_else(|| Arc::new(LocalNudge::default())),
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
             governor: self.governor,
+            capacity: self.capacity,
             letters: self.letters,
             metrics,
             admin: self.admin,

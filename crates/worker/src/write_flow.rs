@@ -1,93 +1,260 @@
 //! Carries write demand from the sink into the heartbeat, and this worker's share of the fleet's write budget back.
 //!
 //! With every look at the worker rows the budget is divided anew ([`sluicegate_lease::grants`]); the rate of writing is the
-//! governor's ([`sluicegate_sink::governor`]). Without a budget the demand and the rate are told all the same, for
-//! operators.
+//! governor's ([`sluicegate_sink::governor`]). Without a budget the demand and the rate are told all the same: others go by
+//! them when the table refuses, and operators look for them. The budget is what the setting says, or what the table says of
+//! itself, read again and again ([`capacity`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sluicegate_lease::grants::Counted;
+use sluicegate_lease::heartbeat::EpochSeconds;
 use sluicegate_lease::view::Look;
 use sluicegate_lease::{
-    Division, FleetRows, Grant, LearnedRate, WorkerId, WorkerRow, WorkerStatus, WriteBudget,
+    Division, FleetRows, Grant, LearnedRate, WorkerId, WorkerRow, WorkerStatus, WriteBudget, WritePace,
 };
 use sluicegate_sink::Governor;
-use sluicegate_sink::governor::pace::Begin;
+use sluicegate_sink::governor::RateStanding;
+use sluicegate_sink::governor::fair::{Told, advice};
+use sluicegate_sink::governor::pace::{Begin, RateReason, Share};
+use sluicegate_sink::store::TableCapacity;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
+pub(crate) mod capacity;
+mod source;
+
+pub use source::{BudgetChoice, BudgetSource};
+
 /// Told demand follows the true one when that has moved by this part of it: every change moves everybody's share, and what
 /// one gives up is used by another only after two looks.
 const MOVES: f64 = 0.25;
+/// While the table refuses, what a worker writes is told early when it has moved by that part, but no more often than this.
+const SAID_APART: Duration = Duration::from_secs(1);
+/// A change of why the rate is what it is, is logged no more often than this, unless the table takes nothing.
+const LOGGED_APART: Duration = Duration::from_secs(10);
+
+/// What a write flow connects.
+pub(crate) struct WriteFlowParts {
+    pub(crate) governor: Arc<Governor>,
+    pub(crate) status: WorkerStatus,
+    pub(crate) metrics: Metrics,
+    pub(crate) me: WorkerId,
+    pub(crate) budget: BudgetChoice,
+    pub(crate) failover_time: Duration,
+    /// Wall time, for operators only.
+    pub(crate) epoch_seconds: EpochSeconds,
+}
 
 /// What connects one governor with one fleet.
 pub(crate) struct WriteFlow {
-    governor: Arc<Governor>,
-    status: WorkerStatus,
-    metrics: Metrics,
-    me: WorkerId,
-    budget: Option<Budgeted>,
+    parts: WriteFlowParts,
+    budget: Arc<Mutex<Budget>>,
+    /// This worker's grant, where there is a budget or may come to be one.
+    grant: Option<Arc<Grant>>,
+    division: Mutex<Division>,
     used: Mutex<UsedRate>,
+    said: Mutex<Said>,
 }
 
-struct Budgeted {
-    total: WriteBudget,
-    grant: Arc<Grant>,
-    division: Mutex<Division>,
+/// The budget as it is known now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Budget {
+    total: Option<WriteBudget>,
+    source: BudgetSource,
+}
+
+impl Budget {
+    fn share(&self, milli: u64) -> Option<Share> {
+        self.total.map(|_| Share { units: units(milli), firm: self.source.is_firm() })
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+struct Said {
+    /// Units written a second, early.
+    used: Option<(f64, Instant)>,
+    /// Why the rate is what it is, in the log.
+    reason: Option<(RateReason, Instant)>,
 }
 
 impl WriteFlow {
     /// Connects them. With a budget the share is nothing until the fleet's rows allow some.
-    pub(crate) fn new(
-        governor: Arc<Governor>,
-        status: WorkerStatus,
-        metrics: Metrics,
-        (me, budget, failover_time): (WorkerId, Option<WriteBudget>, Duration),
-    ) -> Self {
-        let budget = budget.map(|total| {
-            let governed = Arc::clone(&governor);
-            let grant = Grant::new(Box::new(move |milli| {
-                governed.set_share(Some(units(milli)));
-                tracing::debug!(share_milli = milli, "the share of the write budget changed");
-            }));
-            let division = Mutex::new(Division::new(total, me.clone(), failover_time));
-            Budgeted { total, grant: Arc::new(grant), division }
+    pub(crate) fn new(parts: WriteFlowParts) -> Self {
+        let budget = Budget { total: parts.budget.fixed(), source: parts.budget.source() };
+        let division = Mutex::new(Division::new(budget.total, parts.me.clone(), parts.failover_time));
+        let budget = Arc::new(Mutex::new(budget));
+        let grant = (parts.budget != BudgetChoice::None).then(|| {
+            let (governed, budget) = (Arc::clone(&parts.governor), Arc::clone(&budget));
+            Arc::new(Grant::new(Box::new(move |milli| {
+                let share = locked(&budget).share(milli);
+                if share.is_some() {
+                    governed.set_share(share);
+                    tracing::debug!(share_milli = milli, "the share of the write budget changed");
+                }
+            })))
         });
-        Self { governor, status, metrics, me, budget, used: Mutex::default() }
+        Self { parts, budget, grant, division, used: Mutex::default(), said: Mutex::default() }
     }
 
     /// This worker's grant, for the heartbeat.
     pub(crate) fn grant(&self) -> Option<Arc<Grant>> {
-        self.budget.as_ref().map(|budget| Arc::clone(&budget.grant))
+        self.grant.clone()
+    }
+
+    /// The fleet's budget in units a second, if there is one, and where it comes from.
+    pub(crate) fn budget(&self) -> (Option<f64>, BudgetSource) {
+        let budget = *locked(&self.budget);
+        (budget.total.map(WriteBudget::units), budget.source)
+    }
+
+    /// Takes in what the table says that it gives. Does nothing unless the budget is the table's.
+    pub(crate) fn on_capacity(&self, capacity: Option<TableCapacity>) {
+        let Some(grant) = self.grant.as_ref().filter(|_| self.parts.budget == BudgetChoice::Auto) else {
+            return;
+        };
+        let next = Budget {
+            total: capacity.map(|capacity| WriteBudget::of_units(capacity.units)),
+            source: BudgetSource::of_table(capacity),
+        };
+        let before = std::mem::replace(&mut *locked(&self.budget), next);
+        if before == next {
+            return;
+        }
+        let (units_per_second, source) = self.budget();
+        tracing::info!(
+            units_per_second,
+            source = source.as_str(),
+            "the write budget is what the table gives"
+        );
+        locked(&self.division).set_budget(next.total);
+        self.parts.governor.set_share(next.share(grant.used()));
+        self.parts.status.say_now();
     }
 
     /// Takes in the worker rows of a strongly consistent read.
     pub(crate) fn on_fleet(&self, rows: &FleetRows, look: Look) {
-        let demand = milli(self.governor.demand());
-        let learned = self.governor.learned_part();
-        let mut rate = self.governor.rate().map_or(0, milli);
-        if let Some(budget) = &self.budget {
-            let mut division = budget.division.lock().unwrap_or_else(PoisonError::into_inner);
-            if division.see(&rows.workers, look, &budget.grant).is_some_and(|divided| divided.publish) {
-                self.status.say_now();
-            }
-            rate = if learned < 1.0 { milli(units(budget.grant.used()) * learned) } else { 0 };
-            self.metrics.write_budget(units(budget.total.total_milli), units(budget.grant.used()));
+        let governor = &self.parts.governor;
+        let demand = governor.demand();
+        let flow = governor.flow();
+        let used = locked(&self.used).see(flow.consumed, look.answered);
+        let mut division = locked(&self.division);
+        let counted = division.count(&rows.workers, look);
+        let divided = self.grant.as_ref().and_then(|grant| division.divide(&counted, grant));
+        drop(division);
+        governor.advise(self.advice(&counted, Told { used, demand }));
+        let (total, source) = self.budget();
+        if let Some(begin) = learned_of(rows, &self.parts.me, total.is_some()) {
+            governor.begin_at(begin);
         }
-        if let Some(begin) = learned_of(rows, &self.me, self.budget.is_some()) {
-            self.governor.begin_at(begin);
-        }
-        let flow = self.governor.flow();
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = used.see(flow.consumed, look.answered);
-        self.status.update(|row| {
+        let standing = governor.standing();
+        let rate = self.learned(total.is_some());
+        let pace = self.pace(&standing, look);
+        self.parts.status.update(|row| {
             row.write_used_milli = milli(used);
-            row.write_demand_milli = told_demand(row.write_demand_milli, demand);
+            row.write_demand_milli = told_demand(row.write_demand_milli, milli(demand));
             row.write_rate_milli = rate;
+            row.write_pace = Some(Box::new(pace));
         });
-        self.metrics.write_flow(&flow, self.governor.rate(), self.governor.demand());
+        let early = self.says_early(&standing, used, &counted, look.answered);
+        if early || divided.is_some_and(|divided| divided.publish) {
+            self.parts.status.say_now();
+        }
+        self.log(&standing, look.answered);
+        let share = total.and(self.grant.as_ref()).map_or(0.0, |grant| units(grant.used()));
+        self.parts.metrics.write_budget(total.unwrap_or(0.0), share, source);
+        self.parts.metrics.write_flow(&flow, &standing, demand, look.answered);
     }
+
+    /// What an equal part comes to, of those that write or have something to write.
+    fn advice(&self, counted: &Counted<'_>, mine: Told) -> Option<sluicegate_sink::governor::fair::Advice> {
+        let writes = |row: &&&WorkerRow| row.write_used_milli > 0 || row.write_demand_milli > 0;
+        let told = |row: &&WorkerRow| Told {
+            used: units(row.write_used_milli),
+            demand: units(row.write_demand_milli),
+        };
+        let others: Vec<Told> = counted.others.iter().filter(writes).map(told).collect();
+        let before = counted.others.iter().filter(writes).filter(|row| row.worker_id < self.parts.me).count();
+        advice(mine, &others, u32::try_from(before).unwrap_or(u32::MAX))
+    }
+
+    /// What the table accepts, for those that start: of the share the part that it accepts, or without one the rate.
+    fn learned(&self, budgeted: bool) -> u64 {
+        let governor = &self.parts.governor;
+        match (&self.grant, budgeted) {
+            (Some(grant), true) => {
+                let part = governor.learned_part();
+                if part < 1.0 { milli(units(grant.used()) * part) } else { 0 }
+            }
+            (Some(_) | None, _) => governor.learned().map_or(0, milli),
+        }
+    }
+
+    /// What operators are told.
+    fn pace(&self, standing: &RateStanding, look: Look) -> WritePace {
+        let ago = look.answered.saturating_duration_since(standing.since).as_secs();
+        WritePace {
+            rate_milli: milli(standing.rate),
+            reason: standing.reason.as_str().to_owned(),
+            since: (self.parts.epoch_seconds)().saturating_sub_unsigned(ago),
+            hot_keys: u64::try_from(standing.hot_keys.len()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether the others should hear now what this worker writes: they go by it while the table refuses.
+    fn says_early(&self, standing: &RateStanding, used: f64, counted: &Counted<'_>, now: Instant) -> bool {
+        let at_the_table = match standing.reason {
+            RateReason::Share | RateReason::Searching => false,
+            RateReason::BeyondShare
+            | RateReason::Refused
+            | RateReason::Told
+            | RateReason::Shut
+            | RateReason::Reopened => true,
+        };
+        if !at_the_table || counted.others.is_empty() {
+            return false;
+        }
+        let mut said = locked(&self.said);
+        let early = said
+            .used
+            .is_none_or(|(told, at)| now >= at + SAID_APART && (told - used).abs() > told.max(used) * MOVES);
+        if early {
+            said.used = Some((used, now));
+        }
+        early
+    }
+
+    /// Logs why the rate is what it is when that changes.
+    fn log(&self, standing: &RateStanding, now: Instant) {
+        let mut said = locked(&self.said);
+        let before = said.reason.map(|(reason, _)| reason);
+        let soon = said.reason.is_some_and(|(_, at)| now < at + LOGGED_APART);
+        let shut = standing.reason == RateReason::Shut || before == Some(RateReason::Shut);
+        if before == Some(standing.reason) || (soon && !shut) {
+            return;
+        }
+        said.reason = Some((standing.reason, now));
+        let (reason, units_per_second) = (standing.reason.as_str(), standing.rate);
+        let (waiting_units, hot_keys) = (standing.waiting, standing.hot_keys.len());
+        if standing.reason == RateReason::Shut {
+            tracing::warn!(waiting_units, "the table takes nothing: it is probed twice a second at most");
+        } else {
+            tracing::info!(
+                units_per_second,
+                reason,
+                waiting_units,
+                hot_keys,
+                "the write rate has another reason"
+            );
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Units a second over the last few seconds, of a sum that grows.
@@ -99,7 +266,7 @@ struct UsedRate {
 }
 
 /// After this time a change of the rate shows by two thirds.
-const SMOOTHED_OVER: f64 = 5.0;
+const SMOOTHED_OVER: f64 = 2.0;
 
 impl UsedRate {
     fn see(&mut self, sum: f64, at: Instant) -> f64 {
@@ -157,6 +324,7 @@ mod tests {
     use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber, ShardId};
     use sluicegate_sink::governor::Outcome;
     use sluicegate_sink::governor::turn::Rank;
+    use sluicegate_sink::store::CapacityKind;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -208,16 +376,27 @@ mod tests {
         assert_eq!(learned_of(&beside, &me, true), Some(Begin::PartOfShare(0.25)), "the living know better");
     }
 
+    fn parts(governor: &Arc<Governor>, status: WorkerStatus, budget: BudgetChoice) -> WriteFlowParts {
+        WriteFlowParts {
+            governor: Arc::clone(governor),
+            me: status.row().worker_id,
+            status,
+            metrics: Metrics::new().unwrap(),
+            budget,
+            failover_time: Duration::from_secs(10),
+            epoch_seconds: Arc::new(|| 1_700_000_000),
+        }
+    }
+
     /// A worker alone, with a budget of 4,000, after two looks and the heartbeat between them.
     fn alone(learned: Option<LearnedRate>) -> (Arc<Governor>, Arc<Grant>) {
         let me = WorkerId::new("me");
         let status = WorkerStatus::new(WorkerRow::new(me.clone()));
         let governor = Arc::new(Governor::new(Default::default()));
-        let budget = Some(WriteBudget::of_units(4_000));
-        let about = (me.clone(), budget, Duration::from_secs(10));
-        let flow = WriteFlow::new(Arc::clone(&governor), status, Metrics::new().unwrap(), about);
+        let budget = WriteBudget::of_units(4_000);
+        let flow = WriteFlow::new(parts(&governor, status, BudgetChoice::Fixed(budget)));
         let grant = flow.grant().unwrap();
-        assert_eq!(governor.rate(), Some(0.0));
+        assert_eq!(governor.standing().rate, 0.0);
         let now = Instant::now();
         for heartbeat in 1..=2 {
             let row = WorkerRow {
@@ -235,26 +414,58 @@ mod tests {
     async fn a_worker_alone_gets_the_whole_budget_after_it_has_published_it() {
         let (governor, grant) = alone(None);
         assert_eq!(grant.used(), 4_000_000);
-        assert!(governor.rate().is_some_and(|rate| (3_900.0..=4_000.0).contains(&rate)));
+        assert!((3_900.0..=4_000.0).contains(&governor.standing().rate));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fleet_that_starts_again_begins_at_the_rate_that_was_learned() {
         let (governor, grant) = alone(Some(LearnedRate { rate_milli: 250_000, grant_milli: 1_000_000 }));
         assert_eq!(grant.used(), 4_000_000);
-        assert!(
-            governor.rate().is_some_and(|rate| (950.0..=1_050.0).contains(&rate)),
-            "{:?}",
-            governor.rate()
-        );
+        let rate = governor.standing().rate;
+        assert!((950.0..=1_050.0).contains(&rate), "{rate}");
+    }
+
+    /// Looks at this worker's row alone, twice, with a heartbeat between them.
+    fn looks(flow: &WriteFlow, heartbeats: std::ops::RangeInclusive<u64>) {
+        let grant = flow.grant().unwrap();
+        for heartbeat in heartbeats {
+            let row = WorkerRow {
+                heartbeat,
+                write_grant_milli: grant.publish(heartbeat),
+                ..WorkerRow::new(WorkerId::new("me"))
+            };
+            let fleet = FleetRows { workers: vec![row], ..FleetRows::default() };
+            flow.on_fleet(&fleet, Instant::now().into());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_s_own_capacity_is_the_budget_and_followed_when_it_changes() {
+        let status = WorkerStatus::new(WorkerRow::new(WorkerId::new("me")));
+        let governor = Arc::new(Governor::new(Default::default()));
+        let flow = WriteFlow::new(parts(&governor, status.clone(), BudgetChoice::Auto));
+        assert_eq!(flow.budget(), (None, BudgetSource::Untold));
+        assert_eq!(governor.standing().reason, RateReason::Searching, "until it is told there is none");
+        let told = |units, kind| Some(TableCapacity { units, kind });
+        flow.on_capacity(told(1_500, CapacityKind::Provisioned));
+        looks(&flow, 1..=2);
+        assert_eq!(flow.budget(), (Some(1_500.0), BudgetSource::Provisioned));
+        assert_eq!(governor.standing().rate, 1_500.0 * 0.985);
+        flow.on_capacity(told(3_000, CapacityKind::Provisioned));
+        looks(&flow, 3..=4);
+        assert_eq!(governor.standing().rate, 3_000.0 * 0.985);
+        flow.on_capacity(None);
+        assert_eq!(flow.budget(), (None, BudgetSource::Untold));
+        assert!(governor.standing().rate > 2_000.0, "what it wrote at is where it goes on");
+        let pace = status.row().write_pace.unwrap();
+        assert_eq!((pace.reason.as_str(), pace.since), ("share", 1_700_000_000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_has_no_answer_is_not_told_as_written() {
-        let (me, status) = (WorkerId::new("me"), WorkerStatus::new(WorkerRow::new(WorkerId::new("me"))));
+        let status = WorkerStatus::new(WorkerRow::new(WorkerId::new("me")));
         let governor = Arc::new(Governor::new(Default::default()));
-        let about = (me, None, Duration::from_secs(10));
-        let flow = WriteFlow::new(Arc::clone(&governor), status.clone(), Metrics::new().unwrap(), about);
+        let flow = WriteFlow::new(parts(&governor, status.clone(), BudgetChoice::None));
         let rank = Rank {
             arrival: ArrivalMillis(0),
             shard: ShardId::new("s"),
@@ -262,7 +473,7 @@ mod tests {
         };
         let slots = Semaphore::new(1);
         let mut told = Vec::new();
-        for outcome in [Outcome::Unknown, Outcome::Answered { consumed: 7.0, unprocessed: 0.0 }] {
+        for outcome in [Outcome::Unknown, Outcome::Answered { consumed: 7.0, left_over: Vec::new() }] {
             flow.on_fleet(&FleetRows::default(), Instant::now().into());
             let (attempt, _slot) = governor.admit(&rank, vec![("key".to_owned(), 5.0)], &slots).await;
             governor.settle(&attempt, outcome);

@@ -40,7 +40,7 @@ fn unwritten(lost: Lost) -> WriteError {
 fn unstored(lost: Lost) -> StoreError {
     match lost {
         Lost::Unknown | Lost::Failed => StoreError::Unavailable(Box::new(lost)),
-        Lost::Throttled => StoreError::Throttled(Box::new(lost)),
+        Lost::Throttled => StoreError::throttled(Box::new(lost)),
     }
 }
 

@@ -10,7 +10,7 @@ use sluicegate_checkpoint::{
     ArrivalMillis, DecodeStateError, HashKeyRange, LeaseState, Position, ShardId, SubSequenceNumber,
 };
 
-use crate::fleet::{Behind, WorkerRow, WorkerState};
+use crate::fleet::{Behind, WorkerRow, WorkerState, WritePace};
 use crate::model::{Lease, LeaseCounter, Pending, WorkerId};
 use crate::registry::{FixedStart, LearnedRate, RecordedStart, StreamIdentity};
 use crate::store::ReadError;
@@ -167,6 +167,8 @@ const DEMAND: &str = "writeDemandMilli";
 const GRANT: &str = "writeGrantMilli";
 const RATE: &str = "writeRateMilli";
 const USED: &str = "writeUsedMilli";
+/// The rate at which a worker writes at most, why, since when, and how many keys are hot: of builds that tell.
+const PACE: [&str; 4] = ["writePaceMilli", "writePaceReason", "writePaceSince", "hotKeys"];
 const BACKLOG: &str = "backlogBytes";
 const BEHIND: &str = "behind";
 /// Numbers in the order of the shards of `behind`: a list without names takes a fifth of the bytes of a second map.
@@ -197,6 +199,13 @@ pub(super) fn worker_attributes(fleet: &str, row: &WorkerRow) -> Attributes {
     let versions = row.packing_versions.iter().map(|version| number(u64::from(*version))).collect();
     item.insert(PACKING_VERSIONS, AttributeValue::L(versions));
     item.insert(USED, number(row.write_used_milli));
+    if let Some(pace) = &row.write_pace {
+        let [rate, reason, since, hot_keys] = PACE;
+        item.insert(rate, number(pace.rate_milli));
+        item.insert(reason, text(&pace.reason));
+        item.insert(since, AttributeValue::N(pace.since.to_string()));
+        item.insert(hot_keys, number(pace.hot_keys));
+    }
     item.insert(BACKLOG, number(row.backlog_bytes));
     let behind = row.behind.iter().map(|behind| (behind.shard.to_string(), number(behind.age_ms))).collect();
     item.insert(BEHIND, AttributeValue::M(behind));
@@ -234,11 +243,25 @@ pub(super) fn worker_from(item: &Item) -> Result<WorkerRow, ReadError> {
         write_grant_milli: count(GRANT)?,
         write_rate_milli: count(RATE)?,
         write_used_milli: count(USED)?,
+        write_pace: pace_from(item, &id)?,
         backlog_bytes: count(BACKLOG)?,
         behind,
         expires: i64::try_from(count(EXPIRES)?).unwrap_or(i64::MAX),
         worker_id: WorkerId::new(id),
     })
+}
+
+/// What a row tells of the rate at which its worker writes.
+fn pace_from(item: &Item, id: &str) -> Result<Option<Box<WritePace>>, ReadError> {
+    let [rate, reason, since, hot_keys] = PACE;
+    let Some(reason) = string(item, reason, id)? else { return Ok(None) };
+    let count = |name| unsigned(item, name, id).map(|value| value.unwrap_or(0));
+    Ok(Some(Box::new(WritePace {
+        rate_milli: count(rate)?,
+        reason,
+        since: i64::try_from(count(since)?).unwrap_or(i64::MAX),
+        hot_keys: count(hot_keys)?,
+    })))
 }
 
 /// The shards that a row tells as not caught up; lags are those of a build that tells them.
@@ -562,6 +585,12 @@ mod tests {
             leases: 3,
             behind: vec![Behind { shard: ShardId::new("s-1"), age_ms: 250, lag_ms: 40 }],
             write_used_milli: 1_500,
+            write_pace: Some(Box::new(WritePace {
+                rate_milli: 1_470_000,
+                reason: "refused".to_owned(),
+                since: 1_700_000_000,
+                hot_keys: 2,
+            })),
             backlog_bytes: 9_000,
             expires: 1_700_000_000,
             ..WorkerRow::new(WorkerId::new("w"))

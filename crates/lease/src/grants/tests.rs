@@ -12,6 +12,11 @@ fn id(n: usize) -> WorkerId {
     WorkerId::new(format!("w{n:02}"))
 }
 
+fn see(division: &mut Division, rows: &[WorkerRow], look: Look, grant: &Grant) -> Option<Divided> {
+    let counted = division.count(rows, look);
+    division.divide(&counted, grant)
+}
+
 fn demands(demands: &[u64]) -> BTreeMap<WorkerId, u64> {
     demands.iter().enumerate().map(|(n, demand)| (id(n), *demand)).collect()
 }
@@ -26,6 +31,10 @@ proptest! {
         prop_assert_eq!(shares.values().sum::<u64>(), total);
         let fits = floor * u64::try_from(given.len()).unwrap() <= total;
         prop_assert!(shares.values().all(|share| !fits || *share >= floor));
+        let half = total / u64::try_from(given.len()).unwrap() / 2;
+        for (n, demand) in given.iter().enumerate() {
+            prop_assert!(shares[&id(n)] >= half.min(*demand).saturating_sub(10), "half of an equal part is sure (R6)");
+        }
         for (a, b) in given.iter().zip(given.iter().skip(1)) {
             let (n, m) = (given.iter().position(|x| x == a).unwrap(), given.iter().position(|x| x == b).unwrap());
             prop_assert!(a >= b || shares[&id(n)] <= shares[&id(m)] + 1, "who asks for less gets no more");
@@ -38,7 +47,12 @@ fn demand_divides_what_the_floor_leaves() {
     let budget = WriteBudget { total_milli: 1_000, floor_milli: 100 };
     let of = |given: &[u64]| shares(budget, &demands(given)).into_values().collect::<Vec<_>>();
     assert_eq!(of(&[0, 0, 0]), [334, 333, 333]);
-    assert_eq!(of(&[300, 0, 100]), [625, 100, 275]);
+    assert_eq!(of(&[300, 0, 100]), [650, 100, 250]);
+    assert_eq!(
+        of(&[9_000, 0, 200]),
+        [690, 100, 210],
+        "who asks for little gets it, whatever the others ask for"
+    );
     assert_eq!(of(&[1; 11]), [91, 91, 91, 91, 91, 91, 91, 91, 91, 91, 90], "too many for the floor");
     assert!(shares(budget, &BTreeMap::new()).is_empty());
 }
@@ -52,19 +66,20 @@ fn a_raise_waits_until_the_others_have_published_less() {
         ..WorkerRow::new(id(n))
     };
     let budget = WriteBudget { total_milli: 1_000, floor_milli: 0 };
-    let (grant, mut division) = (Grant::new(Box::new(|_| {})), Division::new(budget, id(0), FAILOVER));
-    assert_eq!(division.see(&[row(1, 7, 1_000)], now.into(), &grant), None, "no row yet");
+    let (grant, mut division) = (Grant::new(Box::new(|_| {})), Division::new(Some(budget), id(0), FAILOVER));
+    assert_eq!(see(&mut division, &[row(1, 7, 1_000)], now.into(), &grant), None, "no row yet");
     assert_eq!(grant.publish(1), 0);
-    let divided = division.see(&[row(0, 1, 0), row(1, 7, 1_000)], now.into(), &grant).unwrap();
+    let divided = see(&mut division, &[row(0, 1, 0), row(1, 7, 1_000)], now.into(), &grant).unwrap();
     assert_eq!(divided, Divided { due_milli: 500, workers: 2, publish: true });
     assert_eq!(grant.publish(2), 500);
-    division.see(&[row(0, 1, 0), row(1, 7, 700)], now.into(), &grant);
+    see(&mut division, &[row(0, 1, 0), row(1, 7, 700)], now.into(), &grant);
     assert_eq!(grant.used(), 0, "the row shows an older heartbeat than the newest");
-    division.see(&[row(0, 2, 500), row(1, 8, 700)], now.into(), &grant);
+    see(&mut division, &[row(0, 2, 500), row(1, 8, 700)], now.into(), &grant);
     assert_eq!(grant.used(), 300, "as much as the other leaves");
-    division.see(&[row(0, 2, 500), row(1, 9, 500)], now.into(), &grant);
+    see(&mut division, &[row(0, 2, 500), row(1, 9, 500)], now.into(), &grant);
     assert_eq!(grant.used(), 500);
-    let silent = division.see(&[row(0, 2, 500), row(1, 9, 500)], (now + FAILOVER).into(), &grant).unwrap();
+    let silent =
+        see(&mut division, &[row(0, 2, 500), row(1, 9, 500)], (now + FAILOVER).into(), &grant).unwrap();
     assert_eq!((silent.due_milli, silent.workers, grant.used()), (1_000, 1, 500), "published first");
     grant.lapse();
     assert_eq!((grant.used(), grant.publish(3)), (0, 0));
@@ -90,7 +105,7 @@ impl Model {
     fn new(n: usize) -> Self {
         Self {
             grant: Grant::new(Box::new(|_| {})),
-            division: Division::new(BUDGET, id(n), FAILOVER),
+            division: Division::new(Some(BUDGET), id(n), FAILOVER),
             heartbeat: 0,
             demand: 1_000,
             right_until: None,
@@ -177,7 +192,7 @@ impl Table {
             Step::Ask => worker.reading = Some((self.rows.values().cloned().collect(), now)),
             Step::Answer => {
                 if let Some((rows, asked)) = worker.reading.take() {
-                    worker.division.see(&rows, Look { asked, answered: now }, &worker.grant);
+                    see(&mut worker.division, &rows, Look { asked, answered: now }, &worker.grant);
                 }
             }
             Step::Demand(demand) => worker.demand = demand,

@@ -150,7 +150,7 @@ impl DeadLetters for Scripted {
 
 #[tokio::test(start_paused = true)]
 async fn letters_are_put_until_they_are_durable_and_counted_once() {
-    let answers = [StoreError::Throttled as Failure, StoreError::Unavailable, StoreError::Throttled];
+    let answers = [StoreError::throttled as Failure, StoreError::Unavailable, StoreError::throttled];
     let table = Scripted { answers: Mutex::new(answers.into()), inner: MemoryDeadLetters::default() };
     let amended = excluding(batch((1..=20).map(|n| event(n, "k", "x")).collect()), &[0, 7, 19]);
     let mut rng = SmallRng::seed_from_u64(1);

@@ -1,10 +1,13 @@
 //! What the SDK says -> what the caller should do. The only file that looks at SDK errors.
 
 use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::ThrottlingReason;
 use sluicegate_checkpoint::Retry;
 use thiserror::Error;
 
-use crate::store::{Cause, StoreError};
+use crate::store::{Cause, StoreError, ThrottledBy};
 
 /// Why the analytics table cannot be used.
 #[derive(Debug, Error)]
@@ -84,7 +87,7 @@ where
         "ProvisionedThroughputExceededException"
         | "ThrottlingException"
         | "RequestLimitExceeded"
-        | "Throttling" => StoreError::Throttled(source),
+        | "Throttling" => StoreError::Throttled { by: ThrottledBy::Unknown, source },
         "ValidationException" | "ItemCollectionSizeLimitExceededException" => {
             StoreError::Rejected(Box::new(Answer { code, detail, source }))
         }
@@ -103,6 +106,55 @@ where
         // InternalServerError, ServiceUnavailable, an expired token that the SDK is about to renew, and
         // whatever there may come to be: try again.
         _ => StoreError::Unavailable(source),
+    }
+}
+
+/// Maps the failure of a batch of writes, with the reasons of a throttled one.
+pub(super) fn batch_error<R>(error: SdkError<BatchWriteItemError, R>, table: &str) -> StoreError
+where
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let by = match error.as_service_error() {
+        Some(BatchWriteItemError::ProvisionedThroughputExceededException(error)) => {
+            throttled_by(error.throttling_reasons())
+        }
+        Some(BatchWriteItemError::ThrottlingException(error)) => throttled_by(error.throttling_reasons()),
+        _ => ThrottledBy::Unknown,
+    };
+    with_reason(store_error(error, table), by)
+}
+
+/// Maps the failure of a single put, with the reasons of a throttled one.
+pub(super) fn put_error<R>(error: SdkError<PutItemError, R>, table: &str) -> StoreError
+where
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let by = match error.as_service_error() {
+        Some(PutItemError::ProvisionedThroughputExceededException(error)) => {
+            throttled_by(error.throttling_reasons())
+        }
+        Some(PutItemError::ThrottlingException(error)) => throttled_by(error.throttling_reasons()),
+        _ => ThrottledBy::Unknown,
+    };
+    with_reason(store_error(error, table), by)
+}
+
+fn with_reason(error: StoreError, by: ThrottledBy) -> StoreError {
+    let StoreError::Throttled { source, .. } = error else { return error };
+    StoreError::Throttled { by, source }
+}
+
+/// Which limit the reasons name. Each is resource, operation and limit in one word, such as
+/// `TableWriteKeyRangeThroughputExceeded` (DynamoDB API reference, `ThrottlingReason`); every limit that is not of a key range is
+/// one of a whole table, index or account.
+fn throttled_by(reasons: &[ThrottlingReason]) -> ThrottledBy {
+    let is_key_range = |reason: &ThrottlingReason| reason.reason().map(|reason| reason.contains("KeyRange"));
+    let named: Vec<bool> = reasons.iter().filter_map(is_key_range).collect();
+    match (named.contains(&true), named.contains(&false)) {
+        (true, true) => ThrottledBy::Both,
+        (true, false) => ThrottledBy::KeyRange,
+        (false, true) => ThrottledBy::Table,
+        (false, false) => ThrottledBy::Unknown,
     }
 }
 
@@ -156,13 +208,34 @@ mod tests {
 
     #[test]
     fn codes_say_what_to_do() {
-        assert!(matches!(of_code("ProvisionedThroughputExceededException"), StoreError::Throttled(_)));
+        assert!(matches!(of_code("ProvisionedThroughputExceededException"), StoreError::Throttled { .. }));
         assert!(matches!(of_code("InternalServerError"), StoreError::Unavailable(_)));
         assert!(matches!(of_code("ValidationException"), StoreError::Rejected(_)));
         for code in ["ResourceNotFoundException", "AccessDeniedException", "UnrecognizedClientException"] {
             let error = of_code(code);
             assert_eq!(error.retry(), Retry::Never, "{code}");
             assert!(error.to_string().contains("`events`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn reasons_say_whose_limit_it_was() {
+        let by = |reasons: &[&str]| {
+            let reasons: Vec<ThrottlingReason> =
+                reasons.iter().map(|reason| ThrottlingReason::builder().reason(*reason).build()).collect();
+            throttled_by(&reasons)
+        };
+        assert_eq!(by(&[]), ThrottledBy::Unknown);
+        assert_eq!(by(&["TableWriteKeyRangeThroughputExceeded"]), ThrottledBy::KeyRange);
+        assert_eq!(by(&["IndexWriteKeyRangeThroughputExceeded"]), ThrottledBy::KeyRange);
+        for table in [
+            "TableWriteProvisionedThroughputExceeded",
+            "TableWriteAccountLimitExceeded",
+            "TableWriteMaxOnDemandThroughputExceeded",
+            "IndexWriteProvisionedThroughputExceeded",
+        ] {
+            assert_eq!(by(&[table]), ThrottledBy::Table, "{table}");
+            assert_eq!(by(&[table, "TableWriteKeyRangeThroughputExceeded"]), ThrottledBy::Both, "{table}");
         }
     }
 

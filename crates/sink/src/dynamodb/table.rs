@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription,
@@ -11,9 +12,10 @@ use sluicegate_checkpoint::Retry;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::DynamoDbItems;
 use super::error::{TableError, is_in_use, is_missing, store_error, unbuildable};
 use crate::item::names;
-use crate::store::StoreError;
+use crate::store::{CapacityKind, CapacitySource, StoreError, TableCapacity};
 
 /// Time between two looks at a table that is being created.
 const POLL: Duration = Duration::from_millis(500);
@@ -115,6 +117,28 @@ async fn expire_items(client: &Client, table: &str) {
     }
 }
 
+/// What a description says of the capacity for writes: provisioned, the maximum set on demand, or what is warm.
+pub(super) fn capacity(description: &TableDescription) -> Option<TableCapacity> {
+    let units =
+        |units: Option<i64>| units.and_then(|units| u64::try_from(units).ok()).filter(|units| *units > 0);
+    let of = |kind| move |units| TableCapacity { units, kind };
+    let provisioned = description.provisioned_throughput().and_then(|given| given.write_capacity_units());
+    // -1 stands for no maximum.
+    let maximum = description.on_demand_throughput().and_then(|given| given.max_write_request_units());
+    let warm = description.warm_throughput().and_then(|given| given.write_units_per_second());
+    units(provisioned)
+        .map(of(CapacityKind::Provisioned))
+        .or_else(|| units(maximum).map(of(CapacityKind::OnDemandMaximum)))
+        .or_else(|| units(warm).map(of(CapacityKind::WarmThroughput)))
+}
+
+#[async_trait]
+impl CapacitySource for DynamoDbItems {
+    async fn capacity(&self) -> Result<Option<TableCapacity>, StoreError> {
+        Ok(describe(&self.client, &self.table).await?.as_ref().and_then(capacity))
+    }
+}
+
 /// Updating a table does not stop reads and writes.
 fn usable(description: &TableDescription) -> bool {
     matches!(description.table_status(), Some(TableStatus::Active | TableStatus::Updating))
@@ -138,4 +162,33 @@ fn check_keys(table: &str, description: &TableDescription) -> Result<(), TableEr
         return Ok(());
     }
     Err(TableError::KeySchema { table: table.to_owned(), found: keys.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::types::{
+        OnDemandThroughput, ProvisionedThroughputDescription, TableWarmThroughputDescription,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_description_says_what_a_table_gives() {
+        let provisioned =
+            |units| ProvisionedThroughputDescription::builder().write_capacity_units(units).build();
+        let warm = TableWarmThroughputDescription::builder().write_units_per_second(4_000).build();
+        let maximum = |units| OnDemandThroughput::builder().max_write_request_units(units).build();
+        let described = TableDescription::builder().warm_throughput(warm);
+        let told = |units, kind| Some(TableCapacity { units, kind });
+        assert_eq!(capacity(&TableDescription::builder().build()), None);
+        // On demand the provisioned units are 0.
+        let on_demand = described.clone().provisioned_throughput(provisioned(0));
+        assert_eq!(capacity(&on_demand.clone().build()), told(4_000, CapacityKind::WarmThroughput));
+        let unbounded = on_demand.clone().on_demand_throughput(maximum(-1));
+        assert_eq!(capacity(&unbounded.build()), told(4_000, CapacityKind::WarmThroughput));
+        let bounded = on_demand.on_demand_throughput(maximum(700));
+        assert_eq!(capacity(&bounded.build()), told(700, CapacityKind::OnDemandMaximum));
+        let bought = described.provisioned_throughput(provisioned(1_500));
+        assert_eq!(capacity(&bought.build()), told(1_500, CapacityKind::Provisioned));
+    }
 }

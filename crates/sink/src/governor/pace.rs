@@ -1,19 +1,30 @@
 //! The rate, as a function of what was asked, what was taken and the time. **Pure**: time comes in as an argument.
 //!
 //! ```text
-//!  share ------------------------------------------------------------- x headroom: never above
-//!   ______   throttled: at once to what was accepted             ___/ faster and faster: the table
-//!         |                                              ______/      gives more than it did
-//!         |        ______/|                ______/
-//!         |_______/       |_______________/  slowly around what it accepted when it last throttled
+//!             begins without a share            refused, and something is taken
+//!  Untaught ------ doubles while used ------------------> Taught: around what was accepted, gently,
+//!     ^  begins with a share: there at once                 |  ^    then faster and faster
+//!     |                                                     |  |
+//!     +------ a firm share is reached again ----------------+  | what it took before is reached,
+//!                                                           |  | or refused on the way
+//!                      nothing was taken for a second       v  |
+//!            Rising <------- something is taken --------- Shut: a small probe now and then
+//!               +--------- doubles while used ----------------^
 //! ```
+//! **Law R6**: while there is work, a table that gives is used within seconds, whatever it refused before. So a refusal says
+//! that the rate is too high, and only what was *accepted* says what the table gives: where nothing was, nothing is learned,
+//! and what it took before is remembered. Rates grow by a factor over time, never by a sum, so that the way from 1 to
+//! 40,000 units a second takes seconds.
+//!
 //! Tokens may go into debt by one request, so that an item larger than what has gathered is written all the same, and the
-//! next one waits the longer.
+//! next one waits the longer. Only time in which tokens were short counts as use: a rate that nobody asks for does not grow.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::fair::Advice;
 
 /// Time in which what waits should be written: what a worker asks of the fleet's budget.
 pub const CLEARED_WITHIN: Duration = Duration::from_secs(2);
@@ -23,20 +34,89 @@ const SLOT: Duration = Duration::from_millis(100);
 const SLOTS: usize = 10;
 /// Tokens gather for so long, and requests are no larger: small beside the second in which a table counts.
 const DEPTH_SECONDS: f64 = 0.02;
-/// A throttled rate falls to this part of what was accepted of late...
-const FALL: f64 = 0.97;
-/// ...but to no less than this part of what it was: what is accepted while it climbs, or begins, says too little.
+/// A refused rate falls to this part of what was accepted of late...
+const FALL: f64 = 0.95;
+/// ...but to no less than this part of what it was: what is accepted while it climbs, or begins, says too little...
 const STEEPEST: f64 = 0.7;
+/// ...or than this, if nothing was accepted for half a second.
+const STEEPEST_UNTAKEN: f64 = 0.5;
 /// Then it rises slowly, by this part of what was accepted each second...
-const SLOW: f64 = 0.004;
-/// ...up to this part of it; beyond that the table gives more than it did...
+const SLOW: f64 = 0.006;
+/// ...up to this part of it.
 const PLATEAU: f64 = 1.02;
-/// ...and each second beyond adds this part of the share to what the rate gains in a second.
-const FASTER: f64 = 0.01;
+/// Unrefused for so many seconds, the table may give more than it did...
+const PATIENCE_SECONDS: f64 = 6.0;
+/// ...and for so much longer for each other writer whose turn to find out comes first: one refusal tells all of them.
+const PATIENCE_EACH_SECONDS: f64 = 3.0;
+/// It is worth finding out sooner if it gave more before...
+const PATIENCE_BELOW_FORMER_SECONDS: f64 = 4.0;
+/// ...by this much;
+const BELOW_FORMER: f64 = 0.8;
+/// and if little is known: others told the rate, or it is that of the first seconds. Either may have been a bad moment.
+const PATIENCE_LITTLE_KNOWN_SECONDS: f64 = 2.0;
+/// So much of what [`SUSTAINED_SECONDS`] would tell is little.
+const LITTLE_KNOWN: f64 = 0.5;
+/// The rate after t further seconds is `e^(t^2 FASTER)` times what it was: 1.3 after one, 2.7 after two, 9.5 after three...
+const FASTER: f64 = 0.25;
+/// ...and this, if it gave more before.
+const FASTER_BELOW_FORMER: f64 = 0.5;
+/// A rate that went up like this and was refused is taken back by the root of it, or by so much.
+const FARTHEST: f64 = 1.25;
+/// Where no refusal has taught anything, or one that passes by, a rate doubles in this time.
+const DOUBLES_IN_SECONDS: f64 = 0.3;
 /// Falls come no closer: answers that are on their way tell of the rate before the last one.
 const FALLS_APART: Duration = Duration::from_millis(250);
-/// Lowest rate, in units per second: one small item, so that it is noticed when the table takes writes again.
+/// Than this, if enough answers say what the table gives.
+const TOLD_FALLS_APART: Duration = Duration::from_millis(100);
+/// Where at least this part of the rate was asked for, the part that was refused tells by how much it is too high: less noisy
+/// than units of one second.
+const ASKED_FOR: f64 = 0.6;
+/// So many answers since the last fall say what the table gives.
+const ANSWERS_THAT_TELL: u32 = 5;
+/// A table that took nothing for so long while it was asked is shut.
+const SHUT_AFTER: Duration = Duration::from_secs(1);
+/// If it refused so often: large items are few a second.
+const IN_A_ROW: u32 = 4;
+/// Time between two probes of a shut table...
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// ...and at most, for large items: a probe should cost no more than [`PROBE_PART`] of what the table took before.
+const PROBE_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
+/// See [`PROBE_AT_LEAST_EVERY`].
+const PROBE_PART: f64 = 0.02;
+/// A table that opens again is first written to at this part of what it took before.
+const REOPENED_PART: f64 = 1.0 / 64.0;
+/// What refused attempts cost in tokens delays the next one by no more than this.
+const MOST_DEBT_SECONDS: f64 = 2.0;
+/// What the table takes is averaged over this time...
+const SUSTAINED_SECONDS: f64 = 10.0;
+/// ...and no such average is taken of less than this part of it.
+const SUSTAINED_PART: f64 = 0.05;
+/// What it took before fades in this time.
+const FORMER_FADES_SECONDS: f64 = 600.0;
+/// Lowest rate, in units per second.
 const LEAST: f64 = 1.0;
+/// Where a rate begins that nothing is known of, in units per second: a table gives at least as much to be worth a
+/// fleet, and from here to the 40,000 of a large one are nine doublings.
+const FIRST: f64 = 100.0;
+/// Highest rate: so much that nothing asks for more.
+const MOST: f64 = 1e9;
+/// A worker below this part of its equal part is let catch up to it: it need not wait, nor fall when it is refused...
+const LET_CATCH_UP: f64 = 0.65;
+/// ...and one above this much of its equal part yields meanwhile.
+const YIELDS_ABOVE: f64 = 1.3;
+/// A worker that yields falls to its equal part, and to no less than this part of its rate at a time.
+const YIELD: f64 = 0.75;
+/// A worker that catches up does so within about this time.
+const CATCH_UP_SECONDS: f64 = 1.0;
+
+/// A worker's share of a budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// Units per second.
+    pub units: f64,
+    /// Whether it is never exceeded. One that is not is where to begin, and the table may give more.
+    pub firm: bool,
+}
 
 /// Where a rate begins that was learned elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +125,51 @@ pub enum Begin {
     PartOfShare(f64),
     /// At so many units per second, if there is no share.
     Rate(f64),
+}
+
+/// Why the rate is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateReason {
+    /// It is the share of the budget.
+    Share,
+    /// It is above the share, which is not firm: the table takes more.
+    BeyondShare,
+    /// Nothing was refused yet, and there is no share: it doubles while it is used.
+    Searching,
+    /// It is what the table, or the key, accepted when it last refused.
+    Refused,
+    /// It was learned by other workers.
+    Told,
+    /// The table takes nothing: it is probed.
+    Shut,
+    /// The table takes writes again: it doubles up to what it was.
+    Reopened,
+}
+
+impl RateReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Share,
+        Self::BeyondShare,
+        Self::Searching,
+        Self::Refused,
+        Self::Told,
+        Self::Shut,
+        Self::Reopened,
+    ];
+
+    /// The word for it, in metrics and on the page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::BeyondShare => "beyond_share",
+            Self::Searching => "searching",
+            Self::Refused => "refused",
+            Self::Told => "told",
+            Self::Shut => "shut",
+            Self::Reopened => "reopened",
+        }
+    }
 }
 
 /// What can be set.
@@ -62,22 +187,52 @@ impl Default for PaceOptions {
     }
 }
 
-/// The rate of one worker.
+/// What the table has taught.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    /// Nothing.
+    Untaught,
+    /// It accepted this when it last refused, so many seconds of use ago; told by others or found out.
+    Taught { ceiling: f64, unrefused: f64, told: bool },
+    /// It takes nothing; the last probe was then.
+    Shut { probed: Instant },
+    /// It takes something again. The way goes up to this.
+    Rising { goal: f64 },
+}
+
+/// What happened in a tenth of a second, in units.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    consumed: f64,
+    refused: f64,
+}
+
+/// The rate of one worker, or of one key.
 #[derive(Debug, Clone)]
 pub struct Pace {
     options: PaceOptions,
-    share: Option<f64>,
-    /// Units per second; infinite where nothing limits it.
+    share: Option<Share>,
+    advice: Option<Advice>,
+    /// Units per second.
     rate: f64,
-    /// What the table accepted when it last throttled; forgotten when it takes more.
-    ceiling: Option<f64>,
-    /// Seconds since it rose above that.
-    beyond: f64,
+    phase: Phase,
+    /// Why the rate is what it is, and since when.
+    reason: (RateReason, Instant),
+    /// Seconds of use above a share that is not firm.
+    above: f64,
     tokens: f64,
     as_of: Instant,
     last_fall: Option<Instant>,
-    /// Consumed units in slots, the newest last.
-    slots: VecDeque<f64>,
+    /// Since the first refusal after something was taken, and how many there were.
+    refused_since: Option<(Instant, u32)>,
+    /// What was taken and refused since the last fall, in units, and in how many answers.
+    since_fall: (Slot, u32),
+    /// Units per second that are taken, over the last ten seconds or so, and what part of those has been seen.
+    sustained: (f64, f64),
+    /// The most that was, fading: what the table took before it refused.
+    former: f64,
+    /// Consumed and refused units in slots, the newest last.
+    slots: VecDeque<Slot>,
     slot_begun: Instant,
     /// Consumed units for each estimated one.
     scale: f64,
@@ -89,13 +244,19 @@ impl Pace {
         Self {
             options,
             share: None,
-            rate: f64::INFINITY,
-            ceiling: None,
-            beyond: 0.0,
+            advice: None,
+            rate: FIRST,
+            phase: Phase::Untaught,
+            reason: (RateReason::Searching, now),
+            above: 0.0,
             tokens: 0.0,
             as_of: now,
             last_fall: None,
-            slots: VecDeque::from([0.0]),
+            refused_since: None,
+            since_fall: (Slot::default(), 0),
+            sustained: (0.0, 0.0),
+            former: 0.0,
+            slots: VecDeque::from([Slot::default()]),
             slot_begun: now,
             scale: 1.0,
         }
@@ -103,38 +264,56 @@ impl Pace {
 
     /// Another share. What was learned of the table goes along: a rate that was a part of the old share is the same part of
     /// the new one.
-    pub fn set_share(&mut self, share: Option<f64>, now: Instant) {
+    pub fn set_share(&mut self, share: Option<Share>, now: Instant) {
         self.refill(now);
-        let limits = (self.limit(), limit_of(share, self.options.headroom));
-        let part = match limits {
+        let (before, after) = (self.granted(), share.map(|share| share.units * self.options.headroom));
+        let part = match (before, after) {
             // From nothing and to nothing, it stays as it was.
-            (before, after) if before > 0.0 && before.is_finite() && after > 0.0 && after.is_finite() => {
-                after / before
-            }
+            (Some(before), Some(after)) if before > 0.0 && after > 0.0 => after / before,
             _ => 1.0,
         };
         self.share = share;
-        self.ceiling = self.ceiling.map(|ceiling| ceiling * part);
-        let learned = self.ceiling.map_or(f64::INFINITY, |ceiling| (self.rate * part).max(ceiling * FALL));
-        self.rate = learned.min(self.limit());
+        self.former *= part;
+        match &mut self.phase {
+            Phase::Taught { ceiling, .. } => {
+                *ceiling *= part;
+                self.rate = (self.rate * part).max(*ceiling * FALL);
+            }
+            Phase::Rising { goal } => {
+                *goal *= part;
+                self.rate *= part;
+            }
+            Phase::Untaught => {
+                self.above = 0.0;
+                self.rate = after.unwrap_or_else(|| self.rate.max(FIRST));
+            }
+            Phase::Shut { .. } => {}
+        }
+        self.rate = self.rate.min(self.limit());
         self.tokens = self.tokens.min(self.depth());
+        self.note(now);
+    }
+
+    /// What an equal part of what the fleet writes comes to, as of the last look at its rows.
+    pub fn advise(&mut self, advice: Option<Advice>, now: Instant) {
+        self.refill(now);
+        self.advice = advice;
     }
 
     /// Begins at what was learned elsewhere. Does nothing once something was learned here.
     pub fn begin_at(&mut self, begin: Begin, now: Instant) {
         self.refill(now);
-        if self.ceiling.is_some() || self.last_fall.is_some() {
+        if self.phase != Phase::Untaught || self.former > 0.0 || self.last_fall.is_some() {
             return;
         }
-        let learned = match (begin, self.limit().is_finite()) {
-            (Begin::PartOfShare(part), true) if part < 1.0 && self.limit() > 0.0 => {
-                (self.limit() * part).max(LEAST)
-            }
-            (Begin::Rate(rate), false) => rate.max(LEAST),
+        let learned = match (begin, self.granted()) {
+            (Begin::PartOfShare(part), Some(share)) if part < 1.0 && share > 0.0 => (share * part).max(LEAST),
+            (Begin::Rate(rate), None) => rate.max(LEAST),
             (Begin::PartOfShare(_) | Begin::Rate(_), _) => return,
         };
-        self.ceiling = Some(learned);
+        self.phase = Phase::Taught { ceiling: learned, unrefused: 0.0, told: true };
         self.rate = learned;
+        self.note(now);
     }
 
     /// Units per second now.
@@ -143,13 +322,28 @@ impl Pace {
         self.rate
     }
 
-    /// The part of the share that the table accepts.
-    pub fn learned_part(&self) -> f64 {
-        let limit = self.limit();
-        if self.ceiling.is_none() || limit <= 0.0 || !limit.is_finite() {
-            return 1.0;
+    /// Why the rate is what it is, and since when.
+    pub fn reason(&self) -> (RateReason, Instant) {
+        self.reason
+    }
+
+    /// What the table accepts, in units per second, as far as refusals have taught: none if it never refused, or if it has
+    /// taken nothing so far.
+    pub fn learned(&self) -> Option<f64> {
+        match self.phase {
+            Phase::Untaught => None,
+            Phase::Taught { .. } => Some(self.rate),
+            Phase::Shut { .. } => (self.former > 0.0).then_some(self.former),
+            Phase::Rising { goal } => goal.is_finite().then_some(goal),
         }
-        (self.rate / limit).min(1.0)
+    }
+
+    /// The part of the share that the table accepts: 1 if it never refused, or takes more.
+    pub fn learned_part(&self) -> f64 {
+        match (self.learned(), self.granted()) {
+            (Some(learned), Some(share)) if share > 0.0 => (learned / share).min(1.0),
+            _ => 1.0,
+        }
     }
 
     /// Units consumed per second of late.
@@ -157,46 +351,48 @@ impl Pace {
         self.turn_slots(now);
         let whole = SLOT * u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX);
         let seen = whole + now.saturating_duration_since(self.slot_begun);
-        self.slots.iter().sum::<f64>() / seen.max(SLOT).as_secs_f64()
+        self.slots.iter().map(|slot| slot.consumed).sum::<f64>() / seen.max(SLOT).as_secs_f64()
     }
 
     /// Most estimated units for one request.
-    pub fn request_units(&mut self, now: Instant) -> Option<f64> {
+    pub fn request_units(&mut self, now: Instant) -> f64 {
         self.refill(now);
-        self.rate.is_finite().then(|| (self.depth() / self.scale).max(1.0))
+        (self.depth() / self.scale).max(1.0)
     }
 
     /// When a request of so many estimated units may go; `None` if not before the rate changes.
     pub fn ready_at(&mut self, units: f64, now: Instant) -> Option<Instant> {
         self.refill(now);
-        if self.rate.is_infinite() {
-            return Some(now);
-        }
-        if self.rate <= 0.0 {
+        if self.limit() <= 0.0 {
             return None;
+        }
+        if let Phase::Shut { probed } = self.phase {
+            return Some((probed + self.probe_interval(units)).max(now));
         }
         let missing = (units * self.scale).min(self.depth()) - self.tokens;
         // A hair's breadth is rounding.
         if missing <= 1e-6 {
             return Some(now);
         }
-        Some(now + Duration::from_secs_f64((missing / self.rate).min(3_600.0)) + Duration::from_micros(1))
+        let seconds = (missing / self.rate.max(1e-9)).min(3_600.0);
+        Some(now + Duration::from_secs_f64(seconds) + Duration::from_micros(1))
     }
 
     /// Takes the tokens of an attempt.
     pub fn charge(&mut self, units: f64, now: Instant) {
         self.refill(now);
-        if self.rate.is_finite() {
-            self.tokens -= units * self.scale;
+        match &mut self.phase {
+            Phase::Shut { probed } => *probed = now,
+            Phase::Untaught | Phase::Taught { .. } | Phase::Rising { .. } => {
+                self.tokens -= units * self.scale;
+            }
         }
     }
 
     /// Gives back what an attempt was charged that cost nothing.
     pub fn give_back(&mut self, units: f64, now: Instant) {
         self.refill(now);
-        if self.rate.is_finite() {
-            self.tokens = (self.tokens + units * self.scale).min(self.depth());
-        }
+        self.tokens = (self.tokens + units * self.scale).min(self.depth());
     }
 
     /// Takes in what an attempt consumed: the estimated units that were taken, and what those consumed in truth. What was
@@ -205,38 +401,153 @@ impl Pace {
         self.refill(now);
         self.turn_slots(now);
         if let Some(slot) = self.slots.back_mut() {
-            *slot += consumed;
+            slot.consumed += consumed;
         }
-        if taken > 0.0 {
-            if self.rate.is_finite() {
-                self.tokens = (self.tokens + taken * self.scale - consumed).min(self.depth());
-            }
-            let found = (consumed / taken).clamp(0.1, 100.0);
-            self.scale += (found - self.scale) * 0.2;
-        }
-    }
-
-    /// The table refused: the rate falls at once to what it accepted.
-    pub fn throttled(&mut self, now: Instant) {
-        self.refill(now);
-        if self.last_fall.is_some_and(|last| now < last + FALLS_APART) {
+        if taken <= 0.0 {
             return;
         }
-        self.last_fall = Some(now);
-        let lowest = if self.rate.is_finite() { self.rate * STEEPEST } else { 0.0 };
-        let ceiling = self.consumption(now).max(lowest).max(LEAST).min(self.rate);
-        self.ceiling = Some(ceiling);
-        self.beyond = 0.0;
-        self.rate = (ceiling * FALL).max(LEAST).min(self.limit());
-        self.tokens = self.tokens.min(0.0);
+        self.refused_since = None;
+        let found = (consumed / taken).clamp(0.1, 100.0);
+        if matches!(self.phase, Phase::Shut { .. }) {
+            self.reopen(now);
+        } else {
+            self.tokens = (self.tokens + taken * self.scale - consumed).min(self.depth());
+        }
+        self.scale += (found - self.scale) * 0.2;
+        self.since_fall.0.consumed += consumed;
+        self.since_fall.1 += 1;
     }
 
+    /// The table refused so many estimated units of an attempt that was charged then: the rate falls at once to what it
+    /// accepted.
+    pub fn refused(&mut self, units: f64, charged: Instant, now: Instant) {
+        self.refill(now);
+        self.turn_slots(now);
+        if let Some(slot) = self.slots.back_mut() {
+            slot.refused += units * self.scale;
+        }
+        self.since_fall.0.refused += units * self.scale;
+        self.since_fall.1 += 1;
+        let (refused_since, in_a_row) = self.refused_since.unwrap_or((now, 0));
+        self.refused_since = Some((refused_since, in_a_row + 1));
+        if let Phase::Shut { probed } = &mut self.phase {
+            *probed = (*probed).max(charged);
+            return;
+        }
+        let apart = if self.since_fall.1 >= ANSWERS_THAT_TELL { TOLD_FALLS_APART } else { FALLS_APART };
+        if self.last_fall.is_some_and(|last| charged < last || now < last + apart) {
+            return;
+        }
+        let last_fall = self.last_fall.replace(now);
+        if in_a_row >= IN_A_ROW && now.saturating_duration_since(refused_since) >= SHUT_AFTER {
+            self.phase = Phase::Shut { probed: now };
+            self.rate = LEAST.min(self.limit());
+            self.tokens = 0.0;
+        } else {
+            self.fall(last_fall, now);
+        }
+        self.since_fall = (Slot::default(), 0);
+        self.note(now);
+    }
+
+    /// Falls to what was accepted; to an equal part, if this worker has more; and not at all, if it has much less.
+    fn fall(&mut self, last_fall: Option<Instant>, now: Instant) {
+        let accepted = self.accepted(last_fall, now);
+        let untaken = self.slots.iter().rev().take(SLOTS / 2).all(|slot| slot.consumed <= 0.0)
+            && self.refused_since.is_some_and(|(_, in_a_row)| in_a_row >= IN_A_ROW);
+        let lowest = self.rate * if untaken { STEEPEST_UNTAKEN } else { STEEPEST };
+        let mut ceiling = accepted.min(self.rate / self.too_far()).max(lowest).min(self.rate);
+        match self.advice {
+            Some(advice) if !untaken && self.rate < advice.due * LET_CATCH_UP => ceiling = self.rate / FALL,
+            Some(advice) if self.rate > advice.due * YIELDS_ABOVE => {
+                ceiling = ceiling.min(advice.due.max(self.rate * YIELD));
+            }
+            Some(_) | None => {}
+        }
+        self.phase = Phase::Taught { ceiling: ceiling.max(LEAST), unrefused: 0.0, told: false };
+        self.rate = (ceiling * FALL).max(LEAST).min(self.limit());
+        self.tokens = self.tokens.clamp(-MOST_DEBT_SECONDS * self.rate, 0.0);
+    }
+
+    /// Units per second that the table gives, as far as can be told: of the rate the part that it took; or what it took, if
+    /// that is far from the rate. Since the last fall, if that is not long ago: what it took before may have been what it had
+    /// saved up.
+    fn accepted(&mut self, last_fall: Option<Instant>, now: Instant) -> f64 {
+        let since = last_fall.map(|last| now.saturating_duration_since(last));
+        let (seen, over) = match since {
+            Some(since) if since < SLOT * 10 && self.since_fall.1 >= ANSWERS_THAT_TELL => {
+                (self.since_fall.0, since.as_secs_f64())
+            }
+            Some(_) | None => {
+                let sum = |of: fn(&Slot) -> f64| self.slots.iter().map(of).sum();
+                let all = Slot { consumed: sum(|slot| slot.consumed), refused: sum(|slot| slot.refused) };
+                let consumption = self.consumption(now);
+                (all, if consumption > 0.0 { all.consumed / consumption } else { 1.0 })
+            }
+        };
+        let asked = seen.consumed + seen.refused;
+        if asked >= self.rate * over * ASKED_FOR {
+            self.rate * seen.consumed / asked
+        } else {
+            seen.consumed / over
+        }
+    }
+
+    /// Something is taken again.
+    fn reopen(&mut self, now: Instant) {
+        let goal = if self.former > 0.0 { self.former } else { f64::INFINITY };
+        self.phase = Phase::Rising { goal };
+        self.rate = if goal.is_finite() { goal * REOPENED_PART } else { LEAST };
+        self.rate = self.rate.max(LEAST).min(self.limit());
+        self.tokens = 0.0;
+        self.note(now);
+    }
+
+    /// By how much a rate that found out whether the table gives more went too far, most likely: it took from what the table
+    /// had saved up until that was gone.
+    fn too_far(&self) -> f64 {
+        match self.phase {
+            Phase::Taught { unrefused, .. } => self.patience().growth(unrefused).sqrt().min(FARTHEST),
+            Phase::Untaught | Phase::Shut { .. } | Phase::Rising { .. } => 1.0,
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        match self.phase {
+            Phase::Taught { told, .. } if told || self.sustained.1 < LITTLE_KNOWN => {
+                Patience { seconds: PATIENCE_LITTLE_KNOWN_SECONDS, faster: FASTER }
+            }
+            Phase::Taught { ceiling, .. } if ceiling < self.former * BELOW_FORMER => {
+                Patience { seconds: PATIENCE_BELOW_FORMER_SECONDS, faster: FASTER_BELOW_FORMER }
+            }
+            Phase::Untaught | Phase::Taught { .. } | Phase::Shut { .. } | Phase::Rising { .. } => {
+                let before = f64::from(self.advice.map_or(0, |advice| advice.before));
+                Patience { seconds: PATIENCE_SECONDS + PATIENCE_EACH_SECONDS * before, faster: FASTER }
+            }
+        }
+    }
+
+    fn probe_interval(&self, units: f64) -> Duration {
+        let affordable = self.former * PROBE_PART;
+        let seconds = if affordable > 0.0 { units * self.scale / affordable } else { 0.0 };
+        Duration::from_secs_f64(seconds.min(3_600.0)).clamp(PROBE_EVERY, PROBE_AT_LEAST_EVERY)
+    }
+
+    /// The share that is used, if there is one.
+    fn granted(&self) -> Option<f64> {
+        self.share.map(|share| share.units * self.options.headroom)
+    }
+
+    /// What the rate never exceeds. A share of nothing is nothing, firm or not.
     fn limit(&self) -> f64 {
-        limit_of(self.share, self.options.headroom)
+        match self.share {
+            Some(share) if share.firm || share.units <= 0.0 => share.units * self.options.headroom,
+            Some(_) | None => MOST,
+        }
     }
 
     fn depth(&self) -> f64 {
-        if self.rate.is_finite() { (self.rate * DEPTH_SECONDS).max(1.0) } else { f64::MAX }
+        (self.rate * DEPTH_SECONDS).max(1.0)
     }
 
     /// Lets time pass: tokens gather, the rate climbs.
@@ -246,57 +557,123 @@ impl Pace {
             return;
         }
         self.as_of = now;
+        let short = (self.depth() - self.tokens).max(0.0) / self.rate.max(1e-9);
         // The climb comes first: the depth that tokens fill up must be the one that requests are measured by.
-        self.climb(passed);
-        if self.rate.is_finite() {
-            self.tokens = (self.tokens + self.rate * passed).min(self.depth());
-        }
+        self.climb(passed.min(short), now);
+        self.tokens = (self.tokens + self.rate * passed).min(self.depth());
     }
 
-    fn climb(&mut self, mut seconds: f64) {
-        let limit = self.limit();
-        let Some(ceiling) = self.ceiling else {
-            self.rate = limit;
-            return;
-        };
-        let room = (ceiling * PLATEAU - self.rate).max(0.0);
-        let slow = ceiling * SLOW;
-        if room >= slow * seconds {
-            self.rate += slow * seconds;
-        } else {
-            self.rate += room;
-            seconds -= room / slow;
-            let gain = FASTER * if limit.is_finite() { limit } else { ceiling * 2.0 };
-            self.rate += gain * seconds * (self.beyond + seconds / 2.0);
-            self.beyond += seconds;
+    /// Climbs over so many seconds of use.
+    fn climb(&mut self, seconds: f64, now: Instant) {
+        let (limit, patience) = (self.limit(), self.patience());
+        let doubled = self.rate * (seconds / DOUBLES_IN_SECONDS).exp2();
+        match &mut self.phase {
+            Phase::Shut { .. } => return,
+            Phase::Untaught => match self.share {
+                None => self.rate = doubled,
+                Some(share) => {
+                    let base = share.units * self.options.headroom;
+                    self.rate = base * patience.growth(self.above);
+                    self.above += seconds;
+                }
+            },
+            Phase::Taught { ceiling, unrefused, .. } => {
+                let slow = (self.rate + *ceiling * SLOW * seconds).min(*ceiling * PLATEAU);
+                let before = patience.growth(*unrefused);
+                *unrefused += seconds;
+                self.rate = self.rate.max(slow) * (patience.growth(*unrefused) / before);
+            }
+            Phase::Rising { goal } => {
+                self.rate = doubled;
+                if doubled >= *goal {
+                    self.rate = *goal;
+                    self.phase = Phase::Taught { ceiling: *goal, unrefused: 0.0, told: false };
+                }
+            }
         }
+        if let Some(advice) = self.advice
+            && self.rate < advice.due * LET_CATCH_UP
+        {
+            self.rate += (advice.due - self.rate) * (1.0 - (-seconds / CATCH_UP_SECONDS).exp());
+        }
+        self.former *= (-seconds / FORMER_FADES_SECONDS).exp();
+        self.rate = self.rate.min(limit);
         if self.rate >= limit {
-            self.rate = limit;
-            self.ceiling = None;
+            self.phase = Phase::Untaught;
+            self.above = 0.0;
+        }
+        self.note(now);
+    }
+
+    /// Keeps since when the reason for the rate is the one that it is.
+    fn note(&mut self, now: Instant) {
+        let above_share = self.granted().is_some_and(|share| self.rate > share);
+        let reason = match self.phase {
+            Phase::Shut { .. } => RateReason::Shut,
+            Phase::Rising { .. } => RateReason::Reopened,
+            Phase::Untaught | Phase::Taught { .. } if above_share => RateReason::BeyondShare,
+            Phase::Untaught if self.share.is_some() => RateReason::Share,
+            Phase::Untaught => RateReason::Searching,
+            Phase::Taught { told: true, .. } => RateReason::Told,
+            Phase::Taught { told: false, .. } => RateReason::Refused,
+        };
+        if reason != self.reason.0 {
+            self.reason = (reason, now);
         }
     }
 
     fn turn_slots(&mut self, now: Instant) {
         let gone = now.saturating_duration_since(self.slot_begun).as_nanos() / SLOT.as_nanos();
         let gone = usize::try_from(gone).unwrap_or(usize::MAX).min(SLOTS + 1);
+        self.sustain(gone);
         if gone > SLOTS {
             self.slots.clear();
-            self.slots.push_back(0.0);
+            self.slots.push_back(Slot::default());
             self.slot_begun = now;
             return;
         }
         for _slot in 0..gone {
-            self.slots.push_back(0.0);
+            self.slots.push_back(Slot::default());
             self.slot_begun += SLOT;
         }
         while self.slots.len() > SLOTS {
             self.slots.pop_front();
         }
     }
+
+    /// Averages over slots that have passed: the newest one, and nothing in those behind it.
+    fn sustain(&mut self, passed: usize) {
+        let Some(newest) = self.slots.back().filter(|_| passed > 0) else { return };
+        let fades = |slots: usize| {
+            let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+            (-SLOT.as_secs_f64() * f64::from(slots) / SUSTAINED_SECONDS).exp()
+        };
+        let each = SLOT.as_secs_f64();
+        let (sum, part) = self.sustained;
+        let (sum, part) =
+            (sum * fades(1) + newest.consumed / each * (1.0 - fades(1)), part * fades(1) + 1.0 - fades(1));
+        if part >= SUSTAINED_PART {
+            // What one took that others were due says nothing of the table.
+            let due = self.advice.map_or(f64::INFINITY, |advice| advice.due * YIELDS_ABOVE);
+            self.former = self.former.max((sum / part).min(due));
+        }
+        self.sustained = (sum * fades(passed - 1), part * fades(passed - 1) + 1.0 - fades(passed - 1));
+    }
 }
 
-fn limit_of(share: Option<f64>, headroom: f64) -> f64 {
-    share.map_or(f64::INFINITY, |share| share * headroom)
+/// How long a rate waits without a refusal before it finds out whether the table gives more, and how fast it grows then.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    seconds: f64,
+    faster: f64,
+}
+
+impl Patience {
+    /// By how much the rate has grown after so many seconds without a refusal.
+    fn growth(self, unrefused: f64) -> f64 {
+        let over = (unrefused - self.seconds).max(0.0);
+        (over * over * self.faster).min(40.0).exp()
+    }
 }
 
 #[cfg(test)]

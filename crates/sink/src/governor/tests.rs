@@ -30,13 +30,17 @@ fn slots() -> Semaphore {
 }
 
 fn answered(consumed: f64) -> Outcome {
-    Outcome::Answered { consumed, unprocessed: 0.0 }
+    Outcome::Answered { consumed, left_over: Vec::new() }
+}
+
+fn firm(units: f64) -> Option<Share> {
+    Some(Share { units, firm: true })
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_go_at_the_rate_of_the_share_in_the_order_of_asking() {
     let governor = Governor::new(PaceOptions { key_units: 1e9, ..PaceOptions::default() });
-    governor.set_share(Some(1_000.0));
+    governor.set_share(firm(1_000.0));
     let begun = Instant::now();
     for _ in 0..100 {
         let attempt = admit(&governor, to("a", 50.0), &slots()).await.0;
@@ -51,12 +55,12 @@ async fn requests_go_at_the_rate_of_the_share_in_the_order_of_asking() {
 #[tokio::test(start_paused = true)]
 async fn a_share_of_nothing_stops_and_a_new_one_wakes_who_waits() {
     let governor = Arc::new(Governor::new(PaceOptions::default()));
-    governor.set_share(Some(0.0));
+    governor.set_share(firm(0.0));
     let slots = slots();
     let waiting = admit(&governor, to("a", 1.0), &slots);
     tokio::pin!(waiting);
     assert!(tokio::time::timeout(Duration::from_secs(3_600), &mut waiting).await.is_err());
-    governor.set_share(Some(100.0));
+    governor.set_share(firm(100.0));
     let begun = Instant::now();
     waiting.await;
     assert!(begun.elapsed() < Duration::from_millis(50));
@@ -65,7 +69,7 @@ async fn a_share_of_nothing_stops_and_a_new_one_wakes_who_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_hot_key_keeps_to_its_own_limit_and_others_pass_it() {
     let governor = Arc::new(Governor::new(PaceOptions::default()));
-    governor.set_share(Some(100_000.0));
+    governor.set_share(firm(100_000.0));
     let begun = Instant::now();
     let hot = async {
         for _ in 0..40 {
@@ -89,22 +93,22 @@ async fn a_hot_key_keeps_to_its_own_limit_and_others_pass_it() {
 #[tokio::test(start_paused = true)]
 async fn what_throttles_a_hot_key_does_not_lower_the_rate_of_the_table() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(4_000.0));
+    governor.set_share(firm(4_000.0));
     for _ in 0..9 {
         let attempt = admit(&governor, to("hot", 95.0), &slots()).await.0;
         governor.settle(&attempt, answered(95.0));
         tokio::time::advance(Duration::from_millis(50)).await;
     }
     let attempt = admit(&governor, to("hot", 95.0), &slots()).await.0;
-    governor.settle(&attempt, Outcome::Throttled);
+    governor.settle(&attempt, Outcome::Throttled(ThrottledBy::Unknown));
     assert_eq!(governor.learned_part(), 1.0);
     let attempt = admit(&governor, to("cold", 95.0), &slots()).await.0;
-    governor.settle(&attempt, Outcome::Throttled);
+    governor.settle(&attempt, Outcome::Throttled(ThrottledBy::Unknown));
     assert!(governor.learned_part() < 1.0);
-    let before = governor.rate();
+    let before = governor.standing().rate;
     let attempt = admit(&governor, to("cold", 1.0), &slots()).await.0;
     governor.settle(&attempt, Outcome::Unknown);
-    assert!(governor.rate() >= before, "no answer says nothing of the rate");
+    assert!(governor.standing().rate >= before, "no answer says nothing of the rate");
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +128,7 @@ async fn demand_is_what_is_consumed_and_what_waits() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_a_table_that_stands_still_is_not_charged() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(1_000.0));
+    governor.set_share(firm(1_000.0));
     let slots = slots();
     let (_stuck, slot) = admit(&governor, to("a", 10.0), &slots).await;
     let waiting =
@@ -156,7 +160,7 @@ async fn write(governor: &Governor, slots: &Semaphore, arrival: i64, units: u32,
 #[tokio::test(start_paused = true)]
 async fn batches_of_a_backlog_are_written_one_after_the_other_the_oldest_first() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(500.0));
+    governor.set_share(firm(500.0));
     let (slots, begun) = (Semaphore::new(2), Instant::now());
     // They do not come in the order of their age.
     let ages = [5, 2, 7, 0, 3, 6, 1, 4];
@@ -178,7 +182,7 @@ async fn batches_of_a_backlog_are_written_one_after_the_other_the_oldest_first()
 #[tokio::test(start_paused = true)]
 async fn an_older_batch_that_comes_later_goes_first_and_the_younger_one_ends_all_the_same() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(500.0));
+    governor.set_share(firm(500.0));
     let (slots, begun) = (Semaphore::new(2), Instant::now());
     let younger = write(&governor, &slots, 9, 500, begun);
     let older = async {
@@ -193,7 +197,7 @@ async fn an_older_batch_that_comes_later_goes_first_and_the_younger_one_ends_all
 #[tokio::test(start_paused = true)]
 async fn the_oldest_batch_whose_key_is_full_leaves_the_rest_to_the_others() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(2_000.0));
+    governor.set_share(firm(2_000.0));
     let (slots, begun) = (Semaphore::new(2), Instant::now());
     let oldest = write(&governor, &slots, 0, 1_900, begun);
     let others = futures::future::join_all((1..=4).map(|age| write(&governor, &slots, age, 450, begun)));
@@ -206,7 +210,7 @@ async fn the_oldest_batch_whose_key_is_full_leaves_the_rest_to_the_others() {
 #[tokio::test(start_paused = true)]
 async fn who_leaves_the_line_calls_the_next() {
     let governor = Governor::new(PaceOptions::default());
-    governor.set_share(Some(0.0));
+    governor.set_share(firm(0.0));
     let slots = Semaphore::new(1);
     let young = aged(5);
     let mut younger = Box::pin(governor.admit(&young, to("a", 1.0), &slots));
@@ -214,19 +218,19 @@ async fn who_leaves_the_line_calls_the_next() {
     let old = aged(1);
     let mut older = Box::pin(governor.admit(&old, to("a", 1.0), &slots));
     assert!(futures::poll!(&mut older).is_pending());
-    governor.set_share(Some(100.0));
+    governor.set_share(firm(100.0));
     let first = tokio::select! { biased; _ = &mut younger => 5, _ = &mut older => 1 };
     assert_eq!(first, 1);
     drop(older);
     tokio::time::timeout(Duration::from_secs(1), younger).await.unwrap();
     assert_eq!(governor.flow().attempts, 2);
     // The one whose turn it is goes away without writing.
-    governor.set_share(Some(0.0));
+    governor.set_share(firm(0.0));
     let mut older = Box::pin(governor.admit(&old, to("a", 1.0), &slots));
     assert!(futures::poll!(&mut older).is_pending());
     let mut younger = Box::pin(governor.admit(&young, to("a", 1.0), &slots));
     assert!(futures::poll!(&mut younger).is_pending());
     drop(older);
-    governor.set_share(Some(100.0));
+    governor.set_share(firm(100.0));
     tokio::time::timeout(Duration::from_secs(1), younger).await.unwrap();
 }

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
-use sluicegate_checkpoint::{Batch, Exclusion, Record, Right};
+use sluicegate_checkpoint::{Batch, Exclusion, Record, Retry, Right};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -197,7 +198,10 @@ impl PackingSink {
                 Err(StoreError::Rejected(why)) => return Err(Answer::Rejected(why.to_string())),
                 Err(error) => error,
             };
-            let delay = delays.after(error.retry(), &mut self.rng());
+            // What is throttled is paced by the governor.
+            let throttled = matches!(error, StoreError::Throttled { .. });
+            let retry = if throttled { Retry::After(Duration::ZERO) } else { error.retry() };
+            let delay = delays.after(retry, &mut self.rng());
             let Some(delay) = delay else {
                 let subject = format!("item {}", item.header.key());
                 return Err(Answer::Failed(refused_or_unavailable(&subject, error)));
@@ -214,8 +218,8 @@ impl PackingSink {
 /// What a question tells the governor.
 fn seen(outcome: &Result<f64, StoreError>) -> Outcome {
     match outcome {
-        Ok(units) => Outcome::Answered { consumed: *units, unprocessed: 0.0 },
-        Err(StoreError::Throttled(_)) => Outcome::Throttled,
+        Ok(units) => Outcome::Answered { consumed: *units, left_over: Vec::new() },
+        Err(StoreError::Throttled { by, .. }) => Outcome::Throttled(*by),
         Err(StoreError::Rejected(_)) => Outcome::Rejected,
         Err(StoreError::Unavailable(_) | StoreError::Refused { .. } | StoreError::Item(_)) => {
             Outcome::Unknown

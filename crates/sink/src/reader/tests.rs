@@ -199,7 +199,7 @@ impl Throttling {
     fn answer(&self) -> Result<(), StoreError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         if call % (self.each + 1) < self.each {
-            Err(StoreError::Throttled("slow down".into()))
+            Err(StoreError::throttled("slow down".into()))
         } else {
             Ok(())
         }
@@ -232,7 +232,7 @@ async fn throttled_reads_are_tried_again_and_given_up_in_the_end() {
     let mut stream = patient.events("k", TimeRange::default()).await.unwrap();
     assert_eq!(stream.next().await.unwrap(), None);
     let hopeless = Reader::new(source(1_000), 7).events("k", TimeRange::default()).await;
-    assert!(matches!(hopeless, Err(ReadError::Store(StoreError::Throttled(_)))));
+    assert!(matches!(hopeless, Err(ReadError::Store(StoreError::Throttled { .. }))));
 }
 
 async fn read_reduced(

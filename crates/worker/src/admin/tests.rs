@@ -12,6 +12,7 @@ use crate::budget::ByteBudget;
 use crate::fleet::FleetParts;
 use crate::nudge::HttpNudge;
 use crate::watch::Stamp;
+use crate::write_flow::BudgetSource;
 
 const TOKEN: &str = "correct-horse-battery";
 /// How long anything may take that should take milliseconds.
@@ -24,7 +25,7 @@ fn admin(token: Option<&str>) -> Admin {
         application: "app".to_owned(),
         me: me.clone(),
         failover_time: Duration::from_secs(10),
-        write_budget: Some(4_000.0),
+        write_budget: Box::new(|| (Some(4_000.0), BudgetSource::Setting)),
         idle_interval: Duration::from_secs(1),
         clock: clock.clone(),
         epoch_seconds: Arc::new(|| 1_700_000_000),

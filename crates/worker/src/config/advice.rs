@@ -6,6 +6,7 @@ use sluicegate_lease::pace::{AtRest, at_rest};
 
 use super::{Config, duration_text};
 use crate::budget::resident_bytes;
+use crate::write_flow::BudgetChoice;
 
 /// The promise: an event is queryable so long after it was published.
 const PROMISE: Duration = Duration::from_secs(300);
@@ -54,7 +55,7 @@ impl Config {
         let lease_writes_under_load = writes_a_batch * f64::from(leases) / settings.cut.max_age.as_secs_f64();
         let dollars =
             |writes: f64| MILLION_SECONDS_A_MONTH * (writes * MILLION_WRITES + at_rest.reads * MILLION_READS);
-        let budget = settings.write_budget.map(|budget| budget.total_milli / 1_000);
+        let budget = settings.write_budget.fixed().map(|budget| budget.total_milli / 1_000);
         let budget = budget.map(|units| f64::from(u32::try_from(units).unwrap_or(u32::MAX)));
         let failover_within = settings.failover_time + Duration::from_secs(1);
         let beats =
@@ -92,10 +93,11 @@ impl Config {
             ));
         }
         match settings.write_budget {
-            None => advice.push(
-                "write_budget_wcu is 0: the fleet finds the table's rate by being throttled, and other writers with it; give the table's capacity".to_owned(),
+            BudgetChoice::None => advice.push(
+                "write_budget_wcu is 0: the fleet finds the table's rate by being throttled, and other writers with it; auto takes what the table says".to_owned(),
             ),
-            Some(budget) => {
+            BudgetChoice::Auto => {}
+            BudgetChoice::Fixed(budget) => {
                 let (units, spread) = (budget.total_milli / 1_000, u64::from(settings.parameters.spread));
                 if units > spread * PARTITION_WCU {
                     advice.push(format!(
@@ -160,7 +162,7 @@ mod tests {
         };
         let quiet = [("write_budget_wcu", "4000")];
         assert_eq!(config(&quiet).advice(), Vec::<String>::new());
-        one(&[], "write_budget_wcu is 0");
+        one(&[("write_budget_wcu", "0")], "write_budget_wcu is 0");
         one(&[("write_budget_wcu", "4000"), ("spread", "2")], "spread is 2");
         one(&[("max_batch_age", "2m"), ("failover_time", "2m")], "lower max_batch_age (2m)");
         one(&[("drain_timeout", "40s")], "terminationGracePeriodSeconds");

@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "spread",
         default: "0",
-        help: "Over how many partition keys one aggregate key is spread; 1 to 1000, and it may only grow. 0 takes one for every 500 WCU/s of write_budget_wcu, so that a single hot key can use the whole budget.",
+        help: "Over how many partition keys one aggregate key is spread; 1 to 1000, and it may only grow. 0 takes one for every 500 WCU/s of write_budget_wcu, where that is a number, so that a single hot key can use the whole budget; else 1.",
     },
     Setting {
         name: "zstd_level",
@@ -140,8 +140,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "write_budget_wcu",
-        default: "0",
-        help: "Write capacity units a second that the whole fleet may use of the table, divided by demand; 0 sets no budget, and the rate is what the table does not throttle. Give the table's own capacity, less what others write. The same for the whole fleet.",
+        default: "auto",
+        help: "Write capacity units a second that the whole fleet may use of the table, divided by demand. auto takes what the table says: its provisioned capacity, or on demand the maximum that was set, or its warm throughput, which the fleet goes beyond where the table takes more; it is read again every 10 s. A number is never exceeded: give one where others write to the table too. 0 sets no budget, and the rate is what the table does not refuse. The same for the whole fleet.",
     },
     Setting {
         name: "accept_gap",

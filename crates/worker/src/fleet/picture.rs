@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sluicegate_checkpoint::ShardId;
+use sluicegate_lease::WritePace;
 
 use super::moves::Move;
 use super::tracker::{FleetTracker, Now, SeenShard, SeenWorker};
@@ -28,6 +29,8 @@ pub struct Frame {
     pub retention: Option<Duration>,
     /// The write budget of the fleet in units a second, if there is one.
     pub write_budget: Option<f64>,
+    /// Where it comes from, in a word.
+    pub write_budget_source: &'static str,
 }
 
 /// The fleet as this worker sees it.
@@ -87,6 +90,9 @@ pub struct Totals {
     pub backlog_bytes: u64,
     /// The budget in write units a second.
     pub write_budget_units: Option<f64>,
+    /// Where it comes from: `setting`, what the table says (`provisioned`, `on_demand_maximum`, `warm_throughput`), `none`, or
+    /// `untold` where the table does not say.
+    pub write_budget_source: &'static str,
     /// What the workers want to write, in units a second.
     pub write_demand_units: f64,
     /// What they were granted.
@@ -116,12 +122,38 @@ pub struct WorkerPicture {
     pub write_rate_units: Option<f64>,
     /// What it writes.
     pub write_used_units: f64,
+    /// At which rate it writes at most, and why; none of a build that does not tell.
+    pub write_pace: Option<PacePicture>,
     /// Memory that it keeps for records from fetch to durable, pages that are being read included.
     pub backlog_bytes: u64,
     /// Where its admin server is.
     pub address: Option<String>,
     /// Version of its build.
     pub version: String,
+}
+
+/// At which rate a worker writes at most.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PacePicture {
+    /// In units a second.
+    pub rate_units: f64,
+    /// Why: `share`, `beyond_share`, `searching`, `refused`, `told`, `shut` or `reopened`.
+    pub reason: String,
+    /// Since when that is the reason: wall time in milliseconds.
+    pub since_ms: i64,
+    /// Keys whose partitions refuse.
+    pub hot_keys: u64,
+}
+
+impl PacePicture {
+    fn of(pace: &WritePace) -> Self {
+        Self {
+            rate_units: units(pace.rate_milli),
+            reason: pace.reason.clone(),
+            since_ms: pace.since.saturating_mul(1_000),
+            hot_keys: pace.hot_keys,
+        }
+    }
 }
 
 /// How a shard is.
@@ -177,6 +209,7 @@ impl FleetTracker {
         let mut totals = totals(&shards, &workers);
         totals.orphaned_shard_seconds = orphaned.as_secs_f64();
         totals.write_budget_units = frame.write_budget;
+        totals.write_budget_source = frame.write_budget_source;
         Picture {
             application: frame.application.clone(),
             seen_by: self.me.to_string(),
@@ -238,6 +271,7 @@ impl FleetTracker {
                 write_grant_units: units(row.write_grant_milli),
                 write_rate_units: (row.write_rate_milli > 0).then(|| units(row.write_rate_milli)),
                 write_used_units: units(row.write_used_milli),
+                write_pace: row.write_pace.as_deref().map(PacePicture::of),
                 backlog_bytes: row.backlog_bytes,
                 address: row.address.clone(),
                 version: row.version.clone(),
@@ -283,6 +317,7 @@ fn totals(shards: &[ShardPicture], workers: &[WorkerPicture]) -> Totals {
         orphaned_shard_seconds: 0.0,
         backlog_bytes: live().map(|worker| worker.backlog_bytes).sum(),
         write_budget_units: None,
+        write_budget_source: "none",
         write_demand_units: live().map(|worker| worker.write_demand_units).sum(),
         write_grant_units: live().map(|worker| worker.write_grant_units).sum(),
         write_used_units: live().map(|worker| worker.write_used_units).sum(),

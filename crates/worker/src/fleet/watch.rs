@@ -13,14 +13,15 @@ use super::picture::{Frame, Picture};
 use super::tracker::{FleetTracker, Now};
 use crate::budget::ByteBudget;
 use crate::metrics::Metrics;
+use crate::write_flow::BudgetSource;
 
 /// What the watch works with.
 pub(crate) struct FleetParts {
     pub(crate) application: String,
     pub(crate) me: WorkerId,
     pub(crate) failover_time: Duration,
-    /// The write budget of the fleet, in units a second.
-    pub(crate) write_budget: Option<f64>,
+    /// Says the write budget of the fleet, in units a second, and where it comes from.
+    pub(crate) write_budget: Box<dyn Fn() -> (Option<f64>, BudgetSource) + Send + Sync>,
     /// Longest time between two reads of a shard that is caught up.
     pub(crate) idle_interval: Duration,
     pub(crate) clock: Clock,
@@ -70,10 +71,12 @@ impl FleetWatch {
 
     /// The fleet as this worker sees it now.
     pub(crate) fn picture(&self) -> Picture {
+        let (write_budget, write_budget_source) = (self.parts.write_budget)();
         let frame = Frame {
             application: self.parts.application.clone(),
             retention: self.parts.listed.borrow().retention,
-            write_budget: self.parts.write_budget,
+            write_budget,
+            write_budget_source: write_budget_source.as_str(),
         };
         let now = self.now();
         let mut tracker = self.tracker();

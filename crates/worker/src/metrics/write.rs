@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Counter, Gauge, IntCounter, IntGauge};
-use sluicegate_sink::governor::Flow;
+use prometheus::{Counter, Gauge, GaugeVec, IntCounter, IntGauge};
+use sluicegate_sink::governor::pace::RateReason;
+use sluicegate_sink::governor::{Flow, RateStanding};
+use tokio::time::Instant;
 
 use super::catalogue::Catalogue;
+use crate::write_flow::BudgetSource;
 
 #[derive(Debug, Clone)]
 pub(super) struct WriteMetrics {
@@ -14,6 +17,12 @@ pub(super) struct WriteMetrics {
     rate: Gauge,
     demand: Gauge,
     limited: IntGauge,
+    source: GaugeVec,
+    reason: GaugeVec,
+    reason_age: Gauge,
+    waiting: Gauge,
+    hot_keys: IntGauge,
+    throttled_by_key: Counter,
     attempted: Counter,
     accepted: Counter,
     throttled: Counter,
@@ -35,7 +44,7 @@ impl WriteMetrics {
         Ok(Self {
             budget: r.gauge(
                 "write_budget_units_per_second",
-                "Write capacity units a second that the whole fleet may use; 0 where there is no budget. Different on two workers: set write_budget_wcu alike.",
+                "Write capacity units a second that the whole fleet may use; 0 where there is no budget. Different on two workers for long: set write_budget_wcu alike.",
             )?,
             share: r.gauge(
                 "write_share_units_per_second",
@@ -43,7 +52,7 @@ impl WriteMetrics {
             )?,
             rate: r.gauge(
                 "write_rate_units_per_second",
-                "Rate at which this worker writes at most: its share, or what the table does not throttle; +Inf while nothing limits it.",
+                "Rate at which this worker writes at most: its share, or what the table does not refuse. sluicegate_write_rate_reason says which.",
             )?,
             demand: r.gauge(
                 "write_demand_units_per_second",
@@ -52,6 +61,32 @@ impl WriteMetrics {
             limited: r.count(
                 "write_limited",
                 "1 while the table, or the write budget, is what limits this worker, or the table takes nothing: more workers do not help, more capacity does. 0: scale out, or see what else holds it up.",
+            )?,
+            source: r.gauges(
+                "write_budget_source",
+                "1 for where the write budget comes from: setting, what the table says (provisioned, on_demand_maximum, warm_throughput), none where it is 0, untold where the table does not say or may not be asked.",
+                &["source"],
+            )?,
+            reason: r.gauges(
+                "write_rate_reason",
+                "1 for why this worker writes at the rate that it does: share, beyond_share (the table takes more), searching (nothing was refused yet), refused (what it took when it last refused), told (by other workers), shut (it takes nothing), reopened.",
+                &["reason"],
+            )?,
+            reason_age: r.gauge(
+                "write_rate_reason_age_seconds",
+                "How long that has been the reason.",
+            )?,
+            waiting: r.gauge(
+                "write_waiting_units",
+                "Estimated write capacity units of items that are packed and wait to become durable.",
+            )?,
+            hot_keys: r.count(
+                "write_hot_keys",
+                "Keys whose partitions refused within the last ten seconds, five at most. They are written at what their partitions take, and nobody waits for them; raise spread if it is one key.",
+            )?,
+            throttled_by_key: r.sum(
+                "write_units_throttled_by_key_total",
+                "Those of sluicegate_write_units_throttled_total that were put down to partitions: they slow down their keys alone.",
             )?,
             attempted: r.sum(
                 "write_units_attempted_total",
@@ -74,31 +109,43 @@ impl WriteMetrics {
         })
     }
 
-    pub(super) fn budget(&self, total: f64, share: f64) {
+    pub(super) fn budget(&self, total: f64, share: f64, source: BudgetSource) {
         self.budget.set(total);
         self.share.set(share);
+        for each in BudgetSource::ALL {
+            self.source.with_label_values(&[each.as_str()]).set(f64::from(u8::from(each == source)));
+        }
     }
 
-    pub(super) fn flow(&self, flow: Flow, rate: Option<f64>, demand: f64) {
-        self.rate.set(rate.unwrap_or(f64::INFINITY));
+    pub(super) fn flow(&self, flow: Flow, standing: &RateStanding, demand: f64, now: Instant) {
+        self.rate.set(standing.rate);
         self.demand.set(demand);
+        self.waiting.set(standing.waiting);
+        self.hot_keys.set(i64::try_from(standing.hot_keys.len()).unwrap_or(i64::MAX));
+        for each in RateReason::ALL {
+            self.reason.with_label_values(&[each.as_str()]).set(f64::from(u8::from(each == standing.reason)));
+        }
+        self.reason_age.set(now.saturating_duration_since(standing.since).as_secs_f64());
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let fruitless = demand > 0.0 && flow.consumed <= shown.flow.consumed;
         shown.fruitless = if fruitless { shown.fruitless.saturating_add(1) } else { 0 };
-        self.limited.set(i64::from(limited(rate, demand, shown.fruitless)));
+        self.limited.set(i64::from(limited(standing, demand, shown.fruitless)));
         let Shown { flow: shown, .. } = &mut *shown;
         self.attempted.inc_by((flow.attempted - shown.attempted).max(0.0));
         self.accepted.inc_by((flow.consumed - shown.consumed).max(0.0));
         self.throttled.inc_by((flow.throttled - shown.throttled).max(0.0));
+        self.throttled_by_key.inc_by((flow.throttled_by_key - shown.throttled_by_key).max(0.0));
         self.attempts.inc_by(flow.attempts.saturating_sub(shown.attempts));
         self.throttled_attempts.inc_by(flow.throttled_attempts.saturating_sub(shown.throttled_attempts));
         *shown = flow;
     }
 }
 
-/// Whether what wants to be written exceeds what may be, or the table takes nothing of it.
-fn limited(rate: Option<f64>, demand: f64, fruitless: u32) -> bool {
-    let exceeds = rate.is_some_and(|rate| demand > 0.0 && demand >= rate * NEARLY);
+/// Whether what wants to be written exceeds what may be, or the table takes nothing of it. A rate that is still being searched
+/// for limits nothing for long.
+fn limited(standing: &RateStanding, demand: f64, fruitless: u32) -> bool {
+    let searching = standing.reason == RateReason::Searching;
+    let exceeds = !searching && demand > 0.0 && demand >= standing.rate * NEARLY;
     exceeds || fruitless >= FRUITLESS
 }
 
@@ -112,17 +159,25 @@ const NEARLY: f64 = 0.95;
 mod tests {
     use super::*;
 
+    fn standing(rate: f64, reason: RateReason) -> RateStanding {
+        RateStanding { rate, reason, since: Instant::now(), waiting: 0.0, hot_keys: Vec::new() }
+    }
+
     #[test]
     fn writing_is_limited_when_there_is_more_to_write_than_may_be_written() {
-        assert!(limited(Some(100.0), 99.0, 0) && limited(Some(0.0), 1.0, 0));
-        assert!(!limited(Some(100.0), 50.0, 0) && !limited(None, 1e9, 9) && !limited(Some(0.0), 0.0, 0));
+        let at = |rate| standing(rate, RateReason::Share);
+        assert!(limited(&at(100.0), 99.0, 0) && limited(&at(0.0), 1.0, 0));
+        assert!(!limited(&at(100.0), 50.0, 0) && !limited(&at(0.0), 0.0, 0));
+        assert!(!limited(&standing(100.0, RateReason::Searching), 1e9, 9), "it is on its way up");
     }
 
     #[test]
     fn writing_is_limited_while_the_table_takes_nothing_although_nothing_sets_a_rate() {
         let metrics = WriteMetrics::new(&Catalogue::default()).unwrap();
         let look = |consumed: f64, demand: f64| {
-            metrics.flow(Flow { consumed, ..Flow::default() }, None, demand);
+            let (flow, standing) =
+                (Flow { consumed, ..Flow::default() }, standing(100.0, RateReason::Searching));
+            metrics.flow(flow, &standing, demand, Instant::now());
             metrics.limited.get()
         };
         assert_eq!(look(100.0, 500.0), 0);

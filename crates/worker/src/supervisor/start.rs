@@ -13,6 +13,7 @@ use super::{LONGEST_CALL, Supervisor, TaskEnd, Tasks};
 use crate::admin::{Admin, Limits};
 use crate::shard_sync::{SYNC_INTERVAL, ShardSync};
 use crate::worker::{HeartbeatOn, RegistryFactory, WorkerError};
+use crate::write_flow::{BudgetChoice, capacity};
 
 /// How long a worker row outlives its worker before DynamoDB may delete it.
 const ROW_LIVES: Duration = Duration::from_secs(3_600);
@@ -135,6 +136,19 @@ impl Supervisor {
         tasks.spawn(async move {
             sync.run(clock, rng, stamp, stop).await;
             ("shard sync", Ok(()))
+        });
+    }
+
+    /// Asks the table what it gives, where that is the write budget.
+    pub(super) fn start_capacity_watch(&self, tasks: &mut Tasks<TaskEnd>, stop: CancellationToken) {
+        let (Some(flow), Some(source)) = (&self.write_flow, &self.worker.capacity) else { return };
+        if self.worker.settings.write_budget != BudgetChoice::Auto {
+            return;
+        }
+        let watch = capacity::watch(Arc::clone(source), Arc::clone(flow), self.worker.clock.clone(), stop);
+        tasks.spawn(async move {
+            watch.await;
+            ("write budget", Ok(()))
         });
     }
 

@@ -8,6 +8,7 @@ use sluicegate_checkpoint::{Codec, SequenceNumber};
 use super::*;
 use crate::governor::Governor;
 use crate::governor::pace::PaceOptions;
+use crate::governor::pace::Share;
 use crate::memory::MemoryTable;
 use crate::offload::Inline;
 use crate::packing_sink::PackingSinkOptions;
@@ -24,7 +25,14 @@ fn holds_poison(item: &Item) -> Option<String> {
 }
 
 fn sink(writer: Arc<dyn ItemWriter>) -> PackingSink {
-    PackingSink::new(writer, PackingSinkOptions::default(), Arc::new(Inline), 7)
+    ungoverned(PackingSink::new(writer, PackingSinkOptions::default(), Arc::new(Inline), 7))
+}
+
+/// A sink whose rate is no concern.
+fn ungoverned(sink: PackingSink) -> PackingSink {
+    let governor = Governor::new(PaceOptions::default());
+    governor.set_share(Some(Share { units: 1e7, firm: true }));
+    sink.governed_by(Arc::new(governor))
 }
 
 /// A batch of these events, key and payload, stored as they are.
@@ -192,7 +200,7 @@ async fn of_a_rejected_group_no_more_is_written() {
         parameters.max_item_bytes = sluicegate_checkpoint::PackingParameters::MIN_ITEM_BYTES;
     });
     let options = PackingSinkOptions { requests_in_flight: 1, ..PackingSinkOptions::default() };
-    let sink = PackingSink::new(counts.clone(), options, Arc::new(Inline), 7);
+    let sink = ungoverned(PackingSink::new(counts.clone(), options, Arc::new(Inline), 7));
     offenders_of(deliver(&sink, &batch).await);
     assert_eq!((counts.of("k", 0), counts.of("other", 0)), (0, 1));
 }
@@ -239,7 +247,7 @@ impl ItemWriter for Throttles {
             let mut asked = self.asked.lock().unwrap();
             *asked += 1;
             if asked.is_multiple_of(2) {
-                return Err(StoreError::Throttled("slow down".into()));
+                return Err(StoreError::throttled("slow down".into()));
             }
         }
         self.table.probe(item).await
@@ -308,7 +316,7 @@ impl ItemWriter for Slow {
 async fn cost_of(poison: impl Fn(usize) -> bool) -> (usize, usize, Duration) {
     let slow = Arc::new(Slow { table: MemoryTable::rejecting(holds_poison), asked: Mutex::new(0) });
     let options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
-    let sink = PackingSink::new(slow.clone(), options, Arc::new(Inline), 7);
+    let sink = ungoverned(PackingSink::new(slow.clone(), options, Arc::new(Inline), 7));
     let event = |n| if poison(n) { POISON.to_owned() } else { format!("{n}") };
     let batch = plain(&(0..10_000).map(|n| ("k", event(n))).collect::<Vec<_>>());
     let begun = Instant::now();
@@ -336,7 +344,7 @@ async fn stored_after(events: usize, poison: &[usize]) -> f64 {
     let slow = Arc::new(Slow { table: MemoryTable::rejecting(holds_poison), asked: Mutex::new(0) });
     let options = PackingSinkOptions { requests_in_flight: 2, ..PackingSinkOptions::default() };
     let governor = Arc::new(Governor::new(PaceOptions::default()));
-    governor.set_share(Some(4_000.0));
+    governor.set_share(Some(Share { units: 4_000.0, firm: true }));
     let sink = PackingSink::new(slow, options, Arc::new(Inline), 7).governed_by(governor);
     let event = |n| if poison.contains(&n) { POISON.repeat(128) } else { "x".repeat(1_000) };
     let mut batch =
