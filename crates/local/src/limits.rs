@@ -3,7 +3,7 @@
 //! By default nothing is enforced. `enforce` holds everything to what AWS holds it to; a table or stream that is named is
 //! held to what is said of it either way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,8 @@ const PARTITION_KEY_WCU: u64 = 1_000;
 /// What the tables of the embedded DynamoDB are held to. Writes only; reads are not limited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DynamoDbLimits {
-    /// Hold every table in provisioned mode to its own write capacity, and every partition key of every table to
-    /// `partition_key_wcu`. Default: no.
+    /// Hold every table in provisioned mode to its own write capacity, every table on demand to the maximum that was set for
+    /// it, and every partition key of every table to `partition_key_wcu`. Default: no.
     pub enforce: bool,
     /// For how many seconds a table keeps capacity that it did not use, from when its limit began; at least 1, which is
     /// what 0 means too. Default 300, as at AWS. A table so never accepts more in a window of *t* seconds than its rate
@@ -41,6 +41,18 @@ pub struct TableLimits {
     /// Write units a second of each of its partition keys. Without it those of all tables, if limits are enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_key_wcu: Option<u64>,
+    /// Groups of partition keys that are stored in one partition: the keys of a group share one `partition_key_wcu`. Every
+    /// other key has a partition of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_partitions: Option<Vec<Vec<String>>>,
+}
+
+/// What stores a write: the partition of one key, or one that several keys share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Partition {
+    Key(String),
+    /// The group's place in `shared_partitions`.
+    Shared(usize),
 }
 
 impl Default for DynamoDbLimits {
@@ -73,6 +85,7 @@ impl DynamoDbLimits {
                 .map(|(field, value)| (format!("tables.{name}.{field}"), value))
         });
         refuse_zero(named.chain([("partition_key_wcu".to_owned(), change.partition_key_wcu)]))?;
+        change.tables.values().try_for_each(refuse_key_in_two_partitions)?;
         self.enforce = change.enforce.unwrap_or(self.enforce);
         self.burst_seconds = change.burst_seconds.unwrap_or(self.burst_seconds);
         self.partition_key_wcu = change.partition_key_wcu.unwrap_or(self.partition_key_wcu);
@@ -80,6 +93,7 @@ impl DynamoDbLimits {
             let own = self.tables.entry(name).or_default();
             own.wcu = table.wcu.or(own.wcu);
             own.partition_key_wcu = table.partition_key_wcu.or(own.partition_key_wcu);
+            own.shared_partitions = table.shared_partitions.or_else(|| own.shared_partitions.take());
         }
         Ok(())
     }
@@ -89,16 +103,24 @@ impl DynamoDbLimits {
         self.enforce || !self.tables.is_empty()
     }
 
-    /// What a table is held to whose own provisioned capacity is `provisioned`.
-    pub(crate) fn rates(&self, table: &str, provisioned: Option<u64>) -> TableRates {
+    /// What a table is held to whose own write capacity is `capacity`: as provisioned, or the maximum set on demand.
+    pub(crate) fn rates(&self, table: &str, capacity: Option<u64>) -> TableRates {
         let own = self.tables.get(table);
-        let of_table = own.and_then(|own| own.wcu).or_else(|| provisioned.filter(|_| self.enforce));
+        let of_table = own.and_then(|own| own.wcu).or_else(|| capacity.filter(|_| self.enforce));
         let everybody_s = Some(self.partition_key_wcu).filter(|_| self.enforce);
         let of_key = own.and_then(|own| own.partition_key_wcu).or(everybody_s);
         TableRates {
             table: of_table.map(|wcu| Rate::keeping(wcu, self.burst_seconds)),
             partition_key: of_key.map(|wcu| Rate::keeping(wcu, 1)),
         }
+    }
+
+    /// The partition that stores a key.
+    pub(crate) fn partition(&self, table: &str, key: &str) -> Partition {
+        let groups = self.tables.get(table).and_then(|own| own.shared_partitions.as_ref());
+        let holds = |group: &Vec<String>| group.iter().any(|member| member == key);
+        let shared = groups.and_then(|groups| groups.iter().position(holds));
+        shared.map_or_else(|| Partition::Key(key.to_owned()), Partition::Shared)
     }
 }
 
@@ -193,6 +215,9 @@ pub enum LimitsError {
     /// A limit that nothing could pass.
     #[error("{0} = 0 would refuse everything: give at least 1, or have a fault refuse requests")]
     Zero(String),
+    /// A partition key that would be stored in two partitions.
+    #[error("partition key `{0}` appears twice in shared_partitions: a key is stored in one partition")]
+    TwoPartitions(String),
 }
 
 #[derive(Deserialize)]
@@ -222,6 +247,12 @@ fn refuse_zero(named: impl Iterator<Item = (String, Option<u64>)>) -> Result<(),
     zeros.next().map_or(Ok(()), |name| Err(LimitsError::Zero(name)))
 }
 
+fn refuse_key_in_two_partitions(table: &TableLimits) -> Result<(), LimitsError> {
+    let mut seen = BTreeSet::new();
+    let mut keys = table.shared_partitions.iter().flatten().flatten();
+    keys.find(|key| !seen.insert(*key)).map_or(Ok(()), |key| Err(LimitsError::TwoPartitions(key.clone())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +280,20 @@ mod tests {
         assert_eq!(limits.rates("t", Some(7)), expected);
         assert_eq!(limits.rates("u", Some(7)), TableRates { table: rate(7, 1), partition_key: rate(50, 1) });
         assert_eq!(limits.rates("v", None), TableRates { table: None, partition_key: rate(1_000, 1) });
+    }
+
+    #[test]
+    fn keys_named_together_share_a_partition_until_they_are_named_otherwise() {
+        let mut limits = DynamoDbLimits::default();
+        limits.change(r#"tables.t.shared_partitions = [["a", "b"], ["c", "d"]]"#).unwrap();
+        limits.change("tables.t.wcu = 5").unwrap();
+        let of = |limits: &DynamoDbLimits, key| limits.partition("t", key);
+        assert_eq!((of(&limits, "b"), of(&limits, "c")), (Partition::Shared(0), Partition::Shared(1)));
+        assert_eq!(of(&limits, "e"), Partition::Key("e".to_owned()));
+        assert_eq!(limits.partition("u", "a"), Partition::Key("a".to_owned()));
+        limits.change(r#"tables.t.shared_partitions = [["a", "b"], ["b"]]"#).unwrap_err();
+        limits.change("tables.t.shared_partitions = []").unwrap();
+        assert_eq!(of(&limits, "a"), Partition::Key("a".to_owned()));
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //!
 //! A write is let in for what it costs as far as that is known beforehand: the size of the item put, one unit for an update
 //! or a delete. What it turns out to cost more (it replaced something larger; an update wrote more than a KB) is owed: paid
-//! before anything else is let in.
+//! before anything else is let in. A refusal names every limit that the write does not fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dynoxide::types::{AttributeValue, Item};
 
 use crate::bucket::Bucket;
-use crate::limits::{DynamoDbLimits, TableRates};
+use crate::limits::{DynamoDbLimits, Partition, TableRates};
 
 /// Partition keys that are remembered before those that have recovered are looked for.
 const KEYS_BEFORE_PRUNING: usize = 1_024;
@@ -19,8 +19,8 @@ const KEYS_BEFORE_PRUNING: usize = 1_024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Charge {
     pub(super) table: Arc<Facts>,
-    /// The partition, if the write names it as it should.
-    pub(super) partition: Option<String>,
+    /// The partition key, if the write names it as it should.
+    pub(super) partition_key: Option<String>,
     pub(super) units: u64,
 }
 
@@ -32,8 +32,24 @@ pub(super) struct Facts {
     pub(super) partition_attribute: String,
     /// All attributes of its key.
     pub(super) key_attributes: Vec<String>,
-    /// Its own write capacity, in provisioned mode.
-    pub(super) provisioned: Option<u64>,
+    pub(super) capacity: Capacity,
+}
+
+/// How a table's write capacity is set, in units a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Capacity {
+    Provisioned(u64),
+    OnDemand { maximum: Option<u64> },
+}
+
+impl Capacity {
+    /// What the table's own settings allow.
+    fn wcu(self) -> Option<u64> {
+        match self {
+            Self::Provisioned(wcu) => Some(wcu),
+            Self::OnDemand { maximum } => maximum,
+        }
+    }
 }
 
 impl Facts {
@@ -44,8 +60,8 @@ impl Facts {
     }
 }
 
-/// The limit that a write does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A limit that a write does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Over {
     Table,
     PartitionKey,
@@ -64,7 +80,7 @@ struct Metered {
     /// When the table was made, if that was while limits were enforced.
     since_ms: u64,
     table: Option<Bucket>,
-    partitions: BTreeMap<String, Bucket>,
+    partitions: BTreeMap<Partition, Bucket>,
     prune_above: usize,
 }
 
@@ -92,27 +108,37 @@ impl Admission {
         self.tables.remove(table);
     }
 
-    /// Takes what the charge asks for from the table and the partition key, or from neither.
-    pub(super) fn admit(&mut self, charge: &Charge, now_ms: u64) -> Result<(), Over> {
+    /// Takes what the charge asks for from the table and the partition, or from neither.
+    pub(super) fn admit(&mut self, charge: &Charge, now_ms: u64) -> Result<(), BTreeSet<Over>> {
         let since_ms = self.since_ms;
+        let partition = self.partition(charge);
         let (rates, metered) = self.metered(&charge.table);
         let since_ms = since_ms.max(metered.since_ms);
-        if let Some(rate) = rates.table {
-            let bucket = metered.table.get_or_insert_with(|| Bucket::at_start(rate, since_ms));
-            if !bucket.take(charge.units, rate, now_ms) {
-                return Err(Over::Table);
-            }
-        }
-        let (Some(rate), Some(partition)) = (rates.partition_key, &charge.partition) else { return Ok(()) };
         metered.prune(rates, now_ms);
-        let bucket = metered.partition(partition, || Bucket::at_start(rate, now_ms));
-        if !bucket.take(charge.units, rate, now_ms) {
-            if let (Some(rate), Some(bucket)) = (rates.table, &mut metered.table) {
-                bucket.give_back(charge.units, rate, now_ms);
+        let of_table = rates.table.map(|rate| {
+            let bucket = metered.table.get_or_insert_with(|| Bucket::at_start(rate, since_ms));
+            (Over::Table, rate, bucket)
+        });
+        let of_partition = rates.partition_key.zip(partition).map(|(rate, partition)| {
+            let new = || Bucket::at_start(rate, now_ms);
+            (Over::PartitionKey, rate, metered.partitions.entry(partition).or_insert_with(new))
+        });
+        let mut taken = Vec::new();
+        let mut over = BTreeSet::new();
+        for (limit, rate, bucket) in of_table.into_iter().chain(of_partition) {
+            if bucket.take(charge.units, rate, now_ms) {
+                taken.push((rate, bucket));
+            } else {
+                over.insert(limit);
             }
-            return Err(Over::PartitionKey);
         }
-        Ok(())
+        if over.is_empty() {
+            return Ok(());
+        }
+        for (rate, bucket) in taken {
+            bucket.give_back(charge.units, rate, now_ms);
+        }
+        Err(over)
     }
 
     /// Corrects an admitted charge by what was used in the end.
@@ -124,27 +150,29 @@ impl Admission {
                 bucket.give_back(charge.units - used, rate, now_ms);
             }
         };
+        let partition = self.partition(charge);
         let (rates, metered) = self.metered(&charge.table);
         if let (Some(rate), Some(bucket)) = (rates.table, &mut metered.table) {
             correct(bucket, rate);
         }
-        let partition = charge.partition.as_ref().and_then(|partition| metered.partitions.get_mut(partition));
+        let partition = partition.and_then(|partition| metered.partitions.get_mut(&partition));
         if let (Some(rate), Some(bucket)) = (rates.partition_key, partition) {
             correct(bucket, rate);
         }
     }
 
+    fn partition(&self, charge: &Charge) -> Option<Partition> {
+        let key = charge.partition_key.as_deref()?;
+        Some(self.limits.partition(&charge.table.name, key))
+    }
+
     fn metered(&mut self, table: &Facts) -> (TableRates, &mut Metered) {
-        let rates = self.limits.rates(&table.name, table.provisioned);
+        let rates = self.limits.rates(&table.name, table.capacity.wcu());
         (rates, self.tables.entry(table.name.clone()).or_default())
     }
 }
 
 impl Metered {
-    fn partition(&mut self, partition: &str, new: impl FnOnce() -> Bucket) -> &mut Bucket {
-        self.partitions.entry(partition.to_owned()).or_insert_with(new)
-    }
-
     /// Forgets partitions whose bucket is full again, now and then: there may be as many as there are keys.
     fn prune(&mut self, rates: TableRates, now_ms: u64) {
         if self.partitions.len() > self.prune_above.max(KEYS_BEFORE_PRUNING)
@@ -162,18 +190,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn table(provisioned: Option<u64>) -> Arc<Facts> {
+        let capacity = provisioned.map_or(Capacity::OnDemand { maximum: None }, Capacity::Provisioned);
         let facts = Facts {
             name: "t".to_owned(),
             arn: "arn".to_owned(),
             partition_attribute: "pk".to_owned(),
             key_attributes: vec!["pk".to_owned()],
-            provisioned,
+            capacity,
         };
         Arc::new(facts)
     }
 
     fn charge(table: &Arc<Facts>, partition: &str, units: u64) -> Charge {
-        Charge { table: Arc::clone(table), partition: Some(partition.to_owned()), units }
+        Charge { table: Arc::clone(table), partition_key: Some(partition.to_owned()), units }
     }
 
     fn enforcing(document: &str) -> Admission {
@@ -189,10 +218,45 @@ mod tests {
         let mut admission = enforcing("enforce = true\nburst_seconds = 0");
         let table = table(Some(2_000));
         assert_eq!(admission.admit(&charge(&table, "hot", 1_000), 0), Ok(()));
-        assert_eq!(admission.admit(&charge(&table, "hot", 1), 0), Err(Over::PartitionKey));
+        assert_eq!(admission.admit(&charge(&table, "hot", 1), 0), Err([Over::PartitionKey].into()));
         assert_eq!(admission.admit(&charge(&table, "cold", 1_000), 0), Ok(()));
-        assert_eq!(admission.admit(&charge(&table, "third", 1), 0), Err(Over::Table));
+        assert_eq!(admission.admit(&charge(&table, "third", 1), 0), Err([Over::Table].into()));
         assert_eq!(admission.admit(&charge(&table, "hot", 500), 500), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_names_every_limit_that_is_exceeded() {
+        let mut admission = enforcing("enforce = true\nburst_seconds = 0");
+        let table = table(Some(1_000));
+        assert_eq!(admission.admit(&charge(&table, "hot", 1_000), 0), Ok(()));
+        let both = [Over::Table, Over::PartitionKey].into();
+        assert_eq!(admission.admit(&charge(&table, "hot", 1), 0), Err(both));
+        assert_eq!(admission.admit(&charge(&table, "cold", 1), 0), Err([Over::Table].into()));
+        assert_eq!(admission.admit(&charge(&table, "cold", 1_000), 1_000), Ok(()), "a refusal took nothing");
+    }
+
+    #[test]
+    fn keys_of_one_partition_share_what_it_takes() {
+        let mut admission = enforcing("[tables.t]\npartition_key_wcu = 10\nshared_partitions = [['a', 'b']]");
+        let table = table(None);
+        assert_eq!(admission.admit(&charge(&table, "a", 6), 0), Ok(()));
+        assert_eq!(admission.admit(&charge(&table, "b", 5), 0), Err([Over::PartitionKey].into()));
+        assert_eq!(admission.admit(&charge(&table, "b", 4), 0), Ok(()));
+        assert_eq!(admission.admit(&charge(&table, "c", 10), 0), Ok(()));
+        admission.settle(&charge(&table, "a", 6), 0, 0);
+        assert_eq!(admission.admit(&charge(&table, "b", 6), 0), Ok(()));
+    }
+
+    #[test]
+    fn a_maximum_on_demand_is_a_limit_when_limits_are_enforced() {
+        let capped = |name: &str| {
+            let facts = Facts { name: name.to_owned(), ..(*table(None)).clone() };
+            Arc::new(Facts { capacity: Capacity::OnDemand { maximum: Some(10) }, ..facts })
+        };
+        let mut admission = enforcing("enforce = true\nburst_seconds = 0\ntables.u.wcu = 20");
+        assert_eq!(admission.admit(&charge(&capped("t"), "k", 10), 0), Ok(()));
+        assert_eq!(admission.admit(&charge(&capped("t"), "l", 1), 0), Err([Over::Table].into()));
+        assert_eq!(admission.admit(&charge(&capped("u"), "k", 20), 0), Ok(()), "what is said of it counts");
     }
 
     #[test]
@@ -202,7 +266,7 @@ mod tests {
         assert_eq!(admission.admit(&charge(&old, "k", 610), 60_000), Ok(()));
         let young = Arc::new(Facts { name: "u".to_owned(), ..(*old).clone() });
         admission.begin("u", 59_000);
-        assert_eq!(admission.admit(&charge(&young, "k", 21), 60_000), Err(Over::Table));
+        assert_eq!(admission.admit(&charge(&young, "k", 21), 60_000), Err([Over::Table].into()));
         assert_eq!(admission.admit(&charge(&young, "k", 20), 60_000), Ok(()));
     }
 
@@ -213,7 +277,7 @@ mod tests {
         let update = charge(&table, "k", 1);
         assert_eq!(admission.admit(&update, 0), Ok(()));
         admission.settle(&update, 30, 0);
-        assert_eq!(admission.admit(&update, 2_000), Err(Over::Table));
+        assert_eq!(admission.admit(&update, 2_000), Err([Over::Table].into()));
         assert_eq!(admission.admit(&update, 2_100), Ok(()));
         admission.settle(&update, 0, 2_100);
         assert_eq!(admission.admit(&update, 2_100), Ok(()));
@@ -228,7 +292,7 @@ mod tests {
         limits.change("tables.t.wcu = 1000").unwrap();
         admission.set_limits(limits, 0);
         assert_eq!(admission.admit(&charge(&table, "k", 1_000), 0), Ok(()));
-        assert_eq!(admission.admit(&charge(&table, "k", 1), 0), Err(Over::Table));
+        assert_eq!(admission.admit(&charge(&table, "k", 1), 0), Err([Over::Table].into()));
     }
 
     #[test]

@@ -30,7 +30,7 @@ struct Sorted {
     /// By table, as a client gets them back.
     unprocessed: BTreeMap<String, Vec<Value>>,
     refused: BTreeMap<String, Refused>,
-    /// Why the first was refused.
+    /// Why items were refused.
     throttle: Option<Throttle>,
 }
 
@@ -190,7 +190,10 @@ impl Sorted {
         let refused = self.refused.entry(name.to_owned()).or_default();
         refused.items += 1;
         refused.units += units;
-        self.throttle.get_or_insert(throttle);
+        match &mut self.throttle {
+            Some(before) => before.add(throttle),
+            None => self.throttle = Some(throttle),
+        }
     }
 }
 
@@ -262,5 +265,5 @@ fn together(admitted: &[Charge], table: &str) -> Option<Charge> {
     let of_table = || admitted.iter().filter(|charge| charge.table.name == table);
     let first = of_table().next()?;
     let units = of_table().map(|charge| charge.units).sum();
-    Some(Charge { table: first.table.clone(), partition: None, units })
+    Some(Charge { table: first.table.clone(), partition_key: None, units })
 }

@@ -9,7 +9,7 @@ use dynoxide::actions::TableDescription;
 use dynoxide::actions::describe_table::DescribeTableRequest;
 use dynoxide::types::KeyType;
 
-use super::admission::{Admission, Charge, Facts};
+use super::admission::{Admission, Capacity, Charge, Facts};
 use super::refusal::Throttle;
 use crate::limits::DynamoDbLimits;
 
@@ -46,7 +46,7 @@ impl Gate {
 
     pub(super) fn admit(&self, charge: &Charge, now_ms: u64) -> Result<(), Throttle> {
         let admitted = self.state().admission.admit(charge, now_ms);
-        admitted.map_err(|over| Throttle { table: Arc::clone(&charge.table), over })
+        admitted.map_err(|over| Throttle::of(&charge.table, over))
     }
 
     pub(super) fn settle(&self, charge: &Charge, used: u64, now_ms: u64) {
@@ -97,14 +97,27 @@ impl Gate {
 
 fn facts_of(table: TableDescription) -> Facts {
     let hash = table.key_schema.iter().find(|key| key.key_type == KeyType::HASH);
-    let on_demand =
-        table.billing_mode_summary.as_ref().is_some_and(|summary| summary.billing_mode == "PAY_PER_REQUEST");
-    let provisioned = table.provisioned_throughput.filter(|_| !on_demand);
     Facts {
         partition_attribute: hash.map(|key| key.attribute_name.clone()).unwrap_or_default(),
         key_attributes: table.key_schema.iter().map(|key| key.attribute_name.clone()).collect(),
-        provisioned: provisioned.map(|throughput| throughput.write_capacity_units).filter(|wcu| *wcu > 0),
+        capacity: capacity_of(&table),
         name: table.table_name,
         arn: table.table_arn,
     }
+}
+
+fn capacity_of(table: &TableDescription) -> Capacity {
+    let provisioned = table.provisioned_throughput.as_ref().map(|throughput| throughput.write_capacity_units);
+    match provisioned.filter(|wcu| *wcu > 0 && !is_on_demand(table)) {
+        Some(wcu) => Capacity::Provisioned(wcu),
+        None => {
+            let maximum = table.on_demand_throughput.as_ref().and_then(|most| most.max_write_request_units);
+            Capacity::OnDemand { maximum: maximum.and_then(|units| u64::try_from(units).ok()) }
+        }
+    }
+}
+
+/// Whether a table pays by request.
+pub(super) fn is_on_demand(table: &TableDescription) -> bool {
+    table.billing_mode_summary.as_ref().is_some_and(|summary| summary.billing_mode == "PAY_PER_REQUEST")
 }

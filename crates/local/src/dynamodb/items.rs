@@ -32,9 +32,13 @@ pub(super) fn fractional(units: u64) -> f64 {
     f64::from(u32::try_from(units).unwrap_or(u32::MAX))
 }
 
-/// The text by which a partition is known here.
-pub(super) fn partition(key: &Item, attribute: &str) -> Option<String> {
-    key.get(attribute).map(|value| format!("{value:?}"))
+/// The text of a partition key: itself if it is a text or a number.
+pub(super) fn partition_key(key: &Item, attribute: &str) -> Option<String> {
+    let value = key.get(attribute)?;
+    if let AttributeValue::S(text) | AttributeValue::N(text) = value {
+        return Some(text.clone());
+    }
+    Some(format!("{value:?}"))
 }
 
 /// Whether a text or binary attribute of the item holds these bytes.

@@ -1,13 +1,14 @@
 //! The embedded DynamoDB: a thin front over dynoxide's typed API.
 //!
-//! Knows nothing of tables and items that dynoxide does not; it finds the operation, asks the limits, decodes, calls, accounts,
-//! encodes. Calls are synchronous under one lock inside the database, so on a multi-threaded runtime they run in
+//! It finds the operation, asks the limits, decodes, calls, accounts, encodes. It knows nothing of items that dynoxide does not
+//! know, and of tables only their warm throughput. Calls are synchronous under one lock inside the database, so on a multi-threaded runtime they run in
 //! `block_in_place`; on a single-threaded one (simulation) they run inline, which keeps a run repeatable.
 //!
 //! ```text
 //! http.rs       operation's name, faults -> perform -> answer
 //!   write.rs, batch.rs   let in, carried out, accounted for
 //!   read.rs              carried out, accounted for
+//!   tables.rs            made, changed, described
 //! gate.rs       the limits, behind a lock; what is known of tables
 //!   admission.rs         whether a write fits now        pure
 //! items.rs      units, partitions, bytes in items        pure
@@ -25,6 +26,7 @@ mod http;
 mod items;
 mod read;
 mod refusal;
+mod tables;
 mod witness;
 mod write;
 
@@ -48,6 +50,7 @@ use crate::time::Moment;
 use gate::Gate;
 pub use http::dynamodb_router;
 use refusal::Refusal;
+use tables::Raised;
 
 /// Prefix of `x-amz-target`: the service's API version (AWS DynamoDB API reference, "low-level API").
 const TARGET: &str = "DynamoDB_20120810";
@@ -64,6 +67,7 @@ pub struct DynamoDb {
     stamp: Arc<Stamp>,
     ledger: Arc<Ledger<TableUse>>,
     gate: Arc<Gate>,
+    raised: Arc<Raised>,
     faults: Faults,
     journal: Option<Journal>,
 }
@@ -112,6 +116,7 @@ impl DynamoDb {
             clock,
             ledger: Arc::default(),
             gate: Arc::default(),
+            raised: Arc::default(),
             journal: None,
         }
     }
@@ -172,19 +177,10 @@ impl DynamoDb {
             "Scan" => self.scan(body),
             "BatchGetItem" => self.batch_get_item(body),
             "TransactGetItems" => self.transact_get_items(body),
-            "CreateTable" => run(body, |request| {
-                db.create_table(request)
-                    .inspect(|made| self.gate.table_made(&made.table_description.table_name, self.now_ms()))
-            }),
-            "UpdateTable" => run(body, |request| {
-                db.update_table(request)
-                    .inspect(|now| self.gate.table_changed(&now.table_description.table_name))
-            }),
-            "DeleteTable" => run(body, |request| {
-                db.delete_table(request)
-                    .inspect(|gone| self.gate.table_deleted(&gone.table_description.table_name))
-            }),
-            "DescribeTable" => run(body, |request| db.describe_table(request)),
+            "CreateTable" => self.create_table(body),
+            "UpdateTable" => self.update_table(body),
+            "DeleteTable" => self.delete_table(body),
+            "DescribeTable" => self.describe_table(body),
             "ListTables" => run(body, |request| db.list_tables(request)),
             "UpdateTimeToLive" => run(body, |request| db.update_time_to_live(request)),
             "DescribeTimeToLive" => run(body, |request| db.describe_time_to_live(request)),

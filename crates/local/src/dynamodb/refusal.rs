@@ -1,12 +1,13 @@
 //! Why an operation gave no result, in the service's own words.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use dynoxide::DynoxideError;
 use serde::Serialize;
 
-use super::admission::{Facts, Over};
+use super::admission::{Capacity, Facts, Over};
 use crate::aws_json;
 use crate::faults::Failure;
 
@@ -25,11 +26,20 @@ impl From<DynoxideError> for Refusal {
     }
 }
 
-/// A write that did not fit a limit.
+/// A request of which nothing was written for want of capacity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Throttle {
-    pub(super) table: Arc<Facts>,
-    pub(super) over: Over,
+    /// The table of the first refused item: its mode decides which exception is answered.
+    table: Arc<Facts>,
+    /// Each limit that refused an item, once, in the order in which they did. An injected fault gives none.
+    reasons: Vec<Reason>,
+}
+
+/// Why a request was throttled, as the service writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Reason {
+    reason: &'static str,
+    resource: String,
 }
 
 /// A throttled answer. The list of reasons is spelled with a capital in one exception and without in the other, as in the
@@ -40,15 +50,9 @@ struct ThrottledBody<'a> {
     kind: &'static str,
     message: &'static str,
     #[serde(rename = "ThrottlingReasons", skip_serializing_if = "Option::is_none")]
-    of_provisioned: Option<[Reason<'a>; 1]>,
+    of_provisioned: Option<&'a [Reason]>,
     #[serde(rename = "throttlingReasons", skip_serializing_if = "Option::is_none")]
-    of_on_demand: Option<[Reason<'a>; 1]>,
-}
-
-#[derive(Serialize)]
-struct Reason<'a> {
-    reason: &'static str,
-    resource: &'a str,
+    of_on_demand: Option<&'a [Reason]>,
 }
 
 const PROVISIONED: &str = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException";
@@ -60,34 +64,60 @@ const ON_DEMAND_MESSAGE: &str = "Throughput exceeds the current capacity of your
      https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html";
 
 impl Throttle {
-    fn reason(&self) -> &'static str {
-        match (self.over, self.table.provisioned) {
-            (Over::PartitionKey, _) => "TableWriteKeyRangeThroughputExceeded",
-            (Over::Table, Some(_)) => "TableWriteProvisionedThroughputExceeded",
-            (Over::Table, None) => "TableWriteMaxOnDemandThroughputExceeded",
+    /// A write to a table that exceeds these limits.
+    pub(super) fn of(table: &Arc<Facts>, over: BTreeSet<Over>) -> Self {
+        let reason = |over| Reason { reason: reason(over, table.capacity), resource: table.arn.clone() };
+        Self { table: Arc::clone(table), reasons: over.into_iter().map(reason).collect() }
+    }
+
+    /// A write to a table that a fault throttles.
+    pub(super) fn injected(table: &Arc<Facts>) -> Self {
+        Self::of(table, BTreeSet::new())
+    }
+
+    /// Another item of the same request was refused.
+    pub(super) fn add(&mut self, other: Self) {
+        for reason in other.reasons {
+            if !self.reasons.contains(&reason) {
+                self.reasons.push(reason);
+            }
         }
     }
 
     /// The body of the answer: a table in provisioned mode has another exception than one in on-demand mode.
     fn body(&self) -> String {
-        let reasons = Some([Reason { reason: self.reason(), resource: &self.table.arn }]);
-        let body = if self.table.provisioned.is_some() {
-            let (kind, message) = (PROVISIONED, PROVISIONED_MESSAGE);
-            ThrottledBody { kind, message, of_provisioned: reasons, of_on_demand: None }
-        } else {
-            let (kind, message) = (ON_DEMAND, ON_DEMAND_MESSAGE);
-            ThrottledBody { kind, message, of_provisioned: None, of_on_demand: reasons }
+        let reasons = Some(self.reasons.as_slice()).filter(|reasons| !reasons.is_empty());
+        let body = match self.table.capacity {
+            Capacity::Provisioned(_) => ThrottledBody {
+                kind: PROVISIONED,
+                message: PROVISIONED_MESSAGE,
+                of_provisioned: reasons,
+                of_on_demand: None,
+            },
+            Capacity::OnDemand { .. } => ThrottledBody {
+                kind: ON_DEMAND,
+                message: ON_DEMAND_MESSAGE,
+                of_provisioned: None,
+                of_on_demand: reasons,
+            },
         };
         serde_json::to_string(&body).unwrap_or_default()
     }
 
     /// Code and message as the reason for a cancelled transaction.
     pub(super) fn cancellation(&self) -> (&'static str, &'static str) {
-        if self.table.provisioned.is_some() {
-            ("ProvisionedThroughputExceeded", PROVISIONED_MESSAGE)
-        } else {
-            ("ThrottlingError", ON_DEMAND_MESSAGE)
+        match self.table.capacity {
+            Capacity::Provisioned(_) => ("ProvisionedThroughputExceeded", PROVISIONED_MESSAGE),
+            Capacity::OnDemand { .. } => ("ThrottlingError", ON_DEMAND_MESSAGE),
         }
+    }
+}
+
+fn reason(over: Over, capacity: Capacity) -> &'static str {
+    match (over, capacity) {
+        (Over::PartitionKey, _) => "TableWriteKeyRangeThroughputExceeded",
+        (Over::Table, Capacity::Provisioned(_)) => "TableWriteProvisionedThroughputExceeded",
+        (Over::Table, Capacity::OnDemand { .. }) => "TableWriteMaxOnDemandThroughputExceeded",
     }
 }
 

@@ -9,8 +9,8 @@ use dynoxide::actions::put_item::PutItemRequest;
 use dynoxide::actions::update_item::UpdateItemRequest;
 use dynoxide::types::{ConsumedCapacity, Item};
 
-use super::admission::{Charge, Over};
-use super::items::{fractional, holds, partition, whole, write_units};
+use super::admission::Charge;
+use super::items::{fractional, holds, partition_key, whole, write_units};
 use super::refusal::{Refusal, Throttle, rejected};
 use super::{DynamoDb, ask_for_capacity, decode, encode, table_name};
 use crate::faults::Tampering;
@@ -120,14 +120,14 @@ impl DynamoDb {
     ) -> Option<Charge> {
         let needed = self.gate.limits_anything() || tampering.throttled || tampering.unprocessed.is_some();
         let table = needed.then(|| self.gate.facts(&self.database, table))??;
-        let partition = partition(key, &table.partition_attribute);
-        Some(Charge { table, partition, units })
+        let partition_key = partition_key(key, &table.partition_attribute);
+        Some(Charge { table, partition_key, units })
     }
 
     /// Takes the charge from the limits, or refuses it if they are exceeded or a fault says so.
     pub(super) fn admit(&self, charge: &Charge, throttled: bool, now_ms: u64) -> Result<(), Throttle> {
         if throttled {
-            return Err(Throttle { table: charge.table.clone(), over: Over::Table });
+            return Err(Throttle::injected(&charge.table));
         }
         self.gate.admit(charge, now_ms)
     }

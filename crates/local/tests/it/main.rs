@@ -31,6 +31,8 @@ mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod table_capacity;
+#[cfg(test)]
 mod table_limits;
 #[cfg(test)]
 mod throughput;

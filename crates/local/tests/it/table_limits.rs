@@ -12,24 +12,24 @@ use sluicegate_local::{DynamoDbLimits, TableLimits, TableUse};
 use crate::dynamodb::{client_of, s};
 use crate::support::{Backend, admin};
 
-const TABLE: &str = "events";
+pub(crate) const TABLE: &str = "events";
 
 /// What answers to a refused put say.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
-    exception: &'static str,
-    reason: String,
-    resource: String,
+pub(crate) struct Told {
+    pub(crate) exception: &'static str,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) resource: Option<String>,
 }
 
-struct Tables {
-    backend: Backend,
-    client: Client,
+pub(crate) struct Tables {
+    pub(crate) backend: Backend,
+    pub(crate) client: Client,
 }
 
 impl Tables {
     /// With [`TABLE`] in it: on demand, or provisioned with so many units.
-    async fn with(limits: &str, provisioned: Option<i64>) -> Self {
+    pub(crate) async fn with(limits: &str, provisioned: Option<i64>) -> Self {
         let backend = Backend::start().await;
         let client = client_of(&backend.server.endpoints().dynamodb);
         let tables = Self { backend, client };
@@ -49,14 +49,14 @@ impl Tables {
         tables
     }
 
-    fn limit(&self, document: &str) {
+    pub(crate) fn limit(&self, document: &str) {
         let dynamodb = self.backend.server.dynamodb();
         let mut limits = dynamodb.limits();
         limits.change(document).unwrap();
         dynamodb.set_limits(limits);
     }
 
-    async fn put(&self, key: &str, kilobytes: usize) -> Result<(), Told> {
+    pub(crate) async fn put(&self, key: &str, kilobytes: usize) -> Result<(), Told> {
         let put = self.client.put_item().table_name(TABLE).item("pk", s(key)).item("v", value(kilobytes));
         match put.send().await.map_err(|error| error.into_service_error()) {
             Ok(_) => Ok(()),
@@ -74,7 +74,7 @@ impl Tables {
         }
     }
 
-    async fn accepted(&self, key: &str, kilobytes: usize) -> usize {
+    pub(crate) async fn accepted(&self, key: &str, kilobytes: usize) -> usize {
         let mut accepted = 0;
         while self.put(key, kilobytes).await.is_ok() {
             accepted += 1;
@@ -87,12 +87,13 @@ impl Tables {
     }
 }
 
-fn told(exception: &'static str, reasons: &[aws_sdk_dynamodb::types::ThrottlingReason]) -> Told {
-    let text = |text: Option<&str>| text.unwrap().to_owned();
-    Told { exception, reason: text(reasons[0].reason()), resource: text(reasons[0].resource()) }
+pub(crate) fn told(exception: &'static str, reasons: &[aws_sdk_dynamodb::types::ThrottlingReason]) -> Told {
+    let resource = reasons.first().and_then(|reason| reason.resource()).map(str::to_owned);
+    let reasons = reasons.iter().map(|reason| reason.reason().unwrap().to_owned()).collect();
+    Told { exception, reasons, resource }
 }
 
-fn throughput(wcu: i64) -> ProvisionedThroughput {
+pub(crate) fn throughput(wcu: i64) -> ProvisionedThroughput {
     ProvisionedThroughput::builder().read_capacity_units(5).write_capacity_units(wcu).build().unwrap()
 }
 
@@ -101,7 +102,7 @@ fn value(kilobytes: usize) -> AttributeValue {
     AttributeValue::B(Blob::new(vec![7; kilobytes * 1_024 - 4]))
 }
 
-fn batch(keys: &[&str], kilobytes: usize) -> Vec<WriteRequest> {
+pub(crate) fn batch(keys: &[&str], kilobytes: usize) -> Vec<WriteRequest> {
     let put = |key: &&str| {
         let put = PutRequest::builder().item("pk", s(key)).item("v", value(kilobytes)).build().unwrap();
         WriteRequest::builder().put_request(put).build()
@@ -124,8 +125,12 @@ async fn a_provisioned_table_is_held_to_its_own_capacity_until_that_is_changed()
     assert_eq!(tables.accepted("a", 2).await, 5);
     let refused = tables.put("a", 2).await.unwrap_err();
     assert_eq!(refused.exception, "provisioned");
-    assert_eq!(refused.reason, "TableWriteProvisionedThroughputExceeded");
-    assert!(refused.resource.starts_with("arn:aws:dynamodb:") && refused.resource.ends_with(":table/events"));
+    assert_eq!(refused.reasons, ["TableWriteProvisionedThroughputExceeded"]);
+    assert!(
+        refused
+            .resource
+            .is_some_and(|arn| arn.starts_with("arn:aws:dynamodb:") && arn.ends_with(":table/events"))
+    );
     tables.backend.advance_ms(199);
     tables.put("a", 2).await.unwrap_err();
     tables.backend.advance_ms(1);
@@ -151,8 +156,8 @@ async fn a_hot_key_is_throttled_while_others_are_not() {
     assert_eq!(tables.accepted("a", 100).await, 10);
     let refused = tables.put("a", 100).await.unwrap_err();
     assert_eq!(
-        (refused.exception, refused.reason.as_str()),
-        ("provisioned", "TableWriteKeyRangeThroughputExceeded")
+        (refused.exception, refused.reasons),
+        ("provisioned", vec!["TableWriteKeyRangeThroughputExceeded".to_owned()])
     );
     assert_eq!(tables.accepted("b", 100).await, 10);
     tables.limit("tables.events.partition_key_wcu = 100");
@@ -167,12 +172,12 @@ async fn a_table_on_demand_answers_with_the_other_exception() {
     assert_eq!(tables.accepted("a", 1).await, 5);
     let refused = tables.put("a", 1).await.unwrap_err();
     assert_eq!(
-        (refused.exception, refused.reason.as_str()),
-        ("throttling", "TableWriteKeyRangeThroughputExceeded")
+        (refused.exception, refused.reasons),
+        ("throttling", vec!["TableWriteKeyRangeThroughputExceeded".to_owned()])
     );
     assert_eq!(tables.accepted("b", 1).await, 5);
     let refused = tables.put("c", 1).await.unwrap_err();
-    assert_eq!(refused.reason, "TableWriteMaxOnDemandThroughputExceeded");
+    assert_eq!(refused.reasons, ["TableWriteMaxOnDemandThroughputExceeded"]);
 }
 
 #[tokio::test]
@@ -292,7 +297,7 @@ async fn limits_are_changed_over_http_while_it_runs() {
     assert_eq!(status, 200, "{now}");
     let expected = DynamoDbLimits {
         burst_seconds: 0,
-        tables: [(TABLE.to_owned(), TableLimits { wcu: Some(4), partition_key_wcu: None })].into(),
+        tables: [(TABLE.to_owned(), TableLimits { wcu: Some(4), ..TableLimits::default() })].into(),
         ..DynamoDbLimits::default()
     };
     assert_eq!(tables.backend.server.dynamodb().limits(), expected);
