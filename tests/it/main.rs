@@ -40,6 +40,8 @@ mod poison;
 #[cfg(test)]
 mod produce;
 #[cfg(test)]
+mod rates;
+#[cfg(test)]
 mod read;
 #[cfg(test)]
 mod readme;

@@ -14,6 +14,7 @@ pub mod failover;
 pub mod handoff;
 pub mod hardship;
 pub mod journal;
+pub mod lift;
 pub mod load;
 pub mod poison;
 

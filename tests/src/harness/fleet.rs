@@ -18,7 +18,7 @@ use super::process::{Signal, signal};
 use super::wait::{LONG, wait_for};
 use super::{binary, command};
 
-/// The application of all fleets: each has a backend of its own.
+/// The application of all fleets that are given no other: each has a backend of its own.
 pub const APPLICATION: &str = "billing";
 /// How long a heartbeat of these workers stands still before they are presumed dead.
 pub const FAILOVER: Duration = Duration::from_secs(2);
@@ -27,6 +27,7 @@ pub const FAILOVER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Fleet<'b> {
     backend: &'b Backend,
+    application: String,
     settings: Vec<(String, String)>,
     workers: Vec<Worker>,
     started: usize,
@@ -86,6 +87,7 @@ impl<'b> Fleet<'b> {
     pub fn with_defaults(backend: &'b Backend, name: &str) -> anyhow::Result<Self> {
         Ok(Self {
             backend,
+            application: APPLICATION.to_owned(),
             settings: Vec::new(),
             workers: Vec::new(),
             started: 0,
@@ -93,6 +95,12 @@ impl<'b> Fleet<'b> {
             home: tempfile::tempdir()?,
             logs: binary::scratch(name)?,
         })
+    }
+
+    /// Of another application: several fleets can then share a backend.
+    pub fn of(mut self, application: &str) -> Self {
+        application.clone_into(&mut self.application);
+        self
     }
 
     /// With a way of its own to DynamoDB for each worker, which can be cut.
@@ -116,7 +124,7 @@ impl<'b> Fleet<'b> {
         let log = self.log_of(self.started);
         let mut command = command::bare(self.home.path())?;
         command.args(["run", "--embedded", "--until-stdin-closes", "--admin", "127.0.0.1:0"]);
-        command.args(["--application", APPLICATION]).args(arguments);
+        command.args(["--application", &self.application]).args(arguments);
         if !arguments.contains(&"--stream") {
             command.args(["--stream", STREAM]);
         }
@@ -226,14 +234,20 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// A worker does not have it.
     pub async fn metrics(&self, name: &str) -> anyhow::Result<Vec<f64>> {
-        let mut values = Vec::new();
-        for row in self.backend.workers(APPLICATION).await? {
-            let Some(address) = row.address else { continue };
-            if let Ok(scrape) = get(&address, "/metrics").await {
-                values.push(crate::measure::hardship::value_of(&scrape, name)?);
-            }
-        }
-        Ok(values)
+        let scrapes = self.scrapes().await?;
+        scrapes.values().map(|scrape| crate::measure::hardship::value_of(scrape, name)).collect()
+    }
+
+    /// What the admin server of each worker answers to `/metrics`, by its address; those that do not answer are left out.
+    ///
+    /// # Errors
+    /// The worker rows cannot be read.
+    pub async fn scrapes(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let rows = self.backend.workers(&self.application).await?;
+        let addresses = rows.into_iter().filter_map(|row| row.address);
+        let scrape = async |address: String| Some((address.clone(), ask(&address, "/metrics").await.ok()?));
+        let scrapes = futures::future::join_all(addresses.map(scrape)).await;
+        Ok(scrapes.into_iter().flatten().collect())
     }
 
     /// A worker by the order of starting, killed ones left out.
@@ -246,7 +260,7 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// They cannot be read.
     pub async fn leases(&self) -> anyhow::Result<Vec<Lease>> {
-        self.backend.leases(APPLICATION).await
+        self.backend.leases(&self.application).await
     }
 
     /// Waits until so many events are stored and nothing is announced, and that no worker has ended by itself.
@@ -254,11 +268,11 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// That does not come to pass.
     pub async fn drained(&mut self, events: usize) -> anyhow::Result<()> {
-        let table = self.backend.table(APPLICATION);
+        let table = self.backend.table(&self.application);
         let what = format!("{events} events stored and committed; the logs are in {}", self.logs.display());
         wait_for(&what, LONG, async || {
             self.check_alive()?;
-            let rows = self.backend.leases(APPLICATION).await?;
+            let rows = self.backend.leases(&self.application).await?;
             let committed = !rows.is_empty() && rows.iter().all(|row| cuts(row).is_empty());
             let done = committed && table.stored().await? >= events as u64;
             Ok(done.then_some(()))
@@ -278,7 +292,7 @@ impl<'b> Fleet<'b> {
     ) -> anyhow::Result<()> {
         wait_for("every shard to be committed to its end", within, async || {
             self.check_alive()?;
-            let rows = self.backend.leases(APPLICATION).await?;
+            let rows = self.backend.leases(&self.application).await?;
             let done = rows.iter().filter(|row| match (&row.checkpoint, ends.get(&row.key)) {
                 (Position::At(number, _), Some(end)) => number >= end && cuts(row).is_empty(),
                 (_, end) => end.is_none(),
@@ -348,12 +362,12 @@ impl<'b> Fleet<'b> {
     /// # Errors
     /// The worker rows cannot be read.
     pub async fn index_of(&self, id: &WorkerId) -> anyhow::Result<Option<usize>> {
-        let rows = self.backend.workers(APPLICATION).await?;
+        let rows = self.backend.workers(&self.application).await?;
         let Some(address) = rows.into_iter().find(|row| row.worker_id == *id).and_then(|row| row.address)
         else {
             return Ok(None);
         };
-        let Ok(metrics) = get(&address, "/metrics").await else { return Ok(None) };
+        let Ok(metrics) = ask(&address, "/metrics").await else { return Ok(None) };
         let line = metrics.lines().find_map(|line| line.strip_prefix("sluicegate_process_id "));
         let pid: Option<u32> = line.and_then(|pid| pid.trim().parse().ok());
         Ok(self.workers.iter().position(|worker| pid.is_some() && worker.child.id() == pid))
@@ -461,11 +475,6 @@ pub fn cuts(row: &Lease) -> Vec<Cut> {
 /// # Errors
 /// It does not answer.
 pub async fn ask(address: &str, path: &str) -> anyhow::Result<String> {
-    get(address, path).await
-}
-
-/// An answer over plain HTTP, headers and all.
-async fn get(address: &str, path: &str) -> anyhow::Result<String> {
     exchange(address, "GET", path, "").await
 }
 

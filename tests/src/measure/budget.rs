@@ -108,7 +108,8 @@ pub(super) fn ratio(part: impl TryInto<u32>, whole: impl TryInto<u32>) -> f64 {
     if whole == 0.0 { 0.0 } else { number(part.try_into().ok()) / whole }
 }
 
-fn ratio_of(sum: f64, count: usize) -> f64 {
+/// A mean; 0 of nothing.
+pub(super) fn ratio_of(sum: f64, count: usize) -> f64 {
     sum / f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
 }
 
@@ -190,7 +191,7 @@ impl Experiment<'_> {
 }
 
 /// Whole seconds since the Unix epoch.
-pub(super) fn now_seconds() -> u64 {
+pub fn now_seconds() -> u64 {
     u64::try_from(wall_millis().0 / 1_000).unwrap_or(0)
 }
 
@@ -199,10 +200,23 @@ pub(super) fn now_seconds() -> u64 {
 /// # Errors
 /// It says nothing.
 pub async fn seconds(backend: &Backend, from: u64, before: u64) -> anyhow::Result<Vec<Second>> {
+    seconds_of(backend, &format!("{APPLICATION}-events"), from, before).await
+}
+
+/// The same of another table.
+///
+/// # Errors
+/// It says nothing.
+pub async fn seconds_of(
+    backend: &Backend,
+    table: &str,
+    from: u64,
+    before: u64,
+) -> anyhow::Result<Vec<Second>> {
     let ledger = backend.dynamodb_admin(&format!("/ledger?since={from}")).await?;
     // A table that nothing was asked of is not in it.
     let nothing = Vec::new();
-    let told = match ledger.get(format!("{APPLICATION}-events")) {
+    let told = match ledger.get(table) {
         Some(table) => table["windows"].as_array().context("no windows")?,
         None => &nothing,
     };

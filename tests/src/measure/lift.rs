@@ -1,0 +1,3 @@
+//! How soon fleets use what a table gives again.
+
+pub mod verdict;
