@@ -66,6 +66,11 @@ impl ByteBudget {
         self.taken().used
     }
 
+    /// Bytes that are left.
+    pub fn free(&self) -> usize {
+        self.total.saturating_sub(self.used())
+    }
+
     /// An account that holds nothing yet.
     pub fn account(self: &Arc<Self>) -> Account {
         Account { budget: Arc::clone(self), held: 0 }
@@ -129,6 +134,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Bytes that the budget has left.
+    pub fn free(&self) -> usize {
+        self.budget.free()
+    }
+
     /// Waits until `bytes` more fit and holds them, after those that have waited longer. A request that exceeds what is
     /// left is granted when nothing else is held, so that a single page larger than the budget cannot stop a worker for
     /// ever.

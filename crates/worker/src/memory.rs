@@ -99,6 +99,11 @@ impl ShardCursor for MemoryCursor {
         let page = records[self.next..to].to_vec();
         self.next = to;
         let behind_latest = if to == records.len() { Duration::ZERO } else { Duration::from_millis(1) };
-        Ok(RecordPage { records: page, behind_latest, as_of: crate::telemetry::wall_millis(), end: None })
+        Ok(RecordPage {
+            records: page,
+            behind_latest,
+            as_of: crate::telemetry::wall_millis(),
+            ..RecordPage::default()
+        })
     }
 }

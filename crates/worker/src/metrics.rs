@@ -40,6 +40,7 @@ pub struct Metrics {
     aggregates_kept_whole: IntCounter,
     bytes_read: IntCounter,
     reads_failed: IntCounter,
+    reads_refused: IntCounter,
     events_stored: IntCounter,
     events_filtered: IntCounter,
     events_unreadable: IntCounter,
@@ -127,7 +128,11 @@ impl Metrics {
             bytes_read: r.counter("bytes_read_total", "Payload bytes read from the stream. By sluicegate_records_read_total the size of a record, for sizing.")?,
             reads_failed: r.counter(
                 "reads_failed_total",
-                "Reads that failed and were repeated. A steady rise: another consumer uses up the shards' reads, or Kinesis is not reached; the log says why, once in 30 seconds for each shard.",
+                "Reads that failed and were repeated, those refused at a limit not counted. A steady rise: Kinesis is not reached; the log says why, once in 30 seconds for each shard.",
+            )?,
+            reads_refused: r.counter(
+                "reads_refused_total",
+                "Reads that were refused because a shard's 5 calls or 2 MiB a second were used up. One or two in a hundred is how a worker learns what other consumers leave; more: other consumers take nearly everything.",
             )?,
             events_stored: r.counter(
                 "events_stored_total",
@@ -426,6 +431,11 @@ impl ShardMetrics {
     /// A read failed.
     pub fn read_failed(&self) {
         self.0.metrics.reads_failed.inc();
+    }
+
+    /// A read was refused at a limit of the shard.
+    pub fn read_refused(&self) {
+        self.0.metrics.reads_refused.inc();
     }
 
     /// A batch is durable.

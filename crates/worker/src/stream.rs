@@ -21,6 +21,23 @@ pub enum ReadFrom {
     After(SequenceNumber),
 }
 
+/// What a page takes of a shard's read limit: its Kinesis records, before they are taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fetched {
+    /// How many.
+    pub records: usize,
+    /// Their bytes, partition keys counted.
+    pub bytes: usize,
+}
+
+impl Fetched {
+    /// Of Kinesis records as they come.
+    pub fn of(records: &[Record]) -> Self {
+        let bytes = records.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
+        Self { records: records.len(), bytes }
+    }
+}
+
 /// Records of one read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecordPage {
@@ -31,6 +48,8 @@ pub struct RecordPage {
     pub behind_latest: Duration,
     /// The stream's own time when it answered.
     pub as_of: ArrivalMillis,
+    /// What the page took of the shard's read limit. A reader need not fill it in: the cursor that sessions read through does.
+    pub fetched: Fetched,
     /// Set when the closed shard is read to its end: its children, as far as the answer names them.
     pub end: Option<Vec<Shard>>,
 }
@@ -59,7 +78,14 @@ pub struct ShardListing {
 /// Why a stream was not read.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// Throttled, timed out or out of reach: read again.
+    /// A limit of the stream or of the shard is used up, by this reader or by others: read again, later and less.
+    #[error("the stream or the shard is read at its limit")]
+    Throttled {
+        /// The answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Timed out or out of reach: read again.
     #[error("the stream cannot be read now")]
     Unavailable {
         /// The answer.
@@ -87,7 +113,7 @@ impl StreamError {
     /// What the caller should do.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Unavailable { .. } => Retry::Backoff,
+            Self::Throttled { .. } | Self::Unavailable { .. } => Retry::Backoff,
             Self::Gone { .. } | Self::Refused { .. } => Retry::Never,
         }
     }

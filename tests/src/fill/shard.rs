@@ -165,7 +165,13 @@ impl Drain<'_> {
             bytes += event.data.len();
         }
         let end = (self.events.len() == 0).then(Vec::new);
-        Ok(RecordPage { records, behind_latest: Duration::from_secs(1), as_of: ArrivalMillis(0), end })
+        Ok(RecordPage {
+            records,
+            behind_latest: Duration::from_secs(1),
+            as_of: ArrivalMillis(0),
+            end,
+            ..RecordPage::default()
+        })
     }
 
     fn record(&mut self, event: &Event) -> anyhow::Result<Record> {

@@ -228,7 +228,7 @@ impl ShardCursor for Cursor {
                 world.history.line(now, me.as_str(), format_args!("reads {shard} {first}..{last}"));
             }
             let behind_latest = if at_end { Duration::ZERO } else { Duration::from_millis(1) };
-            Some((RecordPage { records, behind_latest, as_of, end }, next))
+            Some((RecordPage { records, behind_latest, as_of, end, ..RecordPage::default() }, next))
         });
         let gone = || StreamError::Gone { what: format!("shard {shard} is not there") };
         let (page, next) = read.await.map_err(unanswered)?.ok_or_else(gone)?;

@@ -1,11 +1,19 @@
-//! When and how much to read of a shard: intervals between reads, and record limits that follow the size of records
-//! (pure).
+//! When and how much to read of a shard (pure): what it leaves to us, how large its records are, what memory allows.
+//!
+//! While a backlog is drained a page has `page_bytes` and follows when it is paid for. Where calls are what is scarce pages
+//! are larger, up to [`MOST_GROWTH`] times; where bytes are, smaller; and never larger than memory allows. A shard that
+//! is caught up is read once in `idle_interval`.
+
+mod recent;
+mod share;
 
 use std::time::Duration;
 
 use sluicegate_checkpoint::Record;
 use tokio::time::Instant;
 
+use self::recent::Answered;
+use self::share::{Quota, ShardShare};
 use crate::stream::RecordPage;
 
 /// How fast and how much is read at a time.
@@ -15,160 +23,157 @@ pub struct ReadPolicy {
     pub min_interval: Duration,
     /// Time between two reads of a shard that is caught up.
     pub idle_interval: Duration,
-    /// Bytes a page should have; the record limit of a read follows from the records seen so far.
+    /// Bytes a page should have where nothing is scarce; the record limit of a read follows from the records seen so far.
     pub page_bytes: usize,
+}
+
+/// What to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Kinesis records.
+    pub records: u32,
+    /// Memory to reserve for them.
+    pub memory_bytes: usize,
 }
 
 /// When and how much to read.
 #[derive(Debug)]
 pub struct Pace {
     policy: ReadPolicy,
+    share: Box<ShardShare>,
     last_read: Option<Instant>,
-    idle: bool,
-    /// Payload bytes that the next page should have at most. A shard at its tip reserves little: hundreds of them would
+    caught_up: bool,
+    /// Bytes that the next page should have at most. A shard at its tip reserves little: hundreds of them would
     /// otherwise spend the budget on pages that come back empty.
     reach: usize,
-    /// Payload bytes of a Kinesis record, averaged over pages.
+    /// The largest page that could have been asked for last.
+    largest: usize,
+    /// Bytes of a Kinesis record, averaged over pages.
     record_bytes: usize,
     /// Memory that a page takes, in percent of what it would take were each of its Kinesis records one event; averaged.
     /// User records weigh more than the aggregate that they came in.
     expansion: usize,
 }
 
-/// Most records one GetRecords returns (Kinesis quotas page).
-const MAX_RECORDS: usize = 10_000;
-/// Records of the first page, before their size is known.
-const FIRST_RECORDS: usize = 500;
+/// Bytes that a shard gives a second to all its consumers together, how far apart the calls are that it gives, and most
+/// records and bytes that one GetRecords returns (Kinesis quotas page: 2 MiB, 5 calls, 10,000, 10 MiB).
+const SHARD_BYTES: f64 = 2.0 * 1_048_576.0;
+const SHARD_INTERVAL: Duration = Duration::from_millis(200);
+const MOST_RECORDS: usize = 10_000;
+const MOST_BYTES: usize = 10 << 20;
+/// What is asked for of a shard that nobody else reads, because its clock is not ours.
+const OF_QUOTA: f64 = 0.99;
+/// What is made of the calls: as many again are not worth a page that is a tenth smaller.
+const OF_CALLS: f64 = 0.9;
+/// A page grows to so many times `page_bytes` at most.
+const MOST_GROWTH: usize = 20;
+/// A page takes at most this part of the memory that is free, so that other shards' pages have room beside it; but this
+/// part of `page_bytes` is always asked for, and waited for.
+const PART_OF_FREE: usize = 4;
+const PART_OF_PAGE: usize = 4;
+/// Records of the first page, before their size is known: if they are large it takes seconds until they are paid for.
+const FIRST_RECORDS: usize = 50;
 /// Most that is reserved for a page because of aggregates, in times the wanted bytes: a reservation near the whole budget
 /// would wait until every other shard holds nothing.
 const MAX_EXPANSION: usize = 4;
 /// A shard at its tip asks for at least this part of a page; a page that does not reach the tip doubles what is asked for next.
 const SMALLEST_PART: usize = 16;
 
-impl Pace {
-    /// Bytes to reserve for the next page: what a page should have, and what its user records weigh beyond that.
-    pub fn page_bytes(&self) -> usize {
-        (self.reach.saturating_mul(self.expansion) / 100).max(self.reach)
+impl Quota {
+    /// What Kinesis gives; or, where calls closer together are configured than Kinesis answers, as much more as they are.
+    fn of(policy: &ReadPolicy) -> Self {
+        let interval = policy.min_interval.max(Duration::from_millis(1));
+        let calls = 1.0 / interval.as_secs_f64();
+        let more = SHARD_INTERVAL.as_secs_f64() / interval.min(SHARD_INTERVAL).as_secs_f64();
+        let bytes = OF_QUOTA * SHARD_BYTES * more;
+        Self { bytes, calls, usual_calls: (bytes / float(policy.page_bytes)).min(OF_CALLS * calls) }
     }
+}
 
+impl Pace {
     /// Nothing read yet.
     pub fn new(policy: ReadPolicy) -> Self {
-        let record_bytes = policy.page_bytes / FIRST_RECORDS;
-        Self { policy, last_read: None, idle: false, reach: policy.page_bytes, record_bytes, expansion: 100 }
+        let share = Box::new(ShardShare::new(Quota::of(&policy)));
+        let page = policy.page_bytes;
+        let record_bytes = page / FIRST_RECORDS;
+        let (last_read, caught_up) = (None, false);
+        Self { policy, share, last_read, caught_up, reach: page, largest: page, record_bytes, expansion: 100 }
     }
 
-    /// Kinesis records to ask for, so that a page has about the wanted bytes.
-    pub fn limit(&self) -> u32 {
-        let records = (self.reach / self.record_bytes.max(1)).clamp(1, MAX_RECORDS);
-        u32::try_from(records).unwrap_or(u32::MAX)
+    /// What to ask for, with so much memory free.
+    pub fn request(&mut self, now: Instant, free: usize) -> PageRequest {
+        let room =
+            (free / PART_OF_FREE).max(self.policy.page_bytes / PART_OF_PAGE) * 100 / self.expansion.max(100);
+        let record_bytes = self.record_bytes.max(1);
+        let largest = self.policy.page_bytes.saturating_mul(MOST_GROWTH).min(MOST_BYTES).min(room);
+        self.largest = largest.min(record_bytes.saturating_mul(MOST_RECORDS)).max(1);
+        let wanted = whole(self.share.page(now + self.wait(now))).min(self.reach).clamp(1, self.largest);
+        // One more than fit rather than one less: what is too much is paid for by time.
+        let rounded = wanted.div_ceil(record_bytes);
+        let records = if rounded * record_bytes > self.largest { wanted / record_bytes } else { rounded };
+        let records = records.clamp(1, MOST_RECORDS);
+        let bytes = wanted.max(records * record_bytes);
+        let memory_bytes = bytes.saturating_mul(self.expansion.max(100)) / 100;
+        PageRequest { records: u32::try_from(records).unwrap_or(u32::MAX), memory_bytes }
     }
 
     /// How long the next read should wait.
     pub fn wait(&self, now: Instant) -> Duration {
-        let interval = if self.idle { self.policy.idle_interval } else { self.policy.min_interval };
-        self.last_read.map_or(Duration::ZERO, |last| (last + interval).saturating_duration_since(now))
+        let interval = if self.caught_up { self.policy.idle_interval } else { self.policy.min_interval };
+        let allowed = self.last_read.map(|last| last + interval);
+        let due = allowed.max(self.share.due());
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }
 
-    /// Takes in what a read gave.
-    pub fn seen(&mut self, page: &RecordPage, now: Instant) {
-        self.last_read = Some(now);
-        self.idle = page.behind_latest.is_zero() && page.records.is_empty();
+    /// Takes in what a read gave that was asked for at this time.
+    pub fn seen(&mut self, page: &RecordPage, asked_at: Instant) {
+        self.caught_up = page.behind_latest.is_zero();
+        let read = Answered { at: asked_at, bytes: float(page.fetched.bytes) };
+        self.share.answered(read, float(self.largest.min(self.reach)));
         let payload: usize = page.records.iter().map(|record| record.data.len()).sum();
-        let wanted = if page.behind_latest.is_zero() { payload * 2 } else { self.reach * 2 };
+        let wanted = if self.caught_up { page.fetched.bytes * 2 } else { self.reach.saturating_mul(2) };
         let least = (self.policy.page_bytes / SMALLEST_PART).max(1);
-        self.reach = wanted.clamp(least, self.policy.page_bytes.max(least));
+        self.reach = wanted.clamp(least, MOST_BYTES.max(least));
+        self.record_bytes = match page.fetched.bytes.checked_div(page.fetched.records) {
+            Some(bytes) if self.last_read.is_none() => bytes,
+            // Larger ones at once: what is asked for too much is not reserved.
+            Some(bytes) => bytes.max((self.record_bytes + bytes) / 2),
+            None => self.record_bytes,
+        };
+        self.last_read = Some(asked_at);
         if !page.records.is_empty() {
             let (events, records) = (page.records.len(), page.kinesis_records());
-            let bytes = payload;
-            self.record_bytes = (self.record_bytes + bytes / records) / 2;
             let weight: usize = page.records.iter().map(Record::weight_bytes).sum();
-            let of_one = (weight - bytes) / events;
-            let expansion = weight.saturating_mul(100) / (bytes + of_one * records).max(1);
+            let of_one = (weight - payload) / events;
+            let expansion = weight.saturating_mul(100) / (payload + of_one * records).max(1);
             self.expansion = ((self.expansion + expansion) / 2).min(100 * MAX_EXPANSION);
         }
     }
+
+    /// Takes in that a read was refused for a limit of the shard.
+    pub fn refused(&mut self, asked_at: Instant) {
+        self.last_read = Some(asked_at);
+        self.share.refused(asked_at, float(self.largest.min(self.reach)));
+    }
+}
+
+fn float(bytes: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a page are far below 2^53")]
+    let float = bytes as f64;
+    float
+}
+
+fn whole(bytes: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from a float saturates, which is what a page wants"
+    )]
+    let whole = bytes as usize;
+    whole
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber, SubSequenceNumber};
-
-    #[test]
-    fn the_room_for_a_page_follows_what_aggregates_weigh() {
-        let page_bytes = 1 << 20;
-        let interval = Duration::from_millis(200);
-        let policy = ReadPolicy { min_interval: interval, idle_interval: interval, page_bytes };
-        let page = |user_records: u64| RecordPage {
-            records: (0..user_records)
-                .map(|sub| Record {
-                    sequence_number: SequenceNumber::parse("1").unwrap(),
-                    sub_sequence_number: SubSequenceNumber(sub),
-                    arrival: ArrivalMillis(1),
-                    partition_key: "k".into(),
-                    hash_key: None,
-                    data: bytes::Bytes::from(vec![0; 24_000 / usize::try_from(user_records).unwrap()]),
-                })
-                .collect(),
-            behind_latest: interval,
-            ..RecordPage::default()
-        };
-        let mut pace = Pace::new(policy);
-        pace.seen(&page(1), Instant::now());
-        assert_eq!(pace.page_bytes(), page_bytes, "plain records change nothing");
-        for _ in 0..10 {
-            pace.seen(&page(100), Instant::now());
-        }
-        // 240 bytes of payload and about 180 beside them.
-        assert!(
-            (page_bytes * 16 / 10..page_bytes * 19 / 10).contains(&pace.page_bytes()),
-            "{}",
-            pace.page_bytes()
-        );
-        assert!((40..=44).contains(&pace.limit()), "limits count Kinesis records: {}", pace.limit());
-        for _ in 0..10 {
-            pace.seen(&page(6_000), Instant::now());
-        }
-        assert_eq!(pace.page_bytes() / (page_bytes / 100), 100 * MAX_EXPANSION);
-    }
-
-    #[test]
-    fn pages_keep_to_the_wanted_bytes_and_idle_shards_are_read_less_often() {
-        let policy = ReadPolicy {
-            min_interval: Duration::from_millis(200),
-            idle_interval: Duration::from_secs(1),
-            page_bytes: 1 << 20,
-        };
-        let mut pace = Pace::new(policy);
-        assert_eq!(pace.limit(), 500);
-        let now = Instant::now();
-        assert_eq!(pace.wait(now), Duration::ZERO);
-        pace.seen(&RecordPage { behind_latest: Duration::from_secs(1), ..RecordPage::default() }, now);
-        assert_eq!(pace.wait(now), Duration::from_millis(200));
-        pace.seen(&RecordPage::default(), now);
-        assert_eq!(pace.wait(now), Duration::from_secs(1));
-        pace.reach = 1 << 20;
-        pace.record_bytes = 10;
-        assert_eq!(pace.limit(), 10_000);
-        pace.record_bytes = 10 << 20;
-        assert_eq!(pace.limit(), 1);
-    }
-
-    #[test]
-    fn a_shard_at_its_tip_reserves_little_and_one_with_a_backlog_a_page_again_soon() {
-        let page_bytes = 1 << 20;
-        let interval = Duration::from_millis(200);
-        let policy = ReadPolicy { min_interval: interval, idle_interval: interval, page_bytes };
-        let mut pace = Pace::new(policy);
-        assert_eq!(pace.page_bytes(), page_bytes, "there may be a backlog");
-        pace.seen(&RecordPage::default(), Instant::now());
-        assert_eq!((pace.page_bytes(), pace.limit()), (page_bytes / 16, 31));
-        let behind = RecordPage { behind_latest: interval, ..RecordPage::default() };
-        for reads in 1..=4 {
-            pace.seen(&behind, Instant::now());
-            assert_eq!(pace.page_bytes(), (page_bytes / 16) << reads);
-        }
-        pace.seen(&behind, Instant::now());
-        assert_eq!(pace.page_bytes(), page_bytes, "never more than a page");
-    }
-}
+mod model;
+#[cfg(test)]
+mod tests;

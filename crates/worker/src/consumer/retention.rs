@@ -132,7 +132,7 @@ mod tests {
             records: arrivals.iter().map(record).collect(),
             behind_latest: Duration::from_millis(u64::from(!at_tip)),
             as_of: ArrivalMillis(now),
-            end: None,
+            ..RecordPage::default()
         }
     }
 

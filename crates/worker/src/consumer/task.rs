@@ -148,7 +148,8 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-type ReadDone = (Place, Result<RecordPage, StreamError>);
+/// The place, when the page was asked for, and what came of it.
+type ReadDone = (Place, Instant, Result<RecordPage, StreamError>);
 
 type WriteDone = (Box<HeldLease>, Result<Announced, ProgressError>);
 type DeliveryDone = (Arc<Batch>, Result<Durable, DeliverError>);
@@ -292,7 +293,9 @@ impl From<StreamError> for ConsumerError {
     fn from(error: StreamError) -> Self {
         match &error {
             StreamError::Gone { .. } => Self::ShardNotFound(error),
-            StreamError::Unavailable { .. } | StreamError::Refused { .. } => Self::Stream(error),
+            StreamError::Throttled { .. } | StreamError::Unavailable { .. } | StreamError::Refused { .. } => {
+                Self::Stream(error)
+            }
         }
     }
 }

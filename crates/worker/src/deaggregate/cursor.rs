@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::ShardId;
 
 use super::deaggregate_all;
-use crate::stream::{ReadFrom, RecordPage, ShardCursor, StreamError, StreamReader};
+use crate::stream::{Fetched, ReadFrom, RecordPage, ShardCursor, StreamError, StreamReader};
 
 /// Opens a shard of a stream; pages hold events.
 pub fn open(stream: &dyn StreamReader, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
@@ -20,6 +20,7 @@ struct Deaggregating(Box<dyn ShardCursor>);
 impl ShardCursor for Deaggregating {
     async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
         let page = self.0.next_page(limit).await?;
-        Ok(RecordPage { records: deaggregate_all(page.records), ..page })
+        let fetched = Fetched::of(&page.records);
+        Ok(RecordPage { fetched, records: deaggregate_all(page.records), ..page })
     }
 }

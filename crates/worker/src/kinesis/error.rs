@@ -5,7 +5,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::stream::StreamError;
 
-/// Classifies by the service's error code; what gave no answer, or a server's failure, is tried again.
+/// Classifies by the service's error code; a limit that is used up is told apart; what gave no answer, or a
+/// server's failure, is tried again.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's error enum is open")]
 pub(super) fn stream_error<E>(error: SdkError<E, HttpResponse>, stream: &str) -> StreamError
 where
@@ -21,6 +22,12 @@ where
                     ),
                 };
             }
+            Some(
+                "ProvisionedThroughputExceededException"
+                | "LimitExceededException"
+                | "KMSThrottlingException"
+                | "ThrottlingException",
+            ) => return StreamError::Throttled { source: Box::new(error) },
             Some("AccessDeniedException") => {
                 Some(format!("access to stream `{stream}` is denied: give this role rights on it"))
             }
@@ -45,4 +52,32 @@ where
 /// Whether an iterator was used too late (5 minutes): it is renewed from the position.
 pub(super) fn is_expired_iterator<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     error.code() == Some("ExpiredIteratorException")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::error::ErrorMetadata;
+    use aws_sdk_kinesis::operation::get_records::GetRecordsError;
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn answered(code: &str) -> StreamError {
+        let error = GetRecordsError::generic(ErrorMetadata::builder().code(code).build());
+        let response = HttpResponse::new(StatusCode::try_from(400).unwrap(), SdkBody::empty());
+        stream_error(SdkError::service_error(error, response), "s")
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_is_told_apart() {
+        for code in
+            ["ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException"]
+        {
+            assert!(matches!(answered(code), StreamError::Throttled { .. }), "{code}");
+        }
+        assert!(matches!(answered("InternalFailure"), StreamError::Unavailable { .. }));
+        assert!(matches!(answered("ResourceNotFoundException"), StreamError::Gone { .. }));
+        assert!(matches!(answered("AccessDeniedException"), StreamError::Refused { .. }));
+    }
 }

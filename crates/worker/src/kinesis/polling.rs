@@ -213,6 +213,7 @@ impl PollingCursor {
             behind_latest: Duration::from_millis(behind),
             as_of: self.answered.millis(),
             end,
+            ..RecordPage::default()
         })
     }
 }

@@ -40,7 +40,7 @@ fn at(n: u64, sub: u64) -> Position {
 fn page(numbers: impl IntoIterator<Item = u64>, at_tip: bool) -> Event {
     let behind_latest = if at_tip { Duration::ZERO } else { Duration::from_secs(1) };
     let records = numbers.into_iter().map(record).collect();
-    Event::Page(RecordPage { records, behind_latest, as_of: ArrivalMillis(5_000), end: None })
+    Event::Page(RecordPage { records, behind_latest, as_of: ArrivalMillis(5_000), ..RecordPage::default() })
 }
 
 fn policy() -> SessionPolicy {

@@ -70,4 +70,15 @@ impl Shell {
             None => tracing::debug!(lease_key = shard.as_str(), error, ?delay, "a read is repeated"),
         }
     }
+
+    /// A refusal now and then is how a shard's limits are learned; the metric counts them.
+    pub(super) fn note_refused_read(&self, source: &(dyn std::error::Error + 'static), wait: Duration) {
+        let (shard, error) = (self.metrics.shard(), causes(source));
+        tracing::debug!(
+            lease_key = shard.as_str(),
+            error,
+            ?wait,
+            "GetRecords was refused at a limit of the shard"
+        );
+    }
 }

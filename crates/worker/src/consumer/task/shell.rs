@@ -88,16 +88,16 @@ impl Shell {
     /// Starts a read; returns false if it must wait for the budget of bytes.
     fn start_read(&self, work: &mut Work, after: Duration) -> bool {
         let Some(mut place) = work.place.take() else { return true };
-        let (clock, limit, replaying) = (self.clock.clone(), work.pace.limit(), work.replaying);
+        let (clock, replaying) = (self.clock.clone(), work.replaying);
         let wait = work.pace.wait(clock.now()).max(after);
-        let page_bytes = work.pace.page_bytes();
         place.page.settle(0);
-        let granted = place.page.try_grow(page_bytes);
+        let wanted = work.pace.request(clock.now(), place.page.free());
+        let granted = place.page.try_grow(wanted.memory_bytes);
         let closing = work.closing.clone();
         let read = async move {
             let turn = async {
                 if !granted {
-                    place.wait_for_room(page_bytes, replaying).await;
+                    place.wait_for_room(wanted.memory_bytes, replaying).await;
                 }
                 clock.sleep(wait).await;
             };
@@ -105,8 +105,9 @@ impl Shell {
                 () = closing.cancelled() => std::future::pending().await,
                 () = turn => {}
             }
-            let page = place.cursor.next_page(limit).await;
-            (place, page)
+            let asked_at = clock.now();
+            let page = place.cursor.next_page(wanted.records).await;
+            (place, asked_at, page)
         };
         work.reading = Some(read.boxed());
         granted
@@ -189,9 +190,9 @@ impl Shell {
                     .map_err(|error| Box::new(failed(error)))
             }
             Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
-            Happened::Read((place, outcome)) => {
+            Happened::Read((place, asked_at, outcome)) => {
                 work.place = Some(place);
-                self.on_read(work, outcome)
+                self.on_read(work, asked_at, outcome)
             }
             Happened::Deadline => Ok(Some(Event::Tick)),
             // Asked for before anything is started.
@@ -236,6 +237,7 @@ impl Shell {
     fn on_read(
         &mut self,
         work: &mut Work,
+        asked_at: Instant,
         outcome: Result<RecordPage, StreamError>,
     ) -> Result<Option<Event>, Box<Ended>> {
         match outcome {
@@ -244,10 +246,17 @@ impl Shell {
                 if let Some((why, since)) = self.since.take() {
                     self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
                 }
-                work.pace.seen(&page, self.clock.now());
+                work.pace.seen(&page, asked_at);
                 self.metrics.read(&page);
                 self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
                 Ok(Some(Event::Page(page)))
+            }
+            Err(StreamError::Throttled { source }) => {
+                work.pace.refused(asked_at);
+                self.note_refused_read(&*source, work.pace.wait(self.clock.now()));
+                self.metrics.read_refused();
+                work.starved = !self.start_read(work, Duration::ZERO);
+                Ok(None)
             }
             Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
