@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "min_read_interval",
         default: "200ms",
-        help: "Shortest time between two GetRecords of a shard. Kinesis allows five a second for all consumers of a shard together. (KCL: 200 ms)",
+        help: "Shortest time between two GetRecords of a shard. Kinesis allows five a second for all consumers of a shard together; where others take some of them a worker makes fewer and larger ones. (KCL: 200 ms)",
     },
     Setting {
         name: "idle_read_interval",
@@ -61,7 +61,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "page_bytes",
         default: "512KiB",
-        help: "Payload bytes a GetRecords should return; 64KiB to 10MiB. Higher: fewer calls, more memory for each shard.",
+        help: "Bytes a GetRecords should return where nothing is scarce; 64KiB to 10MiB. A page grows to 20 times that where calls are scarce, within a quarter of the memory that is free, and shrinks where bytes or memory are. Higher: fewer calls, more memory for each shard.",
     },
     Setting {
         name: "max_batch_bytes",
