@@ -57,6 +57,11 @@ fn caught_in(law: &str, plant: &Plant, change: fn(&mut Script)) {
 }
 
 #[test]
+fn q1_catches_a_refused_read_that_is_repeated_at_once() {
+    caught("Q1", &plants::refused_reads_repeated_at_once);
+}
+
+#[test]
 fn l1_catches_an_unconditional_commit() {
     caught("L1", &plants::unconditional_commit);
 }

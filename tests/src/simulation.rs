@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod plants;
 pub mod poison;
 pub mod ports;
+pub mod reads;
 pub mod referee;
 pub mod script;
 pub mod services;

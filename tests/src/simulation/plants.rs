@@ -21,8 +21,10 @@ use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER};
 
 mod poison;
+mod reads;
 
 pub use poison::{a_record_leaks, halves_are_stored, letters_are_not_put};
+pub use reads::refused_reads_repeated_at_once;
 
 type Inner = Arc<dyn LeaseStore>;
 

@@ -19,6 +19,7 @@ use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
 use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
 use super::link::{Link, Lost};
+use super::reads::repeated_too_soon;
 use super::script::{BEGIN_MS, Service};
 use super::world::Inner;
 
@@ -183,7 +184,7 @@ impl StreamReader for Ports {
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
-        Box::new(Cursor { link: Arc::clone(&self.0), shard: shard.clone(), from, place: None })
+        Box::new(Cursor { link: Arc::clone(&self.0), shard: shard.clone(), from, place: None, refused: None })
     }
 }
 
@@ -191,7 +192,10 @@ impl StreamReader for Ports {
 const LONG: Duration = Duration::from_secs(24 * 3_600);
 
 fn unanswered(lost: Lost) -> StreamError {
-    StreamError::Unavailable { source: Box::new(lost) }
+    match lost {
+        Lost::Unknown | Lost::Failed => StreamError::Unavailable { source: Box::new(lost) },
+        Lost::Throttled => StreamError::Throttled { source: Box::new(lost) },
+    }
 }
 
 /// A place in a shard.
@@ -202,18 +206,37 @@ struct Cursor {
     from: ReadFrom,
     /// Index of the next user record; not known before the first read.
     place: Option<usize>,
+    /// When the last read was sent, if it was refused.
+    refused: Option<Duration>,
 }
 
 #[async_trait]
 impl ShardCursor for Cursor {
     async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
+        let sent = self.link.world.now();
+        if let Some(why) = repeated_too_soon(self.refused.take(), sent) {
+            self.link.world.with(|world| world.referee.broke("Q1", format!("{}: {why}", self.shard)));
+        }
+        let read = self.read(limit).await;
+        self.refused = matches!(read, Err(StreamError::Throttled { .. })).then_some(sent);
+        read
+    }
+}
+
+impl Cursor {
+    async fn read(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
         let (shard, from, place) = (&self.shard, &self.from, self.place);
         let me = self.link.worker.clone();
         let read = self.link.read(Service::Stream, |world, now| {
+            if !world.reads.admits(shard, now) {
+                world.fault("read refused");
+                return Err(unanswered(Lost::Throttled));
+            }
             let place =
                 place.unwrap_or_else(|| world.stream.place(shard, from)).max(world.stream.trimmed(shard));
             let known = |shard: &ShardId| !world.stream.is_gone(shard);
-            let found = world.stream.shards().get(shard).filter(|_| known(shard))?;
+            let gone = || StreamError::Gone { what: format!("shard {shard} is not there") };
+            let found = world.stream.shards().get(shard).filter(|_| known(shard)).ok_or_else(gone)?;
             let as_of = world.stream.now;
             let most = world.rng.random_range(1..=limit.clamp(1, 20));
             let (records, next) = page(&found.records, place, most);
@@ -222,16 +245,16 @@ impl ShardCursor for Cursor {
             let named = world.rng.random_bool(0.7);
             let end =
                 (closed && at_end).then(|| if named { world.stream.children(shard) } else { Vec::new() });
+            world.reads.took(shard, &records);
             world.referee.read(shard, &records, &world.stream, &world.rows);
             if let (Some(first), Some(last)) = (records.first(), records.last()) {
                 let (first, last) = (&first.sequence_number, &last.sequence_number);
                 world.history.line(now, me.as_str(), format_args!("reads {shard} {first}..{last}"));
             }
             let behind_latest = if at_end { Duration::ZERO } else { Duration::from_millis(1) };
-            Some((RecordPage { records, behind_latest, as_of, end, ..RecordPage::default() }, next))
+            Ok((RecordPage { records, behind_latest, as_of, end, ..RecordPage::default() }, next))
         });
-        let gone = || StreamError::Gone { what: format!("shard {shard} is not there") };
-        let (page, next) = read.await.map_err(unanswered)?.ok_or_else(gone)?;
+        let (page, next) = read.await.map_err(unanswered)??;
         self.place = Some(next);
         Ok(page)
     }

@@ -8,6 +8,7 @@ use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::InitialPosition;
 
 use super::poison::Poison;
+use super::reads::ReadLimits;
 
 /// Epoch milliseconds at which every simulation begins.
 pub const BEGIN_MS: i64 = 1_700_000_000_000;
@@ -124,6 +125,8 @@ pub struct Script {
     pub accept_gap: bool,
     /// What the table of items never takes.
     pub poison: Option<Poison>,
+    /// What other consumers leave of each shard's reads.
+    pub reads: Option<ReadLimits>,
 }
 
 impl Script {
@@ -144,6 +147,7 @@ impl Script {
             retention: None,
             accept_gap: false,
             poison: None,
+            reads: ReadLimits::of(seed),
         };
         script.draw_acts(&mut rng);
         script.initial = script.draw_initial(&mut rng);

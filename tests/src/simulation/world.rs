@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::history::History;
 use super::poison::Poison;
+use super::reads::SharedReads;
 use super::referee::{Referee, Sight};
 use super::script::{BEGIN_MS, Rates, Script};
 use super::stream::SimStream;
@@ -35,6 +36,8 @@ pub struct World {
 pub struct Inner {
     /// The stream.
     pub stream: SimStream,
+    /// What is left of its shards' reads.
+    pub reads: SharedReads,
     /// The lease table.
     pub rows: BTreeMap<LeaseKey, Lease>,
     /// The worker table.
@@ -74,6 +77,7 @@ impl World {
     pub fn new(script: &Script) -> Arc<Self> {
         let inner = Inner {
             stream: SimStream::new(script.shards, script.retention),
+            reads: SharedReads::new(script.reads),
             rows: BTreeMap::new(),
             workers: BTreeMap::new(),
             asked_to_leave: BTreeSet::new(),
