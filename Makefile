@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst chaos
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst chaos reads
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -75,6 +75,12 @@ SEED ?= 1
 chaos: measuring
 	target/release/sluicegate-measure chaos --minutes $(MINUTES) --seed $(SEED) $(if $(EVIDENCE),--evidence $(EVIDENCE)) \
 		$(if $(PROMETHEUS),--prometheus $(PROMETHEUS))
+
+# How much a worker reads of what a shard leaves beside another consumer, and what it is refused; KCL in its place where there is
+# Java: make reads [LASTS=20s].
+LASTS ?= 20s
+reads: measuring
+	target/release/sluicegate-measure $@ --lasts $(LASTS)
 
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
 burst: measuring

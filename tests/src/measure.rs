@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lift;
 pub mod load;
 pub mod poison;
+pub mod reads;
 
 pub use distribution::Distribution;
 pub use experiment::{Comparison, Experiment, Plan};

@@ -1,6 +1,6 @@
 //! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
 //! throttles, fails or stands still, a burst comes, or all of it at once. The last line is one JSON object. `make` runs it:
-//! failover, handoff, budget, capacity, outage, stalled, hotkey, burst, chaos.
+//! failover, handoff, budget, capacity, outage, stalled, hotkey, burst, chaos, reads.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use sluicegate_tests::measure::capacity::{self, CapacityPlan};
 use sluicegate_tests::measure::chaos::{self, ChaosPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
+use sluicegate_tests::measure::reads::{self, ReadsPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
 
 /// Measures failover and handoff with real processes on the embedded backend, under a steady load.
@@ -116,6 +117,18 @@ enum What {
         budget_wcu: u32,
         #[command(flatten)]
         fleet: FleetArgs,
+    },
+    /// How much of what a shard leaves a worker reads, and what it is refused, beside KCL where there is Java
+    Reads {
+        /// How long each row is measured
+        #[arg(long, default_value = "20s")]
+        lasts: humantime::Duration,
+        /// How long a reader reads before that
+        #[arg(long, default_value = "10s")]
+        settling: humantime::Duration,
+        /// Leave KCL out
+        #[arg(long)]
+        without_kcl: bool,
     },
     /// Last records read by the old owner to the first read by the new one
     Handoff {
@@ -267,6 +280,11 @@ async fn measure(what: What) -> anyhow::Result<()> {
             let plan = PoisonPlan { plan: fleet.plan(0), lasts, every, keys, budget_wcu, defaults: true };
             let report = poison::run(plan, "measure-poison", say).await?;
             show(&report.added, report.json(&plan));
+        }
+        What::Reads { lasts, settling, without_kcl } => {
+            let plan = ReadsPlan { lasts: lasts.into(), settling: settling.into(), kcl: !without_kcl };
+            let report = reads::run(plan, "measure-reads", say).await?;
+            say(&report.json(&plan).to_string());
         }
         What::Failover { kills, fleet } => {
             let plan = fleet.plan(kills);

@@ -175,6 +175,15 @@ impl Backend {
         super::fleet::http(self.address(), "POST", path, document).await.map(drop)
     }
 
+    /// Changes limits or faults of the embedded Kinesis.
+    ///
+    /// # Errors
+    /// The document is refused.
+    pub async fn set_kinesis(&self, path: &str, document: &str) -> anyhow::Result<()> {
+        let address = self.endpoints.kinesis.trim_start_matches("http://");
+        super::fleet::http(address, "POST", path, document).await.map(drop)
+    }
+
     /// Where DynamoDB, and what is asked beside it, is: host and port.
     pub(super) fn address(&self) -> &str {
         self.endpoints.dynamodb.trim_start_matches("http://")
