@@ -1,20 +1,19 @@
 //! The rate, as a function of what was asked, what was taken and the time. **Pure**: time comes in as an argument.
 //!
 //! ```text
-//!             begins without a share            refused, and something is taken
-//!  Untaught ------ doubles while used ------------------> Taught: around what was accepted, gently,
-//!     ^  begins with a share: there at once                 |  ^    then faster and faster
-//!     |                                                     |  |
-//!     +------ a firm share is reached again ----------------+  | what it took before is reached,
-//!                                                           |  | or refused on the way
-//!                      nothing was taken for a second       v  |
-//!            Rising <------- something is taken --------- Shut: a small probe now and then
-//!               +--------- doubles while used ----------------^
+//!          begins without a share                refused
+//!  Untaught ---- doubles while used -----------------------> Taught: around what was accepted, gently,
+//!     ^  begins with a share: there at once                    | ^   then faster and faster
+//!     |                                                        | |
+//!     +------ a firm share is reached again -------------------+ |  what it took before is reached,
+//!                                                              | |  or refused on the way
+//!         at the floor, which is tried whatever is refused,    v |
+//!         and unrefused for a moment ----------------------> Rising: doubles while used
 //! ```
 //! **Law R6**: while there is work, a table that gives is used within seconds, whatever it refused before. So a refusal says
 //! that the rate is too high, and only what was *accepted* says what the table gives: where nothing was, nothing is learned,
-//! and what it took before is remembered. Rates grow by a factor over time, never by a sum, so that the way from 1 to
-//! 40,000 units a second takes seconds.
+//! a small part of what it took before is tried all the time, and that is reached again as soon as the table gives it. Rates grow
+//! by a factor over time, never by a sum, so that the way from 1 to 40,000 units a second takes seconds.
 //!
 //! Tokens may go into debt by one request, so that an item larger than what has gathered is written all the same, and the
 //! next one waits the longer. Only time in which tokens were short counts as use: a rate that nobody asks for does not grow.
@@ -56,7 +55,8 @@ const BELOW_FORMER: f64 = 0.8;
 const PATIENCE_LITTLE_KNOWN_SECONDS: f64 = 2.0;
 /// So much of what [`SUSTAINED_SECONDS`] would tell is little.
 const LITTLE_KNOWN: f64 = 0.5;
-/// The rate after t further seconds is `e^(t^2 FASTER)` times what it was: 1.3 after one, 2.7 after two, 9.5 after three...
+/// The rate after t further seconds is `e^(t^2 (1 + t^2 / 5) FASTER)` times what it was: 1.3 after one, 6 after two, 540 after
+/// three...
 const FASTER: f64 = 0.25;
 /// ...and this, if it gave more before.
 const FASTER_BELOW_FORMER: f64 = 0.5;
@@ -73,18 +73,25 @@ const TOLD_FALLS_APART: Duration = Duration::from_millis(100);
 const ASKED_FOR: f64 = 0.6;
 /// So many answers since the last fall say what the table gives.
 const ANSWERS_THAT_TELL: u32 = 5;
-/// A table that took nothing for so long while it was asked is shut.
+/// A table that took nothing for so long while it was asked is called shut.
 const SHUT_AFTER: Duration = Duration::from_secs(1);
 /// If it refused so often: large items are few a second.
 const IN_A_ROW: u32 = 4;
-/// Time between two probes of a shut table...
-const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// ...and at most, for large items: a probe should cost no more than [`PROBE_PART`] of what the table took before.
-const PROBE_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
-/// See [`PROBE_AT_LEAST_EVERY`].
-const PROBE_PART: f64 = 0.02;
-/// A table that opens again is first written to at this part of what it took before.
-const REOPENED_PART: f64 = 1.0 / 64.0;
+/// No refusal lowers a rate below this part of its share, or of what the table took before: so little that it costs nothing, and
+/// enough to notice at once that the table takes something again...
+const FLOOR_PART: f64 = 0.02;
+/// ...or below so many units per second...
+const FLOOR: f64 = 4.0;
+/// ...if that is no more than this part of its share.
+const FLOOR_MOST: f64 = 0.25;
+/// What the table took before is worth going to if it is so many times the floor: else it was no more than the floor itself.
+const WORTH: f64 = 4.0;
+/// A rate that is no further above its floor than this...
+const AT_FLOOR: f64 = 1.2;
+/// ...doubles from there, once nothing was refused for so long and in so many answers.
+const FLOOR_PATIENCE_SECONDS: f64 = 0.3;
+/// See [`FLOOR_PATIENCE_SECONDS`].
+const FLOOR_ANSWERS: u32 = 3;
 /// What refused attempts cost in tokens delays the next one by no more than this.
 const MOST_DEBT_SECONDS: f64 = 2.0;
 /// What the table takes is averaged over this time...
@@ -92,7 +99,7 @@ const SUSTAINED_SECONDS: f64 = 10.0;
 /// ...and no such average is taken of less than this part of it.
 const SUSTAINED_PART: f64 = 0.05;
 /// What it took before fades in this time.
-const FORMER_FADES_SECONDS: f64 = 600.0;
+const FORMER_FADES_SECONDS: f64 = 3_600.0;
 /// Lowest rate, in units per second.
 const LEAST: f64 = 1.0;
 /// Where a rate begins that nothing is known of, in units per second: a table gives at least as much to be worth a
@@ -193,9 +200,7 @@ enum Phase {
     /// Nothing.
     Untaught,
     /// It accepted this when it last refused, so many seconds of use ago; told by others or found out.
-    Taught { ceiling: f64, unrefused: f64, told: bool },
-    /// It takes nothing; the last probe was then.
-    Shut { probed: Instant },
+    Taught { ceiling: f64, unrefused: f64, patience: Patience, told: bool },
     /// It takes something again. The way goes up to this.
     Rising { goal: f64 },
 }
@@ -287,7 +292,6 @@ impl Pace {
                 self.above = 0.0;
                 self.rate = after.unwrap_or_else(|| self.rate.max(FIRST));
             }
-            Phase::Shut { .. } => {}
         }
         self.rate = self.rate.min(self.limit());
         self.tokens = self.tokens.min(self.depth());
@@ -311,7 +315,8 @@ impl Pace {
             (Begin::Rate(rate), None) => rate.max(LEAST),
             (Begin::PartOfShare(_) | Begin::Rate(_), _) => return,
         };
-        self.phase = Phase::Taught { ceiling: learned, unrefused: 0.0, told: true };
+        let patience = Patience::LITTLE_KNOWN;
+        self.phase = Phase::Taught { ceiling: learned, unrefused: 0.0, patience, told: true };
         self.rate = learned;
         self.note(now);
     }
@@ -332,8 +337,8 @@ impl Pace {
     pub fn learned(&self) -> Option<f64> {
         match self.phase {
             Phase::Untaught => None,
+            Phase::Taught { .. } if self.is_at_floor() => (self.former > 0.0).then_some(self.former),
             Phase::Taught { .. } => Some(self.rate),
-            Phase::Shut { .. } => (self.former > 0.0).then_some(self.former),
             Phase::Rising { goal } => goal.is_finite().then_some(goal),
         }
     }
@@ -366,9 +371,6 @@ impl Pace {
         if self.limit() <= 0.0 {
             return None;
         }
-        if let Phase::Shut { probed } = self.phase {
-            return Some((probed + self.probe_interval(units)).max(now));
-        }
         let missing = (units * self.scale).min(self.depth()) - self.tokens;
         // A hair's breadth is rounding.
         if missing <= 1e-6 {
@@ -381,12 +383,7 @@ impl Pace {
     /// Takes the tokens of an attempt.
     pub fn charge(&mut self, units: f64, now: Instant) {
         self.refill(now);
-        match &mut self.phase {
-            Phase::Shut { probed } => *probed = now,
-            Phase::Untaught | Phase::Taught { .. } | Phase::Rising { .. } => {
-                self.tokens -= units * self.scale;
-            }
-        }
+        self.tokens -= units * self.scale;
     }
 
     /// Gives back what an attempt was charged that cost nothing.
@@ -408,11 +405,7 @@ impl Pace {
         }
         self.refused_since = None;
         let found = (consumed / taken).clamp(0.1, 100.0);
-        if matches!(self.phase, Phase::Shut { .. }) {
-            self.reopen(now);
-        } else {
-            self.tokens = (self.tokens + taken * self.scale - consumed).min(self.depth());
-        }
+        self.tokens = (self.tokens + taken * self.scale - consumed).min(self.depth());
         self.scale += (found - self.scale) * 0.2;
         self.since_fall.0.consumed += consumed;
         self.since_fall.1 += 1;
@@ -430,22 +423,12 @@ impl Pace {
         self.since_fall.1 += 1;
         let (refused_since, in_a_row) = self.refused_since.unwrap_or((now, 0));
         self.refused_since = Some((refused_since, in_a_row + 1));
-        if let Phase::Shut { probed } = &mut self.phase {
-            *probed = (*probed).max(charged);
-            return;
-        }
         let apart = if self.since_fall.1 >= ANSWERS_THAT_TELL { TOLD_FALLS_APART } else { FALLS_APART };
         if self.last_fall.is_some_and(|last| charged < last || now < last + apart) {
             return;
         }
         let last_fall = self.last_fall.replace(now);
-        if in_a_row >= IN_A_ROW && now.saturating_duration_since(refused_since) >= SHUT_AFTER {
-            self.phase = Phase::Shut { probed: now };
-            self.rate = LEAST.min(self.limit());
-            self.tokens = 0.0;
-        } else {
-            self.fall(last_fall, now);
-        }
+        self.fall(last_fall, now);
         self.since_fall = (Slot::default(), 0);
         self.note(now);
     }
@@ -464,8 +447,13 @@ impl Pace {
             }
             Some(_) | None => {}
         }
-        self.phase = Phase::Taught { ceiling: ceiling.max(LEAST), unrefused: 0.0, told: false };
-        self.rate = (ceiling * FALL).max(LEAST).min(self.limit());
+        self.rate = (ceiling * FALL).max(self.floor()).min(self.limit());
+        self.phase = Phase::Taught {
+            ceiling: ceiling.max(self.rate),
+            unrefused: 0.0,
+            patience: self.patience(ceiling),
+            told: false,
+        };
         self.tokens = self.tokens.clamp(-MOST_DEBT_SECONDS * self.rate, 0.0);
     }
 
@@ -493,44 +481,41 @@ impl Pace {
         }
     }
 
-    /// Something is taken again.
-    fn reopen(&mut self, now: Instant) {
-        let goal = if self.former > 0.0 { self.former } else { f64::INFINITY };
-        self.phase = Phase::Rising { goal };
-        self.rate = if goal.is_finite() { goal * REOPENED_PART } else { LEAST };
-        self.rate = self.rate.max(LEAST).min(self.limit());
-        self.tokens = 0.0;
-        self.note(now);
-    }
-
     /// By how much a rate that found out whether the table gives more went too far, most likely: it took from what the table
     /// had saved up until that was gone.
     fn too_far(&self) -> f64 {
         match self.phase {
-            Phase::Taught { unrefused, .. } => self.patience().growth(unrefused).sqrt().min(FARTHEST),
-            Phase::Untaught | Phase::Shut { .. } | Phase::Rising { .. } => 1.0,
+            Phase::Taught { unrefused, patience, .. } => patience.growth(unrefused).sqrt().min(FARTHEST),
+            Phase::Untaught | Phase::Rising { .. } => 1.0,
         }
     }
 
-    fn patience(&self) -> Patience {
-        match self.phase {
-            Phase::Taught { told, .. } if told || self.sustained.1 < LITTLE_KNOWN => {
-                Patience { seconds: PATIENCE_LITTLE_KNOWN_SECONDS, faster: FASTER }
-            }
-            Phase::Taught { ceiling, .. } if ceiling < self.former * BELOW_FORMER => {
-                Patience { seconds: PATIENCE_BELOW_FORMER_SECONDS, faster: FASTER_BELOW_FORMER }
-            }
-            Phase::Untaught | Phase::Taught { .. } | Phase::Shut { .. } | Phase::Rising { .. } => {
-                let before = f64::from(self.advice.map_or(0, |advice| advice.before));
-                Patience { seconds: PATIENCE_SECONDS + PATIENCE_EACH_SECONDS * before, faster: FASTER }
-            }
+    /// How long to wait at a rate that was refused.
+    fn patience(&self, ceiling: f64) -> Patience {
+        if self.sustained.1 < LITTLE_KNOWN {
+            return Patience::LITTLE_KNOWN;
         }
+        if ceiling < self.former * BELOW_FORMER {
+            return Patience {
+                seconds: PATIENCE_BELOW_FORMER_SECONDS,
+                faster: FASTER_BELOW_FORMER,
+                aim: self.former,
+            };
+        }
+        let before = f64::from(self.advice.map_or(0, |advice| advice.before));
+        let seconds = PATIENCE_SECONDS + PATIENCE_EACH_SECONDS * before;
+        Patience { seconds, faster: FASTER, aim: f64::INFINITY }
     }
 
-    fn probe_interval(&self, units: f64) -> Duration {
-        let affordable = self.former * PROBE_PART;
-        let seconds = if affordable > 0.0 { units * self.scale / affordable } else { 0.0 };
-        Duration::from_secs_f64(seconds.min(3_600.0)).clamp(PROBE_EVERY, PROBE_AT_LEAST_EVERY)
+    /// What is tried whatever is refused.
+    fn floor(&self) -> f64 {
+        let share = self.granted().unwrap_or(f64::INFINITY);
+        let known = if share.is_finite() { self.former.max(share) } else { self.former };
+        (known * FLOOR_PART).max(FLOOR).min(share * FLOOR_MOST).max(LEAST)
+    }
+
+    fn is_at_floor(&self) -> bool {
+        self.rate <= self.floor() * AT_FLOOR
     }
 
     /// The share that is used, if there is one.
@@ -565,29 +550,47 @@ impl Pace {
 
     /// Climbs over so many seconds of use.
     fn climb(&mut self, seconds: f64, now: Instant) {
-        let (limit, patience) = (self.limit(), self.patience());
+        let limit = self.limit();
+        let at_floor = self.is_at_floor() && self.since_fall.1 >= FLOOR_ANSWERS;
+        let at_former = self.patience(f64::INFINITY);
+        let goal = if self.former > self.floor() * WORTH { self.former } else { f64::INFINITY };
         let doubled = self.rate * (seconds / DOUBLES_IN_SECONDS).exp2();
         match &mut self.phase {
-            Phase::Shut { .. } => return,
             Phase::Untaught => match self.share {
                 None => self.rate = doubled,
                 Some(share) => {
                     let base = share.units * self.options.headroom;
-                    self.rate = base * patience.growth(self.above);
+                    self.rate = base * at_former.growth(self.above);
                     self.above += seconds;
                 }
             },
-            Phase::Taught { ceiling, unrefused, .. } => {
+            Phase::Taught { unrefused, .. } if at_floor && *unrefused >= FLOOR_PATIENCE_SECONDS => {
+                self.rate = doubled;
+                self.phase = Phase::Rising { goal };
+            }
+            Phase::Taught { ceiling, unrefused, patience, .. } => {
                 let slow = (self.rate + *ceiling * SLOW * seconds).min(*ceiling * PLATEAU);
                 let before = patience.growth(*unrefused);
                 *unrefused += seconds;
                 self.rate = self.rate.max(slow) * (patience.growth(*unrefused) / before);
+                // What it took before is there again. Whether it gives still more is another question.
+                if self.rate >= patience.aim {
+                    self.rate = patience.aim;
+                    self.phase = Phase::Taught {
+                        ceiling: patience.aim,
+                        unrefused: 0.0,
+                        patience: at_former,
+                        told: false,
+                    };
+                }
             }
             Phase::Rising { goal } => {
                 self.rate = doubled;
-                if doubled >= *goal {
-                    self.rate = *goal;
-                    self.phase = Phase::Taught { ceiling: *goal, unrefused: 0.0, told: false };
+                let ceiling = *goal;
+                if doubled >= ceiling {
+                    self.rate = ceiling;
+                    let patience = self.patience(ceiling);
+                    self.phase = Phase::Taught { ceiling, unrefused: 0.0, patience, told: false };
                 }
             }
         }
@@ -596,7 +599,10 @@ impl Pace {
         {
             self.rate += (advice.due - self.rate) * (1.0 - (-seconds / CATCH_UP_SECONDS).exp());
         }
-        self.former *= (-seconds / FORMER_FADES_SECONDS).exp();
+        // At the floor nothing is learned that would make it old.
+        if !self.is_at_floor() {
+            self.former *= (-seconds / FORMER_FADES_SECONDS).exp();
+        }
         self.rate = self.rate.min(limit);
         if self.rate >= limit {
             self.phase = Phase::Untaught;
@@ -608,8 +614,11 @@ impl Pace {
     /// Keeps since when the reason for the rate is the one that it is.
     fn note(&mut self, now: Instant) {
         let above_share = self.granted().is_some_and(|share| self.rate > share);
+        let shut = self.refused_since.is_some_and(|(since, in_a_row)| {
+            in_a_row > IN_A_ROW && now.saturating_duration_since(since) >= SHUT_AFTER
+        });
         let reason = match self.phase {
-            Phase::Shut { .. } => RateReason::Shut,
+            Phase::Untaught | Phase::Taught { .. } | Phase::Rising { .. } if shut => RateReason::Shut,
             Phase::Rising { .. } => RateReason::Reopened,
             Phase::Untaught | Phase::Taught { .. } if above_share => RateReason::BeyondShare,
             Phase::Untaught if self.share.is_some() => RateReason::Share,
@@ -662,17 +671,23 @@ impl Pace {
 }
 
 /// How long a rate waits without a refusal before it finds out whether the table gives more, and how fast it grows then.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Patience {
     seconds: f64,
     faster: f64,
+    /// Up to here: what it gave before.
+    aim: f64,
 }
 
 impl Patience {
+    const LITTLE_KNOWN: Self =
+        Self { seconds: PATIENCE_LITTLE_KNOWN_SECONDS, faster: FASTER, aim: f64::INFINITY };
+
     /// By how much the rate has grown after so many seconds without a refusal.
     fn growth(self, unrefused: f64) -> f64 {
         let over = (unrefused - self.seconds).max(0.0);
-        (over * over * self.faster).min(40.0).exp()
+        let squared = over * over;
+        (squared * (1.0 + squared / 5.0) * self.faster).min(40.0).exp()
     }
 }
 

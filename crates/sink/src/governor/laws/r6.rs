@@ -94,8 +94,21 @@ fn a_worker_that_starts_into_refusals_is_no_slower_for_it() {
         };
         let fleet = case.judge(0.0).unwrap();
         let to_90 = fleet.seconds_to(0.9 * gives, 5.0, 45.0);
-        assert!(to_90.is_some_and(|seconds| seconds <= 8.0), "{gives}: {to_90:?}");
+        assert!(to_90.is_some_and(|seconds| seconds <= 5.0), "{gives}: {to_90:?}");
     }
+    // A table on demand that says it takes more than it does.
+    let case = Case {
+        workers: 1,
+        apart: 0.0,
+        gives: 1_500.0,
+        low: 1.0,
+        lasts: 5.0,
+        afterwards: 1.0,
+        budget: Some((4_000.0 / 1_500.0, false)),
+        seed: 1,
+    };
+    let fleet = case.judge(0.0).unwrap();
+    assert!(fleet.written(5.0, 15.0) >= 13_500.0, "{}", fleet.written(5.0, 15.0));
 }
 
 #[test]
@@ -116,10 +129,10 @@ fn a_worker_that_starts_a_moment_later_gets_its_part() {
 }
 
 /// What is aimed at: 90% of the former rate within 8 s of the lift, with and without a budget; and for five seconds at 5%, in a
-/// run from a minute before to two minutes after, 2% refused. (Of 16 workers whose items take a tenth of a second each, 3%.)
+/// run from a minute before to two minutes after, 2% refused.
 #[test]
 fn an_outage_costs_seconds_and_few_refusals() {
-    for (workers, most_refused) in [(1, 0.02), (4, 0.02), (16, 0.03)] {
+    for workers in [1, 4, 16] {
         for budget in [None, Some((1.0, true)), Some((1.0, false))] {
             for (low, lasts) in [(75.0, 5.0), (1.0, 5.0), (1.0, 30.0), (75.0, 300.0), (1.0, 300.0)] {
                 // Five minutes of sixteen workers take long to play.
@@ -142,7 +155,7 @@ fn an_outage_costs_seconds_and_few_refusals() {
                 assert!(to_90.is_some_and(|seconds| seconds <= 8.0), "{case:?}: {to_90:?}");
                 if lasts < 6.0 {
                     let refused = fleet.refused_part(30.0, lift + 120.0);
-                    assert!(refused <= most_refused, "{case:?}: {refused} refused");
+                    assert!(refused <= 0.02, "{case:?}: {refused} refused");
                 }
             }
         }
