@@ -28,7 +28,7 @@ const KEY_BYTES: usize = 8;
 const PUT_RECORDS: usize = 500;
 const PUT_BYTES: usize = 4 << 20;
 /// How long a reader may take until it reads.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// What is measured, and on what.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +129,11 @@ impl Reader {
 }
 
 impl Report {
+    fn skip(&mut self, why: String, say: impl Fn(&str)) {
+        say(&format!("SKIPPED: KCL: {why}"));
+        self.skipped = Some(why);
+    }
+
     /// For machines.
     pub fn json(&self, plan: &ReadsPlan) -> serde_json::Value {
         json!({
@@ -158,15 +163,16 @@ pub async fn run(plan: ReadsPlan, name: &str, say: impl Fn(&str)) -> anyhow::Res
     }
     let kcl = if plan.kcl { KclReader::build(name).await } else { Err("not asked for".to_owned()) };
     match kcl {
-        Err(why) => {
-            say(&format!("SKIPPED: KCL: {why}"));
-            report.skipped = Some(why);
-        }
+        Err(why) => report.skip(why, &say),
         Ok(kcl) => {
             for case in cases().into_iter().filter(Case::is_of_calls) {
-                let row = measure(&plan, Reader::Kcl, case, name, Some(&kcl)).await?;
-                say(&row.text());
-                report.rows.push(row);
+                match measure(&plan, Reader::Kcl, case, name, Some(&kcl)).await {
+                    Ok(row) => {
+                        say(&row.text());
+                        report.rows.push(row);
+                    }
+                    Err(error) => report.skip(format!("{error:#}"), &say),
+                }
             }
         }
     }

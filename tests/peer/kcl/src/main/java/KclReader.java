@@ -24,7 +24,7 @@ import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.retrieval.RetrievalConfig;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
-/** Reads a stream from its oldest record with KCL's defaults, and drops what it reads. */
+/** Reads a stream from its oldest record as KCL does by default, and drops what it reads. */
 public final class KclReader {
     /** Does nothing. */
     static final class Dropping implements ShardRecordProcessor {
@@ -64,6 +64,8 @@ public final class KclReader {
         LeaseManagementConfig leases = configs.leaseManagementConfig();
         // Would ask the metadata service of an EC2 instance, which is not there.
         leases.workerUtilizationAwareAssignmentConfig().disableWorkerMetrics(true);
+        // With the defaults it takes a minute and a half until the first lease is given out. How it reads is not changed by this.
+        leases.failoverTimeMillis(3_000L).leaseAssignmentIntervalMillis(2_000L).shardSyncIntervalMillis(1_000L);
         MetricsConfig metrics = configs.metricsConfig();
         metrics.metricsFactory(new NullMetricsFactory());
         RetrievalConfig retrieval = configs.retrievalConfig();
