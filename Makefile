@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity outage stalled hotkey poison burst chaos reads
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity lift outage stalled hotkey poison burst chaos reads
 
 # The tests come last, so that the run ends with their summary.
 verify:
@@ -52,6 +52,16 @@ budget: measuring
 # The table's capacity cut to a quarter and doubled again, the fleet restarted in between: make capacity WORKERS=4
 capacity: measuring
 	target/release/sluicegate-measure $@ --workers $(WORKERS) --budget-wcu $(BUDGET_WCU) --failover-time 3s
+
+# How soon fleets of 1, 2, 4 and 16 workers use what a table gives again, with a budget, with one that follows the table, and with
+# none, after refused and staggered starts, outages and changes of capacity: about half an hour. A part of it, in a minute:
+# make lift WORKERS=2 BUDGETS=none SCENARIOS=refused-start [CAPACITY=1500] [EVIDENCE=docs/evidence]. Several of each are written
+# with commas. What is left out is all; the last line is one JSON object.
+CAPACITY ?= 1500
+lift: measuring
+	target/release/sluicegate-measure $@ $(if $(filter file,$(origin WORKERS)),,--workers $(WORKERS)) \
+		$(if $(BUDGETS),--budgets $(BUDGETS)) $(if $(SCENARIOS),--scenarios $(SCENARIOS)) --capacity $(CAPACITY) \
+		$(if $(EVIDENCE),--evidence $(EVIDENCE))
 
 # A table that refuses every write, one that answers none, and a backlog under one key: make outage MINUTES=10,
 # make stalled SHARDS=500 MINUTES=10, make hotkey MINUTES=2.

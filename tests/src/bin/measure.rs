@@ -1,6 +1,6 @@
 //! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
 //! throttles, fails or stands still, a burst comes, or all of it at once. The last line is one JSON object. `make` runs it:
-//! failover, handoff, budget, capacity, outage, stalled, hotkey, burst, chaos, reads.
+//! failover, handoff, budget, capacity, lift, outage, stalled, hotkey, burst, chaos, reads.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use sluicegate_tests::measure::burst::{self, BurstPlan};
 use sluicegate_tests::measure::capacity::{self, CapacityPlan};
 use sluicegate_tests::measure::chaos::{self, ChaosPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
+use sluicegate_tests::measure::lift::{self, Budget, LiftPlan, Scenario};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::reads::{self, ReadsPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
@@ -66,6 +67,11 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+    /// How soon fleets use what a table gives again, and whether each worker gets its part
+    ///
+    /// Every size of fleet plays with every budget, several at the same time; all of it takes about half an hour. A part of it:
+    /// `lift --workers 2 --budgets none --scenarios refused-start` takes a minute.
+    Lift(LiftArgs),
     /// A burst of many times what the table takes, with and without Sluicegate in between, as a picture
     Burst(BurstArgs),
     /// Workers killed, frozen and dismissed, shards split and merged, and a backend that misbehaves
@@ -138,6 +144,42 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct LiftArgs {
+    /// Workers of the fleets
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,16")]
+    workers: Vec<usize>,
+    /// Write budgets of the fleets: budget (the table's capacity as a number), auto (what the table says), none
+    #[arg(long, value_delimiter = ',', default_value = "budget,auto,none")]
+    budgets: Vec<Budget>,
+    /// What happens to each: refused-start, staggered-start, outage (5% for 5 s), half-minute and five-minutes (1 unit a
+    /// second for so long), doubling, quartering
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "refused-start,staggered-start,outage,half-minute,five-minutes,doubling,quartering"
+    )]
+    scenarios: Vec<Scenario>,
+    /// What each table takes, in units a second
+    #[arg(long, default_value_t = 1_500)]
+    capacity: u32,
+    /// Shards for each worker
+    #[arg(long, default_value_t = 4)]
+    shards_per_worker: usize,
+    /// The workers' failover_time
+    #[arg(long, default_value = "10s")]
+    failover_time: humantime::Duration,
+    /// Workers that run at the same time, at most
+    #[arg(long, default_value_t = 40)]
+    at_once: usize,
+    /// Print what each worker wrote in windows of 3 s as well
+    #[arg(long)]
+    windows: bool,
+    /// Folder for what came out
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +313,7 @@ async fn measure(what: What) -> anyhow::Result<()> {
             say(&report.json().to_string());
             report.verdict()?;
         }
+        What::Lift(args) => lift_all(args, say).await?,
         What::Burst(args) => draw_burst(args, say).await?,
         What::Outage(args) => endure(Trouble::Outage, args, say).await?,
         What::Stalled(args) => endure(Trouble::Stall, args, say).await?,
@@ -303,6 +346,28 @@ async fn measure(what: What) -> anyhow::Result<()> {
 /// When, units accepted, units refused.
 fn second_text(second: &budget::Second) -> String {
     format!("{} {} {}", second.second, second.accepted, second.refused)
+}
+
+async fn lift_all(args: LiftArgs, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let plan = LiftPlan {
+        workers: args.workers,
+        budgets: args.budgets,
+        scenarios: args.scenarios,
+        capacity: args.capacity,
+        shards_per_worker: args.shards_per_worker,
+        failover_time: args.failover_time.into(),
+        at_once: args.at_once,
+    };
+    let report = lift::run(&plan, &say).await?;
+    for outcome in report.outcomes.iter().filter(|_| args.windows) {
+        say(&outcome.windows_text());
+    }
+    say(&report.table());
+    if let Some(folder) = args.evidence {
+        report.write_evidence(&folder)?;
+    }
+    say(&report.json().to_string());
+    Ok(())
 }
 
 async fn draw_burst(args: BurstArgs, say: impl Fn(&str)) -> anyhow::Result<()> {

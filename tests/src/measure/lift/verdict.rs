@@ -8,7 +8,7 @@ use super::super::budget::{Second, ratio_of};
 /// Seconds over which a rate is taken.
 pub const WINDOW: u32 = 3;
 /// Seconds after which law R6 wants everything to be as it should, and over which a share is taken.
-pub const WITHIN: f64 = 10.0;
+pub const WITHIN: u32 = 10;
 /// The part of a rate that counts as the whole of it: a governor leaves a little unused.
 pub const ENOUGH: f64 = 0.9;
 /// The part of an equal part below which a worker starves.
@@ -59,7 +59,7 @@ pub fn between(seconds: &[Second], from: u64, before: u64) -> Vec<Second> {
 /// The least part of `equal_part` that a worker wrote in a window of [`WITHIN`] in which it always had work; none if there is
 /// no such window.
 pub fn worst_share(samples: &[Sample], from: f64, equal_part: f64) -> Option<f64> {
-    let rates = rates(samples, from, WITHIN).into_iter().flatten();
+    let rates = rates(samples, from, f64::from(WITHIN)).into_iter().flatten();
     rates.filter(|rate| rate.had_work(equal_part)).map(|rate| rate.units / equal_part).min_by(f64::total_cmp)
 }
 
