@@ -323,6 +323,11 @@ impl Metrics {
         self.write.budget(total, share, source);
     }
 
+    /// The share of the write budget that was last set.
+    pub fn write_share(&self) -> f64 {
+        self.write.share()
+    }
+
     /// What the governor saw so far, at which rate it writes and why, and the demand in units per second.
     pub fn write_flow(&self, seen: &WriteFlow, standing: &RateStanding, demand: f64, now: Instant) {
         self.write.flow(*seen, standing, demand, now);

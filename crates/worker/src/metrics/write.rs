@@ -117,6 +117,10 @@ impl WriteMetrics {
         }
     }
 
+    pub(super) fn share(&self) -> f64 {
+        self.share.get()
+    }
+
     pub(super) fn flow(&self, flow: Flow, standing: &RateStanding, demand: f64, now: Instant) {
         self.rate.set(standing.rate);
         self.demand.set(demand);
