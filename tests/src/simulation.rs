@@ -8,18 +8,23 @@
 //! One seed gives one history, byte for byte. Everything random is drawn from it, and everything that waits waits on
 //! the paused clock.
 
+pub mod capacity;
 pub mod fleet;
 pub mod history;
 pub mod lifecycle;
 pub mod link;
+pub mod meter;
 pub mod oracle;
 pub mod plants;
 pub mod poison;
 pub mod ports;
 pub mod reads;
+mod pressure;
+pub mod rates;
 pub mod referee;
 pub mod script;
 pub mod services;
+pub mod shares;
 pub mod stream;
 pub mod wire;
 pub mod world;
@@ -32,11 +37,15 @@ use sluicegate_lease::WorkerId;
 use sluicegate_lease::invariants::Broken;
 use sluicegate_worker::WorkerError;
 
+use capacity::Gives;
 use fleet::{Fleet, Parts, Plant};
+use rates::{Judged, STEP};
 use script::{Act, Rates, Script};
 use services::{InMemory, Services};
 use world::World;
 
+/// Whether R6 and R7 are judged. Not yet: the governor breaks both.
+pub const RATES_ARE_JUDGED: bool = false;
 /// How long a calm fleet may take to finish everything.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How often it is looked at meanwhile.
@@ -61,6 +70,8 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, u64>,
     /// Losses that the workers counted.
     pub losses: u64,
+    /// How often the laws about rates were judged.
+    pub judged: Judged,
 }
 
 impl Outcome {
@@ -99,6 +110,8 @@ fn run_on(script: &Script, plant: &Plant, services: impl FnOnce(&World) -> Box<d
 enum Due {
     Thaw(WorkerId),
     Join,
+    /// A step of the recording of rates.
+    Step,
 }
 
 async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, plant: &Plant) -> Outcome {
@@ -110,6 +123,9 @@ async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, p
         dues: 0,
         calm: false,
     };
+    if world.with(|world| world.meter.is_on()) {
+        stage.at(STEP, Due::Step);
+    }
     for (at, act) in &script.acts {
         stage.until(*at).await;
         stage.act(act);
@@ -117,6 +133,8 @@ async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, p
     stage.until(script.calm_at).await;
     stage.settle().await;
     let mut broken = oracle::check(&world, services.items(&world)).await;
+    let (of_rates, judged) = world.with(|world| world.meter.course.judge());
+    broken.extend(of_rates.into_iter().filter(|_| RATES_ARE_JUDGED));
     broken.dedup();
     let took = world.now();
     world.with(|world| Outcome {
@@ -127,6 +145,7 @@ async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, p
         took,
         faults: world.faults.clone(),
         losses: world.referee.lifecycle.losses(),
+        judged,
     })
 }
 
@@ -160,11 +179,24 @@ impl Stage<'_> {
         match self.due.pop_first() {
             Some((_, Due::Thaw(id))) => self.fleet.thaw(&id),
             Some((_, Due::Join)) => self.join(),
+            Some((_, Due::Step)) => self.step(),
             None => {}
         }
     }
 
+    fn step(&mut self) {
+        let (alive, now) = (self.fleet.ids(), self.world.now());
+        self.world.with(|world| world.meter_step(&alive, now));
+        self.at(now + STEP, Due::Step);
+    }
+
+    /// Something is done to the fleet, and lasts until then.
+    fn disturb(&self, until: Duration) {
+        self.world.with(|world| world.meter.disturb(until));
+    }
+
     fn on_end(&mut self, who: &str, outcome: Result<(), WorkerError>) {
+        self.disturb(self.world.now());
         let Err(error) = outcome else { return self.world.note(who, format_args!("has stopped")) };
         self.world.note(who, format_args!("fails: {error}"));
         let by_itself = matches!(error, WorkerError::Task { .. });
@@ -181,6 +213,7 @@ impl Stage<'_> {
     }
 
     fn join(&mut self) {
+        self.disturb(self.world.now());
         if let Err(error) = self.fleet.join() {
             self.world.with(|world| world.referee.broke("P1", format!("a worker cannot start: {error}")));
         }
@@ -188,6 +221,9 @@ impl Stage<'_> {
 
     fn act(&mut self, act: &Act) {
         let (world, now) = (Arc::clone(&self.world), self.world.now());
+        if let Some(lasts) = act.disturbs() {
+            self.disturb(now + lasts);
+        }
         match act {
             Act::Publish(records) => {
                 let at = world.stream_time();
@@ -222,6 +258,10 @@ impl Stage<'_> {
             }
             Act::Partition(who, services, length) => self.fleet.cut_off(*who, services, now + *length),
             Act::DeleteRow(which) => world.with(|world| world.delete_by_hand(*which, now)),
+            Act::Gives(gives) => {
+                self.services.set_capacity(&world, *gives);
+                world.note("world", format_args!("{act:?}"));
+            }
             Act::SinkOutage(length) => {
                 world.with(|world| {
                     world.fault("sink outage");
@@ -239,6 +279,8 @@ impl Stage<'_> {
             world.rates = Rates::default();
             world.sink_out_until = Duration::ZERO;
         });
+        self.services.set_capacity(&self.world, Gives::Percent(100));
+        self.disturb(self.world.now());
         self.fleet.heal();
         // Messages and stops that are on their way may still do harm.
         self.until(self.world.now() + Duration::from_secs(10)).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Parser;
+use sluicegate_tests::simulation::rates::Judged;
 use sluicegate_tests::simulation::wire::run_wire;
 use sluicegate_tests::simulation::{Outcome, run};
 
@@ -56,6 +57,7 @@ struct Sum {
     first_report: Option<((Tier, u64), String)>,
     virtual_time: Duration,
     faults: BTreeMap<&'static str, u64>,
+    judged: Judged,
 }
 
 #[expect(clippy::print_stdout, reason = "the results of a program that a person started")]
@@ -116,6 +118,11 @@ fn many(args: &Args) -> anyhow::Result<()> {
             "failures": sum.failed.len(),
             "virtual_hours": hours,
             "faults": sum.faults,
+            "judged": {
+                "table_means": sum.judged.table,
+                "worker_means": sum.judged.workers,
+                "waits": sum.judged.waits,
+            },
         })
     );
     if !sum.failed.is_empty() {
@@ -129,6 +136,7 @@ impl Sum {
     fn add(&mut self, tier: Tier, outcome: &Outcome, total: u64) {
         self.done += 1;
         self.virtual_time += outcome.took;
+        self.judged.add(outcome.judged);
         for (kind, count) in &outcome.faults {
             *self.faults.entry(kind).or_default() += count;
         }

@@ -8,9 +8,10 @@ use rand::Rng;
 use sluicegate_checkpoint::{AggregateKey, Codec, PackingParameters};
 use sluicegate_lease::clock::Freeze;
 use sluicegate_lease::nudge::{Heard, Hint, LocalNudge};
-use sluicegate_lease::{Clock, LeaseStore, Nudge, ScanBudget, WorkerId, WorkerRegistry};
+use sluicegate_lease::{Clock, LeaseStore, Nudge, ScanBudget, WorkerId, WorkerRegistry, WriteBudget};
+use sluicegate_sink::governor::pace::PaceOptions;
 use sluicegate_sink::offload::Inline;
-use sluicegate_sink::{DeadLetters, ItemWriter, PackingSink, PackingSinkOptions, Sink};
+use sluicegate_sink::{DeadLetters, Governor, ItemWriter, PackingSink, PackingSinkOptions, Sink};
 use sluicegate_worker::metrics::Metrics;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{StreamReader, Worker, WorkerError};
@@ -18,8 +19,9 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
+use super::meter::MeteredSink;
 use super::ports::Ports;
-use super::script::{BEGIN_MS, Build, FAILOVER, Script};
+use super::script::{BEGIN_MS, Build, FAILOVER, MARGIN, Script};
 use super::services::{Services, Watched, WatchedStore};
 use super::world::World;
 
@@ -144,7 +146,10 @@ impl<'a> Fleet<'a> {
             packing_versions: build.packing_versions.clone(),
             ..PackingSinkOptions::default()
         };
-        let sink = (parts.sink)(Arc::new(PackingSink::new(parts.writer, options, Arc::new(Inline), seed)));
+        let governor = Arc::new(Governor::new(PaceOptions::default()));
+        let sink = PackingSink::new(parts.writer, options, Arc::new(Inline), seed);
+        let sink = (parts.sink)(Arc::new(sink.governed_by(Arc::clone(&governor))));
+        let sink = Arc::new(MeteredSink { inner: sink, link: Arc::clone(&link) });
         let (world, offset) = (Arc::clone(&self.world), build.wall_offset);
         let elapsed = move || i64::try_from(world.now().as_secs()).unwrap_or(i64::MAX);
         let nudge = LossyNudge { link: Arc::clone(&link), to: Arc::clone(&self.nudge) };
@@ -162,8 +167,9 @@ impl<'a> Fleet<'a> {
             .nudged_by(self.nudge.register(id.clone()))
             .clock(clock)
             .epoch_seconds(Arc::new(move || BEGIN_MS / 1_000 + offset + elapsed()))
-            .seed(seed)
-            .build()?;
+            .seed(seed);
+        // Where nothing limits the table, fleets without shares and without what others have learned are simulated, too.
+        let worker = if self.script.is_governed() { worker.governor(governor) } else { worker }.build()?;
         let stop = CancellationToken::new();
         let (name, stopping) = (id.clone(), stop.clone());
         let abort = self.tasks.spawn(async move { (name, worker.run(stopping).await) });
@@ -273,13 +279,14 @@ fn settings(script: &Script, build: &Build) -> Settings {
     let mut settings = Settings {
         initial_position: script.initial,
         failover_time: FAILOVER,
-        safety_margin: Duration::from_millis(300),
+        safety_margin: MARGIN,
         drain_timeout: Duration::from_secs(8),
         max_in_flight: build.max_in_flight,
         commit_delay: build.commit_delay,
         buffer_bytes: build.buffer_bytes,
         parameters: parameters(build),
         accept_gap: script.accept_gap,
+        write_budget: script.budget.map(WriteBudget::of_units),
         ..Settings::default()
     };
     // In some fleets scans cost too much: they come seldom, and workers plan from the rows they know.

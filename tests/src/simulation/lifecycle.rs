@@ -152,6 +152,11 @@ impl Lifecycle {
         self.metrics.values().map(|metrics| counted(metrics, &["sluicegate_records_unaccounted "])).sum()
     }
 
+    /// The share of the write budget that a worker shows.
+    pub fn share(&self, worker: &WorkerId) -> f64 {
+        self.metrics.get(worker).map_or(0.0, Metrics::write_share)
+    }
+
     /// Losses that all workers counted.
     pub fn losses(&self) -> u64 {
         self.metrics.values().map(lost).sum()

@@ -14,10 +14,11 @@ use sluicegate_lease::{
 use sluicegate_sink::dead_letter::{LetterPage, NoDeadLetters};
 use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
-use sluicegate_sink::store::Written as ItemsWritten;
+use sluicegate_sink::store::{Cause, Written as ItemsWritten};
 use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
 use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
+use super::capacity::Over;
 use super::link::{Link, Lost};
 use super::reads::repeated_too_soon;
 use super::script::{BEGIN_MS, Service};
@@ -41,9 +42,31 @@ fn unwritten(lost: Lost) -> WriteError {
 fn unstored(lost: Lost) -> StoreError {
     match lost {
         Lost::Unknown | Lost::Failed => StoreError::Unavailable(Box::new(lost)),
-        Lost::Throttled => StoreError::throttled(Box::new(lost)),
+        // What refuses at random does not say why.
+        Lost::Throttled => throttled(None, Box::new(lost)),
     }
 }
+
+/// The table refuses for now, for this reason if it says one.
+fn throttled(_by: Option<Over>, why: Cause) -> StoreError {
+    StoreError::Throttled(why)
+}
+
+/// The same refusal, but of the table, whatever refused.
+pub(super) fn as_of_the_table(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Throttled(why) => throttled(Some(Over::Table), why),
+        error @ (StoreError::Unavailable(_)
+        | StoreError::Rejected(_)
+        | StoreError::Refused { .. }
+        | StoreError::Item(_)) => error,
+    }
+}
+
+/// Why a limited table took none of the items of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("simulated: {0:?} has no units left")]
+pub struct Exceeded(pub Over);
 
 #[async_trait]
 impl LeaseStore for Ports {
@@ -280,6 +303,7 @@ fn page(records: &[Record], place: usize, most: u32) -> (Vec<Record>, usize) {
 #[derive(Debug)]
 enum Untaken {
     Lost(Lost),
+    Over(Over),
     Never(&'static str),
 }
 
@@ -287,6 +311,7 @@ impl From<Untaken> for StoreError {
     fn from(untaken: Untaken) -> Self {
         match untaken {
             Untaken::Lost(lost) => unstored(lost),
+            Untaken::Over(over) => throttled(Some(over), Box::new(Exceeded(over))),
             Untaken::Never(why) => Self::Rejected(why.into()),
         }
     }
@@ -310,15 +335,27 @@ impl ItemWriter for Ports {
             world.takes(items.iter().map(|item| &**item), now)?;
             // Under faults, some items of a request are left unprocessed.
             let some_left = world.rates.throttled > 0 && world.rng.random_bool(0.1);
-            let mut unprocessed = Vec::new();
+            let (mut written, mut over) = (ItemsWritten::default(), None::<Over>);
             for (index, item) in items.iter().enumerate() {
                 if some_left && world.rng.random_bool(0.5) {
-                    unprocessed.push(index);
-                } else {
-                    world.store(&me, item, now);
+                    written.unprocessed.push(index);
+                    continue;
+                }
+                match world.meter.admit(&me, item, now) {
+                    Ok(units) => {
+                        written.write_units += units;
+                        world.store(&me, item, now);
+                    }
+                    Err(by) => {
+                        over = Some(over.map_or(by, |over| over.and(by)));
+                        written.unprocessed.push(index);
+                    }
                 }
             }
-            Ok::<_, Untaken>(ItemsWritten { unprocessed, write_units: 1.0 })
+            match over.filter(|_| written.unprocessed.len() == items.len()) {
+                Some(over) => Err(Untaken::Over(over)),
+                None => Ok(written),
+            }
         });
         Ok(written.await.map_err(unstored)??)
     }

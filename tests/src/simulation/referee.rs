@@ -21,7 +21,7 @@ use super::script::FAILOVER;
 use super::stream::SimStream;
 
 /// Names a cut under one of its revisions.
-type CutName = (ShardId, u32, SequenceNumber, u32);
+pub type CutName = (ShardId, u32, SequenceNumber, u32);
 
 /// What is in the analytics and the dead-letter table.
 pub type Stored<'a> = (&'a BTreeMap<ItemKey, Attributes>, &'a BTreeMap<LetterId, Letter>);
@@ -220,6 +220,11 @@ impl Referee {
             }
             Some(_) => {}
         }
+    }
+
+    /// Items of an announced cut; none if it was not announced.
+    pub fn announced_items(&self, name: &CutName) -> impl Iterator<Item = (&ItemKey, &Attributes)> {
+        self.announced.get(name).into_iter().flatten()
     }
 
     /// A letter is about to be put, new or not: its event is one that an announced cut leaves out (D2), whole (D3).

@@ -7,11 +7,14 @@ use rand::{Rng, SeedableRng};
 use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_lease::InitialPosition;
 
+use super::capacity::{Capacity, Gives};
 use super::poison::Poison;
 use super::reads::ReadLimits;
 
 /// Epoch milliseconds at which every simulation begins.
 pub const BEGIN_MS: i64 = 1_700_000_000_000;
+/// How much earlier a worker counts its own right as over.
+pub const MARGIN: Duration = Duration::from_millis(300);
 /// The failover time of every simulated fleet.
 pub const FAILOVER: Duration = Duration::from_secs(3);
 
@@ -38,6 +41,24 @@ pub enum Act {
     SinkOutage(Duration),
     /// Somebody deletes a lease row by hand.
     DeleteRow(u32),
+    /// The table of items gives more or less, if it is limited.
+    Gives(Gives),
+}
+
+impl Act {
+    /// How long it disturbs the fleet; nothing if it is no more than what comes and what the table gives.
+    pub fn disturbs(&self) -> Option<Duration> {
+        match self {
+            Self::Publish(_) | Self::Gives(_) => None,
+            Self::Pause(_, lasts) | Self::Partition(_, _, lasts) | Self::SinkOutage(lasts) => Some(*lasts),
+            Self::Split(_)
+            | Self::Merge(_)
+            | Self::Join
+            | Self::Crash(_)
+            | Self::Stop(_)
+            | Self::DeleteRow(_) => Some(Duration::ZERO),
+        }
+    }
 }
 
 /// What a worker talks to.
@@ -127,11 +148,29 @@ pub struct Script {
     pub poison: Option<Poison>,
     /// What other consumers leave of each shard's reads.
     pub reads: Option<ReadLimits>,
+    /// What the table of items gives, if it is limited.
+    pub capacity: Option<Capacity>,
+    /// The fleet's write budget, in units a second.
+    pub budget: Option<u64>,
+    /// Bytes that make an event larger, at most.
+    pub filler: usize,
 }
 
 impl Script {
     /// Draws the script of a seed.
     pub fn of(seed: u64) -> Self {
+        let mut script = Self::without_pressure(seed);
+        script.draw_pressure();
+        script
+    }
+
+    /// Whether its workers divide a budget, or tell each other what the table gives.
+    pub fn is_governed(&self) -> bool {
+        self.capacity.is_some() || self.budget.is_some()
+    }
+
+    /// The script of a seed with a table that takes everything, and without a write budget.
+    pub fn without_pressure(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let calm_at = Duration::from_millis(rng.random_range(12_000..45_000));
         let builds = (0..rng.random_range(1..=3)).map(|_| build(&mut rng)).collect();
@@ -148,6 +187,9 @@ impl Script {
             accept_gap: false,
             poison: None,
             reads: ReadLimits::of(seed),
+            capacity: None,
+            budget: None,
+            filler: 200,
         };
         script.draw_acts(&mut rng);
         script.initial = script.draw_initial(&mut rng);

@@ -12,6 +12,7 @@ use sluicegate_lease::{
 };
 use sluicegate_sink::{ItemSource, MemoryTable};
 
+use super::capacity::Gives;
 use super::fleet::Parts;
 use super::link::Link;
 use super::ports::Ports;
@@ -32,6 +33,9 @@ pub trait Services {
 
     /// Merges an open shard with its right neighbour, if it has one.
     fn merge(&self, world: &mut Inner, shard: &ShardId);
+
+    /// Changes what the analytics table gives, if it is limited.
+    fn set_capacity(&self, world: &World, gives: Gives);
 
     /// The analytics table, as a reader without any faults sees it.
     fn items(&self, world: &Arc<World>) -> Arc<dyn ItemSource>;
@@ -64,6 +68,15 @@ impl Services for InMemory {
 
     fn merge(&self, world: &mut Inner, shard: &ShardId) {
         world.stream.merge(shard);
+    }
+
+    fn set_capacity(&self, world: &World, gives: Gives) {
+        let now = world.now();
+        world.with(|world| {
+            if let Some(table) = &mut world.meter.table {
+                table.set(gives, now);
+            }
+        });
     }
 
     fn items(&self, world: &Arc<World>) -> Arc<dyn ItemSource> {
@@ -197,10 +210,24 @@ impl WorkerRegistry for Watched {
     ) -> Result<Written<WorkerRow>, WriteError> {
         let Link { world, worker, .. } = &*self.link;
         let began = world.now();
-        world.with(|world| world.referee.beat_begins(worker, began));
+        world.with(|world| {
+            world.referee.beat_begins(worker, began);
+            world.meter.shares.sends(worker, row.heartbeat, began);
+        });
         let written = self.inner.heartbeat(expected, row).await;
         let ended = world.now();
-        world.with(|world| world.referee.beat_ends(worker, ended));
+        let confirmed = match &written {
+            Ok(Written::Applied(_)) => Some(true),
+            Ok(Written::Lost(found)) => Some(found.as_ref() == Some(row)),
+            Err(_) => None,
+        };
+        world.with(|world| {
+            world.referee.beat_ends(worker, ended);
+            if let Some(confirmed) = confirmed {
+                let shows = world.referee.lifecycle.share(worker);
+                world.meter.shares.answered(worker, confirmed, shows, ended);
+            }
+        });
         written
     }
 

@@ -40,6 +40,7 @@ use sluicegate_sink::ItemSource;
 use sluicegate_sink::dynamodb::{DynamoDbDeadLetters, DynamoDbItems};
 use sluicegate_worker::kinesis::KinesisStream;
 
+use super::capacity::Gives;
 use super::fleet::{APPLICATION, Parts, Plant};
 use super::link::Link;
 use super::script::{Build, FAILOVER, Script};
@@ -84,6 +85,12 @@ impl Wiring {
 pub fn script(seed: u64) -> Script {
     let mut script = Script::of(seed).without_lifecycle();
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x0005_0050);
+    // The backend limits all keys alike, and its tables have no indexes.
+    script.capacity = script.capacity.filter(|capacity| capacity.hot.is_none());
+    if let Some(capacity) = &mut script.capacity {
+        capacity.table = (capacity.table / capacity.toll).round().max(1.0);
+        capacity.toll = 1.0;
+    }
     script.rates.failed = if rng.random_bool(0.5) { rng.random_range(0..60) } else { 0 };
     script
 }
@@ -111,6 +118,9 @@ impl Wire {
     fn new(world: &World, script: &Script, wiring: Wiring) -> Self {
         let backend = Backend::start(script.shards, wiring.iterator_lifetime);
         world.with(|world| world.stream = backend.stream());
+        if let Some(capacity) = script.capacity {
+            backend.limit(capacity.table);
+        }
         Self { backend: Arc::new(backend), wiring }
     }
 
@@ -156,6 +166,18 @@ impl Services for Wire {
 
     fn merge(&self, world: &mut Inner, shard: &ShardId) {
         self.backend.merge(&mut world.stream, shard);
+    }
+
+    fn set_capacity(&self, world: &World, gives: Gives) {
+        let now = world.now();
+        let gives = world.with(|world| {
+            let table = world.meter.table.as_mut()?;
+            table.set(gives, now);
+            Some(table.gives())
+        });
+        if let Some(gives) = gives {
+            self.backend.limit(gives);
+        }
     }
 
     fn items(&self, world: &Arc<World>) -> Arc<dyn ItemSource> {

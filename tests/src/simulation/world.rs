@@ -15,6 +15,7 @@ use sluicegate_sink::{Letter, LetterId};
 use tokio::time::Instant;
 
 use super::history::History;
+use super::meter::Meter;
 use super::poison::Poison;
 use super::reads::SharedReads;
 use super::referee::{Referee, Sight};
@@ -56,6 +57,8 @@ pub struct Inner {
     pub letters: BTreeMap<LetterId, Letter>,
     /// Until when the analytics table takes nothing.
     pub sink_out_until: Duration,
+    /// What the analytics table gives, and what is recorded of writing.
+    pub meter: Meter,
     /// Who watches.
     pub referee: Referee,
     /// What happened.
@@ -70,6 +73,8 @@ pub struct Inner {
     pub faults: BTreeMap<&'static str, u64>,
     /// Number of the next event that is published.
     next_event: u64,
+    /// Bytes that make it larger, at most.
+    filler: usize,
 }
 
 impl World {
@@ -87,6 +92,7 @@ impl World {
             poison: script.poison,
             letters: BTreeMap::new(),
             sink_out_until: Duration::ZERO,
+            meter: Meter::of(script),
             referee: Referee::of(script.accept_gap, script.poison),
             history: History::default(),
             rng: SmallRng::seed_from_u64(script.seed ^ 0x5eed),
@@ -94,6 +100,7 @@ impl World {
             latency: script.latency,
             faults: BTreeMap::new(),
             next_event: 0,
+            filler: script.filler,
         };
         Arc::new(Self { inner: Mutex::new(inner), begun: Instant::now() })
     }
@@ -142,7 +149,7 @@ impl Inner {
     fn next_event(&mut self) -> UserEvent {
         let (n, key) = (self.next_event, self.rng.random_range(0..5u32));
         self.next_event += 1;
-        let filler = "x".repeat(self.rng.random_range(0..200));
+        let filler = "x".repeat(self.rng.random_range(0..self.filler));
         let data = format!(r#"{{"id":{n},"k":"k{key}","n":{},"filler":"{filler}"}}"#, n % 3);
         (format!("key-{}", self.rng.random_range(0..12u32)), Bytes::from(data))
     }
@@ -242,6 +249,7 @@ impl Inner {
         self.history.line(now, writer.as_str(), format_args!("stores {sort} in {partition}"));
         self.referee.item(item);
         self.items.insert(item.header.key(), item.to_attributes());
+        self.meter.stored(writer, &item.header.key(), now);
     }
 
     /// What the table says of an item that it never takes.

@@ -90,15 +90,18 @@ impl Backend {
         if let Ok(request) = &mut request {
             request.headers_mut().clone_from(&call.headers);
         }
-        let answering = async move {
-            let (parts, body) = router.oneshot(request.ok()?).await.ok()?.into_parts();
-            Some(Response::from_parts(parts, body.collect().await.ok()?.to_bytes()))
-        };
-        // The routers wait for nothing, so that what they did and what was noted of it are one step.
-        match pin!(answering).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(answer)) => answer,
-            Poll::Ready(None) | Poll::Pending => unreachable!("the local backend answers at once"),
-        }
+        let Ok(request) = request else { unreachable!("a POST to the root is a request") };
+        at_once(router, request)
+    }
+
+    /// Limits the analytics table to so many write units a second, with one second of depth.
+    pub(super) fn limit(&self, units: f64) {
+        let table = items_table();
+        let document = format!("burst_seconds = 1\n[tables.{table}]\nwcu = {}\n", units.round().max(1.0));
+        let request = Request::post("/limits").body(Full::new(Bytes::from(document)));
+        let answer = request.ok().map(|request| at_once(self.dynamodb.clone(), request));
+        let taken = answer.is_some_and(|answer| answer.status().is_success());
+        assert!(taken, "the local backend takes limits");
     }
 
     /// Puts a Kinesis record; tells where it went.
@@ -178,6 +181,18 @@ impl Backend {
         let body = String::from_utf8_lossy(answer.body());
         assert!(answer.status().is_success(), "{}: {body}", call.operation);
         serde_json::from_str(&body).unwrap_or_default()
+    }
+}
+
+/// The routers wait for nothing, so that what they did and what was noted of it are one step.
+fn at_once(router: axum::Router, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let answering = async move {
+        let (parts, body) = router.oneshot(request).await.ok()?.into_parts();
+        Some(Response::from_parts(parts, body.collect().await.ok()?.to_bytes()))
+    };
+    match pin!(answering).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(answer)) => answer,
+        Poll::Ready(None) | Poll::Pending => unreachable!("the local backend answers at once"),
     }
 }
 

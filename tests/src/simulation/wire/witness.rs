@@ -14,6 +14,7 @@ use sluicegate_checkpoint::SequenceNumber;
 use sluicegate_lease::dynamodb::decode::{self, FleetItem};
 use sluicegate_lease::{Lease, LeaseKey, WorkerId};
 use sluicegate_sink::Letter;
+use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, RESERVED_PARTITION, names};
 
 use super::super::fleet::APPLICATION;
@@ -64,7 +65,9 @@ pub(super) fn answer(
     }
     if let Some((held_back, _)) = held_back {
         let mut body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-        body["UnprocessedItems"] = json!({ items_table(): held_back });
+        let left = body["UnprocessedItems"][items_table()].as_array().cloned().unwrap_or_default();
+        let left: Vec<Value> = left.into_iter().chain(held_back).collect();
+        body["UnprocessedItems"] = json!({ items_table(): left });
         *answer.body_mut() = body.to_string().into();
     }
     answer
@@ -128,6 +131,10 @@ fn check(call: &Call, world: &mut Inner, me: &WorkerId) {
     }
 }
 
+fn same_key(one: &Value, other: &Value) -> bool {
+    [names::PARTITION, names::SORT].into_iter().all(|name| one[name] == other[name])
+}
+
 fn is_failed_condition(answer: &[u8]) -> bool {
     let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     text(&answer["__type"]).ends_with("ConditionalCheckFailedException")
@@ -156,8 +163,17 @@ impl Witness<'_> {
             (Service::Workers, "DeleteItem") => self.worker_deleted(&body["Key"]),
             (Service::Workers, "Query") => self.workers_given(body, answer),
             (Service::Items, "BatchWriteItem") => {
-                for put in body["RequestItems"][items_table()].as_array().into_iter().flatten() {
-                    self.item_stored(&put["PutRequest"]["Item"]);
+                let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+                let left = answer["UnprocessedItems"][items_table()].as_array();
+                let left: Vec<&Value> =
+                    left.into_iter().flatten().map(|put| &put["PutRequest"]["Item"]).collect();
+                let puts = body["RequestItems"][items_table()].as_array().into_iter().flatten();
+                for item in puts.map(|put| &put["PutRequest"]["Item"]) {
+                    let is_left = left.iter().any(|left| same_key(left, item));
+                    self.item_metered(item, !is_left);
+                    if !is_left {
+                        self.item_stored(item);
+                    }
                 }
             }
             (Service::Items, "PutItem") => self.letter_put(&body["Item"]),
@@ -225,6 +241,11 @@ impl Witness<'_> {
         let ids = rows.map(|row| WorkerId::new(text(&row["workerId"]["S"])));
         let ends = (request["ExclusiveStartKey"].is_null(), answer["LastEvaluatedKey"].is_null());
         self.world.referee.looked_at_page(&self.me.id, ids, ends, self.now);
+    }
+
+    fn item_metered(&mut self, item: &Value, taken: bool) {
+        let units = units_of(values::stored(item).bytes());
+        self.world.meter.count(&self.me.id, units, taken);
     }
 
     fn item_stored(&mut self, item: &Value) {
