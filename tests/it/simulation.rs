@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sluicegate_tests::simulation::fleet::Plant;
 use sluicegate_tests::simulation::poison::Poison;
+use sluicegate_tests::simulation::rates::Judged;
 use sluicegate_tests::simulation::script::{Act, Rates, Script};
 use sluicegate_tests::simulation::{as_it_is, plants, run, run_script};
 
@@ -12,10 +13,14 @@ const SEEDS: u64 = 200;
 
 #[test]
 fn every_law_holds_in_every_history() {
-    let failed = (0..SEEDS).map(run).find(|outcome| !outcome.broken.is_empty());
-    if let Some(outcome) = failed {
-        panic!("{}", outcome.report());
+    let mut judged = Judged::default();
+    for seed in 0..SEEDS {
+        let outcome = run(seed);
+        assert!(outcome.broken.is_empty(), "{}", outcome.report());
+        judged.add(outcome.judged);
     }
+    // Nothing is proved by laws that are never judged.
+    assert!(judged.table > 1_000 && judged.workers > 1_000 && judged.waits > 500, "{judged:?}");
 }
 
 #[test]
@@ -32,7 +37,7 @@ fn one_seed_gives_one_history() {
 #[test]
 fn a_lease_has_one_session_at_a_time() {
     for seed in [39_692, 95_299] {
-        let outcome = run(seed);
+        let outcome = run_script(&Script::without_pressure(seed), &as_it_is);
         assert!(outcome.broken.is_empty(), "{}", outcome.report());
     }
 }
@@ -192,7 +197,7 @@ fn poisoned(script: &mut Script) {
 fn every_law_holds_where_the_table_rejects_many_events() {
     let mut letters = 0;
     for seed in 0..60 {
-        let mut script = Script::of(seed);
+        let mut script = Script::without_pressure(seed);
         poisoned(&mut script);
         let outcome = run_script(&script, &as_it_is);
         assert!(outcome.broken.is_empty(), "{}", outcome.report());
@@ -216,9 +221,26 @@ fn k1_catches_a_record_that_leaks() {
     caught("K1", &plants::a_record_leaks);
 }
 
+#[test]
+#[ignore = "R6 and R7 are not judged yet"]
+fn r6_catches_a_worker_that_crawls_after_a_refusal() {
+    caught("R6", &plants::crawls_after_a_refusal);
+}
+
+#[test]
+#[ignore = "R6 and R7 are not judged yet"]
+fn r7_catches_a_key_range_for_which_the_table_is_blamed() {
+    caught("R7", &plants::the_table_is_blamed_for_a_key_range);
+}
+
+#[test]
+fn f1_catches_a_worker_that_takes_more_than_its_share() {
+    caught("F1", &plants::takes_more_than_its_share);
+}
+
 /// A fleet that nothing is done to, on a stream that keeps records for a few seconds.
 fn quiet(seed: u64) -> Script {
-    let mut script = Script::of(seed);
+    let mut script = Script::without_pressure(seed);
     script.retention = Some(Duration::from_secs(10));
     script.accept_gap = false;
     script.rates = Rates::default();

@@ -21,9 +21,11 @@ use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER};
 
 mod poison;
+mod pressure;
 mod reads;
 
 pub use poison::{a_record_leaks, halves_are_stored, letters_are_not_put};
+pub use pressure::{crawls_after_a_refusal, takes_more_than_its_share, the_table_is_blamed_for_a_key_range};
 pub use reads::refused_reads_repeated_at_once;
 
 type Inner = Arc<dyn LeaseStore>;
