@@ -222,13 +222,11 @@ fn k1_catches_a_record_that_leaks() {
 }
 
 #[test]
-#[ignore = "R6 and R7 are not judged yet"]
 fn r6_catches_a_worker_that_crawls_after_a_refusal() {
     caught("R6", &plants::crawls_after_a_refusal);
 }
 
 #[test]
-#[ignore = "R6 and R7 are not judged yet"]
 fn r7_catches_a_key_range_for_which_the_table_is_blamed() {
     caught("R7", &plants::the_table_is_blamed_for_a_key_range);
 }

@@ -18,9 +18,9 @@ pub mod oracle;
 pub mod plants;
 pub mod poison;
 pub mod ports;
-pub mod reads;
 mod pressure;
 pub mod rates;
+pub mod reads;
 pub mod referee;
 pub mod script;
 pub mod services;
@@ -44,8 +44,6 @@ use script::{Act, Rates, Script};
 use services::{InMemory, Services};
 use world::World;
 
-/// Whether R6 and R7 are judged. Not yet: the governor breaks both.
-pub const RATES_ARE_JUDGED: bool = false;
 /// How long a calm fleet may take to finish everything.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How often it is looked at meanwhile.
@@ -134,7 +132,7 @@ async fn simulate(script: &Script, world: Arc<World>, services: &dyn Services, p
     stage.settle().await;
     let mut broken = oracle::check(&world, services.items(&world)).await;
     let (of_rates, judged) = world.with(|world| world.meter.course.judge());
-    broken.extend(of_rates.into_iter().filter(|_| RATES_ARE_JUDGED));
+    broken.extend(of_rates);
     broken.dedup();
     let took = world.now();
     world.with(|world| Outcome {

@@ -12,6 +12,7 @@ use sluicegate_lease::{Clock, LeaseStore, Nudge, ScanBudget, WorkerId, WorkerReg
 use sluicegate_sink::governor::pace::PaceOptions;
 use sluicegate_sink::offload::Inline;
 use sluicegate_sink::{DeadLetters, Governor, ItemWriter, PackingSink, PackingSinkOptions, Sink};
+use sluicegate_worker::BudgetChoice;
 use sluicegate_worker::metrics::Metrics;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{StreamReader, Worker, WorkerError};
@@ -286,7 +287,9 @@ fn settings(script: &Script, build: &Build) -> Settings {
         buffer_bytes: build.buffer_bytes,
         parameters: parameters(build),
         accept_gap: script.accept_gap,
-        write_budget: script.budget.map(WriteBudget::of_units),
+        write_budget: script
+            .budget
+            .map_or(BudgetChoice::None, |units| BudgetChoice::Fixed(WriteBudget::of_units(units))),
         ..Settings::default()
     };
     // In some fleets scans cost too much: they come seldom, and workers plan from the rows they know.

@@ -14,7 +14,7 @@ use sluicegate_lease::{
 use sluicegate_sink::dead_letter::{LetterPage, NoDeadLetters};
 use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
-use sluicegate_sink::store::{Cause, Written as ItemsWritten};
+use sluicegate_sink::store::{Cause, ThrottledBy, Written as ItemsWritten};
 use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
 use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
 
@@ -48,14 +48,20 @@ fn unstored(lost: Lost) -> StoreError {
 }
 
 /// The table refuses for now, for this reason if it says one.
-fn throttled(_by: Option<Over>, why: Cause) -> StoreError {
-    StoreError::Throttled(why)
+fn throttled(by: Option<Over>, source: Cause) -> StoreError {
+    let by = match by {
+        None => ThrottledBy::Unknown,
+        Some(Over::Table) => ThrottledBy::Table,
+        Some(Over::KeyRange) => ThrottledBy::KeyRange,
+        Some(Over::Both) => ThrottledBy::Both,
+    };
+    StoreError::Throttled { by, source }
 }
 
 /// The same refusal, but of the table, whatever refused.
 pub(super) fn as_of_the_table(error: StoreError) -> StoreError {
     match error {
-        StoreError::Throttled(why) => throttled(Some(Over::Table), why),
+        StoreError::Throttled { source, .. } => throttled(Some(Over::Table), source),
         error @ (StoreError::Unavailable(_)
         | StoreError::Rejected(_)
         | StoreError::Refused { .. }

@@ -74,7 +74,7 @@ impl ItemWriter for Crawling {
 
 fn is_throttled(error: &StoreError) -> bool {
     match error {
-        StoreError::Throttled(_) => true,
+        StoreError::Throttled { .. } => true,
         StoreError::Unavailable(_)
         | StoreError::Rejected(_)
         | StoreError::Refused { .. }
