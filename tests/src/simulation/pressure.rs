@@ -35,6 +35,7 @@ impl Script {
     /// The table gives less than comes.
     pub fn press(&mut self, rng: &mut SmallRng) {
         self.without_what_ends_records();
+        self.without_other_readers();
         self.filler = rng.random_range(200..4_000);
         for build in &mut self.builds {
             feed(build, rng);
@@ -88,6 +89,7 @@ impl Script {
     /// The table gives enough, but for one range of keys.
     pub fn heat(&mut self, rng: &mut SmallRng) {
         self.without_what_ends_records();
+        self.without_other_readers();
         let (aggregate_key, hot, keys) =
             if rng.random_bool(0.5) { ("partition-key", "key-3", 12.0) } else { ("{/k}", "k2", 5.0) };
         for build in &mut self.builds {
@@ -106,6 +108,11 @@ impl Script {
         let hot = HotRange { of: RANGES, index: HotRange::range_of(hot, RANGES), units };
         self.capacity = Some(Capacity { table: 40_000.0, toll: 1.0, hot: Some(hot) });
         self.budget = [None, Some(1_000)][rng.random_range(0..2)];
+    }
+
+    /// What is to be written must be read in time, which is not what these histories are about.
+    fn without_other_readers(&mut self) {
+        self.reads = None;
     }
 
     /// A few workers, records at the beginning, and nothing else.
