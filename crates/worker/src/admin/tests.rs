@@ -13,6 +13,7 @@ use crate::fleet::FleetParts;
 use crate::nudge::HttpNudge;
 use crate::watch::Stamp;
 use crate::write_flow::BudgetSource;
+use sluicegate_sink::governor::pace::RateReason;
 
 const TOKEN: &str = "correct-horse-battery";
 /// How long anything may take that should take milliseconds.
@@ -193,6 +194,7 @@ async fn the_fleet_is_json_and_holds_what_is_known() {
     let fleet: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, fleet["application"].as_str()), (200, Some("app")));
     assert_eq!(fleet["totals"]["write_budget_units"], 4_000.0);
+    assert_eq!(fleet["totals"]["write_budget_source"], "setting");
     assert_eq!(fleet["shards"], serde_json::json!([]));
 }
 
@@ -206,6 +208,14 @@ fn the_page_needs_nothing_but_itself_and_makes_no_markup_of_what_it_is_told() {
     }
     let answer = super::page();
     assert!(answer.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+}
+
+#[test]
+fn the_page_has_words_for_every_reason_of_a_rate_and_every_source_of_a_budget() {
+    let reasons = RateReason::ALL.map(RateReason::as_str);
+    for word in reasons.into_iter().chain(BudgetSource::ALL.map(BudgetSource::as_str)) {
+        assert!(PAGE.contains(&format!("{word}: \"")), "{word}");
+    }
 }
 
 #[tokio::test]
