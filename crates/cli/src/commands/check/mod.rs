@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use comfy_table::{Cell, Color, Table};
 use serde_json::json;
 use sluicegate_lease::dynamodb::worker_table_name;
+use sluicegate_sink::CapacitySource;
+use sluicegate_sink::dynamodb::DynamoDbItems;
 use sluicegate_worker::config::{Explained, Outcome, Provenance};
 use sluicegate_worker::{Config, ConfigError};
 
@@ -15,9 +17,11 @@ use crate::aws_names;
 use crate::exit::{bad_config, bad_configs};
 use crate::output;
 
+mod budget;
 mod policy;
 mod preflight;
 
+use budget::Asked;
 use policy::{Names, Place};
 use preflight::{Tried, Verdict};
 
@@ -93,18 +97,32 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             return Err(bad_config(error));
         }
     };
-    let tried = if args.preflight {
+    let (tried, asked) = if args.preflight {
         let aws = Aws::load(&args.aws).await?;
-        Some(preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await)
+        let table = DynamoDbItems::new(aws.dynamodb(), &names.events);
+        // Whether it may be asked is among the calls that are tried.
+        let capacity = table.capacity().await.unwrap_or_default();
+        (Some(preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await), Asked::Said(capacity))
     } else {
-        None
+        (None, Asked::NotAsked)
     };
+    let checked = Checked { explained: &explained, policy: &policy, tried: tried.as_deref(), asked };
     if args.json {
-        output::json(&as_json(&explained, &args, &policy, tried.as_deref()))?;
+        output::json(&as_json(&checked, &args))?;
     } else {
-        show(&explained, &args, &policy, tried.as_deref())?;
+        show(&checked, &args)?;
     }
     verdict(explained.config, tried.as_deref())
+}
+
+/// What is told.
+#[derive(Clone, Copy)]
+struct Checked<'a> {
+    explained: &'a Explained,
+    policy: &'a serde_json::Value,
+    tried: Option<&'a [Tried]>,
+    /// What the table said of its capacity.
+    asked: Asked,
 }
 
 /// How the command ends.
@@ -129,12 +147,8 @@ fn unreadable(error: &ConfigError, policy: &serde_json::Value) -> serde_json::Va
     })
 }
 
-fn as_json(
-    explained: &Explained,
-    args: &Args,
-    policy: &serde_json::Value,
-    tried: Option<&[Tried]>,
-) -> serde_json::Value {
+fn as_json(checked: &Checked<'_>, args: &Args) -> serde_json::Value {
+    let Checked { explained, policy, tried, asked } = *checked;
     let settings: Vec<_> = explained
         .settings
         .iter()
@@ -163,6 +177,7 @@ fn as_json(
                     "dollars_per_month_under_load": outcome.lease_dollars.1,
                 },
                 "events_table_dollars_per_month": outcome.events_dollars,
+                "write_budget": budget::as_json(config.settings.write_budget, asked),
             })
         }),
         "policy": policy,
@@ -170,16 +185,13 @@ fn as_json(
     })
 }
 
-fn show(
-    explained: &Explained,
-    args: &Args,
-    policy: &serde_json::Value,
-    tried: Option<&[Tried]>,
-) -> anyhow::Result<()> {
+fn show(checked: &Checked<'_>, args: &Args) -> anyhow::Result<()> {
+    let Checked { explained, policy, tried, asked } = *checked;
     output::line(&table(explained).to_string());
     if let Ok(config) = &explained.config {
         let outcome = config.outcome(args.shards, args.workers);
         output::line(&comes_to(&outcome, args.shards));
+        output::line(&format!("\n{}", budget::told(config.settings.write_budget, asked)));
         output::line(&costs(&outcome, args.workers));
         for advice in config.advice() {
             output::line(&format!("Note: {advice}."));
@@ -263,10 +275,13 @@ mod tests {
         let flags = [("failover_time", "3s"), ("safety_margin", "2s"), ("spread", "5000")];
         let flags = flags.map(|(name, value)| (name, value.to_owned()));
         let explained = Config::explain(None, &flags).unwrap();
-        let told = as_json(&explained, &cli.args, &json!({}), None);
+        let policy = json!({});
+        let checked = |explained| Checked { explained, policy: &policy, tried: None, asked: Asked::NotAsked };
+        let told = as_json(&checked(&explained), &cli.args);
         let errors = told["errors"].as_array().unwrap();
         assert_eq!((errors.len(), &told["error"]), (2, &errors[0]));
-        let fit = as_json(&Config::explain(None, &[]).unwrap(), &cli.args, &json!({}), None);
+        let fit = as_json(&checked(&Config::explain(None, &[]).unwrap()), &cli.args);
+        assert_eq!(fit["outcome"]["write_budget"]["source"], "table");
         assert_eq!((&fit["error"], &fit["errors"]), (&json!(null), &json!([])));
         let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         let unreadable = unreadable(&ConfigError::Unreadable("no".to_owned()), &json!({}));
