@@ -19,6 +19,7 @@ REFUSED_BY_SCHEMA = [
     ({"settings__buffer_bytes": "128MB"}, "buffer_bytes"),
     ({"settings__max_in_flight": 13}, "max_in_flight"),
     ({"settings__write_budget_wcu": -1}, "write_budget_wcu"),
+    ({"settings__write_budget_wcu": "none"}, "write_budget_wcu"),
     ({"settings__log_format": "yaml"}, "log_format"),
     ({"settings__initial_position": "EARLIEST"}, "initial_position"),
     ({"stream": "arn:aws:dynamodb:eu-central-1:123456789012:table/flights"}, "stream"),
