@@ -54,7 +54,7 @@ capacity: measuring
 	target/release/sluicegate-measure $@ --workers $(WORKERS) --budget-wcu $(BUDGET_WCU) --failover-time 3s
 
 # How soon fleets of 1, 2, 4 and 16 workers use what a table gives again, with a budget, with one that follows the table, and with
-# none, after refused and staggered starts, outages and changes of capacity: about half an hour. A part of it, in a minute:
+# none, after refused and staggered starts, outages and changes of capacity: about 36 minutes. A part of it, in a minute:
 # make lift WORKERS=2 BUDGETS=none SCENARIOS=refused-start [CAPACITY=1500] [EVIDENCE=docs/evidence]. Several of each are written
 # with commas. What is left out is all; the last line is one JSON object.
 CAPACITY ?= 1500

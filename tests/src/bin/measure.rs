@@ -69,7 +69,7 @@ enum What {
     },
     /// How soon fleets use what a table gives again, and whether each worker gets its part
     ///
-    /// Every size of fleet plays with every budget, several at the same time; all of it takes about half an hour. A part of it:
+    /// Every size of fleet plays with every budget, several at the same time; all of it takes about 36 minutes. A part of it:
     /// `lift --workers 2 --budgets none --scenarios refused-start` takes a minute.
     Lift(LiftArgs),
     /// A burst of many times what the table takes, with and without Sluicegate in between, as a picture
@@ -171,8 +171,8 @@ struct LiftArgs {
     /// The workers' failover_time
     #[arg(long, default_value = "10s")]
     failover_time: humantime::Duration,
-    /// Workers that run at the same time, at most
-    #[arg(long, default_value_t = 40)]
+    /// Workers that run at the same time, at most. On two cores more are limited by the processor, not by their tables
+    #[arg(long, default_value_t = 24)]
     at_once: usize,
     /// Print what each worker wrote in windows of 3 s as well
     #[arg(long)]

@@ -20,7 +20,7 @@ pub mod verdict;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 
@@ -97,9 +97,13 @@ impl FromStr for Budget {
 /// # Errors
 /// A fleet does not start, or the backend does not say what its tables took.
 pub async fn run(plan: &LiftPlan, say: impl Fn(&str)) -> anyhow::Result<Report> {
-    let backend = Backend::process().await?;
+    // In a folder: the longer a database in memory becomes, the more of the processor each write of it takes.
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
+    let backend = Backend::process_with(&["--dir", dir]).await?;
     // One second of credit: a table that has more takes the old rate for a while after a cut.
     backend.set("/limits", "enforce = true\nburst_seconds = 1").await?;
+    say(report::HEADINGS);
     let places = Semaphore::new(plan.at_once);
     let configurations = plan.budgets.iter().flat_map(|budget| {
         let mut sizes = plan.workers.clone();

@@ -35,7 +35,9 @@ pub struct Outcome {
     pub windows: Vec<Vec<f64>>,
 }
 
-const HEADINGS: &str = "scenario         budget  workers  s to 90%  used  worst share  starved, s  refused";
+/// Above the lines of outcomes.
+pub const HEADINGS: &str =
+    "scenario         budget  workers  s to 90%  used  worst share  starved, s  refused";
 
 impl Outcome {
     /// A row under [`HEADINGS`].

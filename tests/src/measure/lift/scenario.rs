@@ -39,8 +39,8 @@ pub enum Scenario {
 const BEFORE: u64 = 20;
 /// The same before the outage, whose refusals are counted from then on.
 const BEFORE_OUTAGE: u64 = 60;
-/// Seconds after a lift in which it is watched.
-const AFTER: u64 = 40;
+/// Seconds after a lift in which it is watched. They are the seconds before what comes next.
+const AFTER: u64 = 30;
 /// The same after the outage.
 const AFTER_OUTAGE: u64 = 120;
 /// Time between the starts of two workers.
@@ -172,6 +172,7 @@ impl<'b> Stage<'b> {
             Ok(seconds.iter().find(|second| second.accepted > 0.0).map(|second| second.second))
         })
         .await?;
+        troupe.steady_since = lifted;
         let capacity = f64::from(self.plan.capacity);
         let judged = Judged { scenario: Scenario::StaggeredStart, from, lifted, capacity, rate: capacity };
         self.judge(troupe, judged, AFTER).await
@@ -187,8 +188,8 @@ impl<'b> Stage<'b> {
     ) -> anyhow::Result<Outcome> {
         let (before, after) =
             if scenario == Scenario::Outage { (BEFORE_OUTAGE, AFTER_OUTAGE) } else { (BEFORE, AFTER) };
-        let from = now_seconds();
-        troupe.watch(Instant::now() + Duration::from_secs(before)).await?;
+        troupe.steady_for(before).await?;
+        let from = now_seconds() - before;
         let former =
             mean(&seconds_of(self.backend, &troupe.table, now_seconds() - BEFORE, now_seconds()).await?);
         self.override_limit(&troupe.table, wcu).await?;
@@ -209,24 +210,24 @@ impl<'b> Stage<'b> {
         after: u32,
     ) -> anyhow::Result<Outcome> {
         if before != self.plan.capacity {
-            self.change_capacity(&troupe.table, before).await?;
-            troupe.watch(Instant::now() + Duration::from_secs(BEFORE)).await?;
+            self.change_capacity(troupe, before).await?;
         }
-        troupe.watch(Instant::now() + Duration::from_secs(BEFORE)).await?;
-        self.change_capacity(&troupe.table, after).await?;
+        troupe.steady_for(BEFORE).await?;
+        self.change_capacity(troupe, after).await?;
         let (from, capacity) = (now_seconds(), f64::from(after));
         let judged = Judged { scenario, from, lifted: from, capacity, rate: capacity };
         let outcome = self.judge(troupe, judged, AFTER).await?;
         if after != self.plan.capacity {
-            self.change_capacity(&troupe.table, self.plan.capacity).await?;
+            self.change_capacity(troupe, self.plan.capacity).await?;
         }
         Ok(outcome)
     }
 
     /// The table takes again what it says. Returns since when.
-    async fn lift(&self, troupe: &Troupe<'b>) -> anyhow::Result<u64> {
+    async fn lift(&self, troupe: &mut Troupe<'b>) -> anyhow::Result<u64> {
         self.override_limit(&troupe.table, self.plan.capacity).await?;
-        Ok(now_seconds())
+        troupe.steady_since = now_seconds();
+        Ok(troupe.steady_since)
     }
 
     /// Watches for so many seconds after the lift, and judges.

@@ -15,6 +15,7 @@ use rand::{RngCore, SeedableRng};
 use sluicegate_worker::telemetry::wall_millis;
 use tokio::time::Instant;
 
+use super::super::budget::now_seconds;
 use super::super::hardship::value_of;
 use super::report::Outcome;
 use super::verdict::{Sample, Written};
@@ -49,6 +50,8 @@ pub(super) struct Stage<'b> {
 pub(super) struct Troupe<'b> {
     pub(super) fleet: Fleet<'b>,
     pub(super) table: String,
+    /// The second in which what the table takes changed last, or the workers began.
+    pub(super) steady_since: u64,
     /// What each worker has written by a moment, by its address.
     looks: Vec<(f64, BTreeMap<String, Written>)>,
 }
@@ -101,7 +104,7 @@ impl<'b> Stage<'b> {
         ] {
             fleet = fleet.set(setting, value);
         }
-        Ok(Troupe { fleet, table, looks: Vec::new() })
+        Ok(Troupe { fleet, table, steady_since: 0, looks: Vec::new() })
     }
 
     async fn create_table(&self, table: &str) -> anyhow::Result<()> {
@@ -123,10 +126,11 @@ impl<'b> Stage<'b> {
     }
 
     /// What the table takes from now on, and says that it takes.
-    pub(super) async fn change_capacity(&self, table: &str, wcu: u32) -> anyhow::Result<()> {
-        let update = self.backend.dynamodb().update_table().table_name(table);
+    pub(super) async fn change_capacity(&self, troupe: &mut Troupe<'b>, wcu: u32) -> anyhow::Result<()> {
+        let update = self.backend.dynamodb().update_table().table_name(&troupe.table);
         update.provisioned_throughput(throughput(wcu)?).send().await?;
-        self.override_limit(table, wcu).await
+        troupe.steady_since = now_seconds();
+        self.override_limit(&troupe.table, wcu).await
     }
 
     /// Starts a worker.
@@ -192,6 +196,12 @@ impl Troupe<'_> {
             tokio::time::sleep_until(next.min(until)).await;
         }
         Ok(())
+    }
+
+    /// Watches until nothing has changed for so many seconds.
+    pub(super) async fn steady_for(&mut self, seconds: u64) -> anyhow::Result<()> {
+        let left = (self.steady_since + seconds).saturating_sub(now_seconds());
+        self.watch(Instant::now() + Duration::from_secs(left)).await
     }
 
     /// What was seen of all workers that were ever seen, in the order of their addresses.
