@@ -31,8 +31,11 @@ pub const CLEARED_WITHIN: Duration = Duration::from_secs(2);
 const SLOT: Duration = Duration::from_millis(100);
 /// Over so many slots.
 const SLOTS: usize = 10;
-/// Tokens gather for so long, and requests are no larger: small beside the second in which a table counts.
-const DEPTH_SECONDS: f64 = 0.02;
+/// Requests are no larger than what so long brings...
+const REQUEST_SECONDS: f64 = 0.02;
+/// ...and tokens gather for so long: both are small beside the second in which a table counts. Tokens that gather for no longer than a
+/// request takes are lost to every wake-up that comes late, on a busy machine half of them.
+const DEPTH_SECONDS: f64 = 0.05;
 /// A refused rate falls to this part of what was accepted of late...
 const FALL: f64 = 0.95;
 /// ...but to no less than this part of what it was: what is accepted while it climbs, or begins, says too little...
@@ -51,6 +54,8 @@ const PATIENCE_EACH_SECONDS: f64 = 3.0;
 const PATIENCE_BELOW_FORMER_SECONDS: f64 = 4.0;
 /// ...by this much;
 const BELOW_FORMER: f64 = 0.8;
+/// or if it should give more: a firm share, or much more than this part of one that is not;
+const LITTLE_OF_A_SHARE: f64 = 0.1;
 /// and if little is known: others told the rate, or it is that of the first seconds. Either may have been a bad moment.
 const PATIENCE_LITTLE_KNOWN_SECONDS: f64 = 2.0;
 /// So much of what [`SUSTAINED_SECONDS`] would tell is little.
@@ -362,7 +367,7 @@ impl Pace {
     /// Most estimated units for one request.
     pub fn request_units(&mut self, now: Instant) -> f64 {
         self.refill(now);
-        (self.depth() / self.scale).max(1.0)
+        (self.one_request() / self.scale).max(1.0)
     }
 
     /// When a request of so many estimated units may go; `None` if not before the rate changes.
@@ -371,7 +376,7 @@ impl Pace {
         if self.limit() <= 0.0 {
             return None;
         }
-        let missing = (units * self.scale).min(self.depth()) - self.tokens;
+        let missing = (units * self.scale).min(self.one_request()) - self.tokens;
         // A hair's breadth is rounding.
         if missing <= 1e-6 {
             return Some(now);
@@ -495,12 +500,17 @@ impl Pace {
         if self.sustained.1 < LITTLE_KNOWN {
             return Patience::LITTLE_KNOWN;
         }
-        if ceiling < self.former * BELOW_FORMER {
-            return Patience {
-                seconds: PATIENCE_BELOW_FORMER_SECONDS,
-                faster: FASTER_BELOW_FORMER,
-                aim: self.former,
-            };
+        // What was promised: all of a share that is firm; of another, which is a guess, so much that this is another table.
+        let promised = match self.share {
+            Some(share) if share.firm => share.units * self.options.headroom * BELOW_FORMER,
+            Some(share) => share.units * LITTLE_OF_A_SHARE,
+            None => 0.0,
+        };
+        if ceiling < (self.former * BELOW_FORMER).max(promised) {
+            // The limit of a firm share is aim enough.
+            let known = ceiling < self.former * BELOW_FORMER && self.limit() >= MOST;
+            let aim = if known { self.former } else { f64::INFINITY };
+            return Patience { seconds: PATIENCE_BELOW_FORMER_SECONDS, faster: FASTER_BELOW_FORMER, aim };
         }
         let before = f64::from(self.advice.map_or(0, |advice| advice.before));
         let seconds = PATIENCE_SECONDS + PATIENCE_EACH_SECONDS * before;
@@ -533,6 +543,11 @@ impl Pace {
 
     fn depth(&self) -> f64 {
         (self.rate * DEPTH_SECONDS).max(1.0)
+    }
+
+    /// Units of the largest request, unless it is a single item.
+    fn one_request(&self) -> f64 {
+        (self.rate * REQUEST_SECONDS).max(1.0)
     }
 
     /// Lets time pass: tokens gather, the rate climbs.
