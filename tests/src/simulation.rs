@@ -44,8 +44,11 @@ use script::{Act, Rates, Script};
 use services::{InMemory, Services};
 use world::World;
 
-/// How long a calm fleet may take to finish everything.
+/// How long a calm fleet may take to finish everything...
 const PATIENCE: Duration = Duration::from_secs(150);
+/// ...and where the table, or the budget, gives less than comes: a minute's worth at the capacity, at six tenths of it, in items that
+/// are smaller than was reckoned with.
+const PATIENCE_UNDER_PRESSURE: Duration = Duration::from_secs(300);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long after it failed a worker is started anew, as Kubernetes would.
@@ -286,7 +289,8 @@ impl Stage<'_> {
         while self.fleet.len() < 2 {
             self.join();
         }
-        let deadline = self.world.now() + PATIENCE;
+        let pressed = self.world.with(|world| world.meter.table.is_some());
+        let deadline = self.world.now() + if pressed { PATIENCE_UNDER_PRESSURE } else { PATIENCE };
         loop {
             self.until(self.world.now() + LOOK).await;
             let alive = self.fleet.ids();
