@@ -240,7 +240,7 @@ impl WriteFlow {
         let (reason, units_per_second) = (standing.reason.as_str(), standing.rate);
         let (waiting_units, hot_keys) = (standing.waiting, standing.hot_keys.len());
         if standing.reason == RateReason::Shut {
-            tracing::warn!(waiting_units, "the table takes nothing: it is probed twice a second at most");
+            tracing::warn!(waiting_units, "the table takes nothing: a little is tried all the time");
         } else {
             tracing::info!(
                 units_per_second,
