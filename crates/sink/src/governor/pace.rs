@@ -152,7 +152,7 @@ pub enum RateReason {
     Refused,
     /// It was learned by other workers.
     Told,
-    /// The table takes nothing: it is probed.
+    /// The table takes nothing: a little is tried all the time.
     Shut,
     /// The table takes writes again: it doubles up to what it was.
     Reopened,
