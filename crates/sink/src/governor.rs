@@ -198,8 +198,8 @@ impl Governor {
     /// be gone.
     pub fn demand(&self) -> f64 {
         let mut state = self.state();
-        let waiting = state.waiting.max(0.0);
-        state.pace.consumption(Instant::now()) + waiting / pace::CLEARED_WITHIN.as_secs_f64()
+        let waiting = state.waiting;
+        state.pace.demand(waiting, Instant::now())
     }
 
     /// What was seen so far.

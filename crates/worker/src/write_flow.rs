@@ -171,13 +171,13 @@ impl WriteFlow {
 
     /// What an equal part comes to, of those that write or have something to write.
     fn advice(&self, counted: &Counted<'_>, mine: Told) -> Option<sluicegate_sink::governor::fair::Advice> {
-        let writes = |row: &&&WorkerRow| row.write_used_milli > 0 || row.write_demand_milli > 0;
         let told = |row: &&WorkerRow| Told {
             used: units(row.write_used_milli),
             demand: units(row.write_demand_milli),
         };
-        let others: Vec<Told> = counted.others.iter().filter(writes).map(told).collect();
-        let before = counted.others.iter().filter(writes).filter(|row| row.worker_id < self.parts.me).count();
+        let others: Vec<Told> = counted.others.iter().map(told).filter(|told| told.writes()).collect();
+        let first = |row: &&&WorkerRow| row.worker_id < self.parts.me;
+        let before = counted.others.iter().filter(first).map(told).filter(|told| told.presses()).count();
         advice(mine, &others, u32::try_from(before).unwrap_or(u32::MAX))
     }
 

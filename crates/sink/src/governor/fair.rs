@@ -12,12 +12,28 @@ pub struct Told {
     pub demand: f64,
 }
 
+/// A worker presses if it could write so many times what it writes.
+const PRESSES: f64 = 1.1;
+
+impl Told {
+    /// Whether it writes, or has something to write.
+    pub fn writes(self) -> bool {
+        self.used > 0.0 || self.demand > 0.0
+    }
+
+    /// Whether it would write more if it could. Nobody waits for the turn of one that would not: what it wrote of late may be all
+    /// that it had, and then it never finds out whether the table gives more.
+    pub fn presses(self) -> bool {
+        self.demand > self.used * PRESSES
+    }
+}
+
 /// What a worker should know of its part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Advice {
     /// Its equal part of what the fleet writes, in units per second; what it could write, if that is less.
     pub due: f64,
-    /// How many others find out before it whether the table gives more than it did.
+    /// How many others that [press](Told::presses) find out before it whether the table gives more than it did.
     pub before: u32,
 }
 
@@ -29,7 +45,8 @@ pub fn advice(mine: Told, others: &[Told], before: u32) -> Option<Advice> {
     }
     let all = || others.iter().chain([&mine]);
     let written: f64 = all().map(|told| told.used).sum();
-    let level = level(written, all().map(|told| told.demand.max(told.used)).collect());
+    // Who has written all it had frees what it wrote: the others take that over while the rows still tell of it.
+    let level = level(written, all().map(|told| told.demand).collect());
     Some(Advice { due: level.min(mine.demand.max(mine.used)), before })
 }
 
@@ -70,6 +87,20 @@ mod tests {
         let due = 750.0;
         assert_eq!(advice(second, &[first], 1), Some(Advice { due, before: 1 }));
         assert_eq!(advice(first, &[second], 0), Some(Advice { due, before: 0 }));
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_has_written_all_it_had() {
+        let (busy, done, idle) = (told(80.0, 900.0), told(80.0, 60.0), told(0.0, 0.0));
+        assert!(busy.presses() && busy.writes());
+        assert!(!done.presses() && done.writes());
+        assert!(!idle.presses() && !idle.writes());
+    }
+
+    #[test]
+    fn what_one_wrote_is_due_to_the_others_once_it_has_written_all() {
+        let (slow, done) = (told(10.0, 900.0), told(160.0, 5.0));
+        assert_eq!(advice(slow, &[done], 1), Some(Advice { due: 165.0, before: 1 }));
     }
 
     #[test]

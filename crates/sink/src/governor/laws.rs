@@ -172,6 +172,14 @@ impl Fleet {
         self
     }
 
+    /// With all workers but the first no more than this waits at a time, although there is more to write.
+    fn with_waiting(mut self, units: f64) -> Self {
+        for worker in self.workers.iter_mut().skip(1) {
+            worker.waiting = units;
+        }
+        self
+    }
+
     /// Runs until so many seconds after the beginning, a millisecond at a time.
     fn run(&mut self, until: f64) {
         let mut at = (self.workers[0].taken.len() - 1) as f64 * TENTH;
@@ -227,7 +235,8 @@ impl Fleet {
         worker.looks_at = at + LOOK_SECONDS;
         let used = worker.pace.consumption(now);
         worker.used += (used - worker.used) * 0.4;
-        let mine = Told { used: worker.used, demand: worker.used + worker.waiting / 2.0 };
+        let demand = worker.pace.demand(worker.waiting, now);
+        let mine = Told { used: worker.used, demand };
         let before = u32::try_from(me.min(others.len())).unwrap();
         worker.pace.advise(advice(mine, &others, before), now);
         let moved = (mine.used - worker.told.used).abs() > 0.25 * worker.told.used;

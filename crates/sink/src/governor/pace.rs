@@ -26,7 +26,13 @@ use tokio::time::Instant;
 use super::fair::Advice;
 
 /// Time in which what waits should be written: what a worker asks of the fleet's budget.
-pub const CLEARED_WITHIN: Duration = Duration::from_secs(2);
+const CLEARED_WITHIN_SECONDS: f64 = 2.0;
+/// Where something waits and tokens were short for this part of the last second or so, the rate is what holds it back...
+const HELD_BACK: f64 = 0.9;
+/// ...over this time...
+const HELD_BACK_OVER_SECONDS: f64 = 1.0;
+/// ...and it could write so many times as much: what waits may be no more than the next of many large items.
+const HELD_BACK_DEMANDS: f64 = 2.0;
 /// Consumption is counted in slots of this length.
 const SLOT: Duration = Duration::from_millis(100);
 /// Over so many slots.
@@ -232,6 +238,8 @@ pub struct Pace {
     above: f64,
     tokens: f64,
     as_of: Instant,
+    /// The part of the last second or so in which tokens were short.
+    short: f64,
     last_fall: Option<Instant>,
     /// Since the first refusal after something was taken, and how many there were.
     refused_since: Option<(Instant, u32)>,
@@ -261,6 +269,7 @@ impl Pace {
             above: 0.0,
             tokens: 0.0,
             as_of: now,
+            short: 0.0,
             last_fall: None,
             refused_since: None,
             since_fall: (Slot::default(), 0),
@@ -362,6 +371,17 @@ impl Pace {
         let whole = SLOT * u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX);
         let seen = whole + now.saturating_duration_since(self.slot_begun);
         self.slots.iter().map(|slot| slot.consumed).sum::<f64>() / seen.max(SLOT).as_secs_f64()
+    }
+
+    /// Units per second that could be written, with so many units that wait.
+    pub fn demand(&mut self, waiting: f64, now: Instant) -> f64 {
+        self.refill(now);
+        let demand = self.consumption(now) + waiting.max(0.0) / CLEARED_WITHIN_SECONDS;
+        if waiting > 0.0 && self.short >= HELD_BACK {
+            demand.max(self.rate * HELD_BACK_DEMANDS)
+        } else {
+            demand
+        }
     }
 
     /// Most estimated units for one request.
@@ -560,6 +580,8 @@ impl Pace {
         let short = (self.depth() - self.tokens).max(0.0) / self.rate.max(1e-9);
         // The climb comes first: the depth that tokens fill up must be the one that requests are measured by.
         self.climb(passed.min(short), now);
+        let weight = 1.0 - (-passed / HELD_BACK_OVER_SECONDS).exp();
+        self.short += (passed.min(short) / passed - self.short) * weight;
         self.tokens = (self.tokens + self.rate * passed).min(self.depth());
     }
 

@@ -192,6 +192,22 @@ fn a_rate_of_one_that_others_tell_of_is_left_behind_within_seconds() {
     }
 }
 
+/// What waits says little of what there is to write where items are large and packed one after the other.
+#[test]
+fn who_has_one_large_item_waiting_at_a_time_gets_its_part() {
+    for (workers, gives, item) in [(2, 170.0, 43), (4, 1_500.0, 400), (4, 800.0, 40)] {
+        for seed in 0..5 {
+            let course = [(0.0, gives), (40.0, gives * 0.05), (46.0, gives)];
+            let mut fleet = Fleet::new((workers, 5.0), Budget::None, &course, seed)
+                .with_items_of(item)
+                .with_waiting(f64::from(item));
+            fleet.run(90.0);
+            judge(&fleet, (46.0, 90.0), gives, 0.75)
+                .unwrap_or_else(|error| panic!("{workers} at {gives}, seed {seed}: {error}"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
