@@ -204,9 +204,9 @@ async fn kcl_delivers(
     loop {
         let page = cursor.next_page(10_000).await?;
         for record in page.records {
-            let aggregate = aggregates.iter().find(|aggregate| aggregate.data == record.data);
-            let events = aggregate.map_or_else(|| vec![record.data.to_vec()], |found| found.events.clone());
-            let is_behind = |index: &usize| (&record.sequence_number, *index) > (&finished, sub);
+            let aggregate = aggregates.iter().find(|aggregate| aggregate.data == record.data());
+            let events = aggregate.map_or_else(|| vec![record.data().to_vec()], |found| found.events.clone());
+            let is_behind = |index: &usize| (record.sequence_number(), *index) > (&finished, sub);
             delivered
                 .extend(events.into_iter().enumerate().filter(|(index, _)| is_behind(index)).map(|(_, e)| e));
         }

@@ -295,8 +295,11 @@ async fn last_records(backend: &Backend) -> anyhow::Result<Vec<(ShardId, Sequenc
         let mut last = None;
         loop {
             let page = cursor.next_page(10_000).await?;
-            last =
-                page.records.last().map(|record| (record.sequence_number.clone(), record.arrival)).or(last);
+            last = page
+                .records
+                .last()
+                .map(|record| (record.sequence_number().clone(), record.arrival()))
+                .or(last);
             if page.behind_latest.is_zero() {
                 break;
             }

@@ -94,10 +94,10 @@ impl Cut {
     /// The same, with events told apart that a filter cannot judge, and that are kept for that.
     pub fn verdict(&self, record: &Record) -> Verdict {
         let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
-        if self.parameters.hash_range.zip(record.hash_key).is_some_and(outside) {
+        if self.parameters.hash_range.zip(record.hash_key()).is_some_and(outside) {
             return Verdict::LeftOut;
         }
-        self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(&record.data))
+        self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(record.data()))
     }
 
     /// Whether an event is left out.
@@ -129,12 +129,12 @@ impl Batch {
         packing_version: u32,
     ) -> Option<Self> {
         let (first, last) = (records.first()?, records.last()?);
-        let begins = |pair: &&[Record]| pair[0].sequence_number != pair[1].sequence_number;
+        let begins = |pair: &&[Record]| pair[0].sequence_number() != pair[1].sequence_number();
         let cut = Cut {
-            first: first.sequence_number.clone(),
-            last: last.sequence_number.clone(),
+            first: first.sequence_number().clone(),
+            last: last.sequence_number().clone(),
             behind_sub: None,
-            last_sub: last.sub_sequence_number,
+            last_sub: last.sub_sequence_number(),
             records: 1 + records.windows(2).filter(begins).count() as u64,
             parameters,
             packing_version,
@@ -142,7 +142,7 @@ impl Batch {
             exclusions: Vec::new(),
             dropped: false,
         };
-        Some(Self { id: cut.id(shard, epoch), cut, arrival: first.arrival, records })
+        Some(Self { id: cut.id(shard, epoch), cut, arrival: first.arrival(), records })
     }
 
     /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
@@ -155,7 +155,7 @@ impl Batch {
         let cut = &self.cut;
         !cut.dropped
             && !cut.filters(record)
-            && !cut.excludes(&record.sequence_number, record.sub_sequence_number)
+            && !cut.excludes(record.sequence_number(), record.sub_sequence_number())
     }
 
     /// The records that are dead-lettered instead: the excluded, but for those that are filtered anyway; none of a
@@ -165,7 +165,7 @@ impl Batch {
         self.records.iter().filter(move |record| {
             !cut.dropped
                 && !cut.filters(record)
-                && cut.excludes(&record.sequence_number, record.sub_sequence_number)
+                && cut.excludes(record.sequence_number(), record.sub_sequence_number())
         })
     }
 
@@ -215,13 +215,9 @@ mod tests {
 
     #[test]
     fn a_user_record_outside_the_recorded_range_is_filtered_and_a_plain_one_never() {
-        let record = |hash_key| Record {
-            sequence_number: seq(1),
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(1),
-            partition_key: "k".into(),
-            hash_key,
-            data: bytes::Bytes::new(),
+        let record = |hash_key: Option<u128>| {
+            let plain = Record::new(seq(1), ArrivalMillis(1), "k", bytes::Bytes::new());
+            hash_key.map_or_else(|| plain.clone(), |hash_key| plain.with_hash_key(hash_key))
         };
         let mut cut = cut();
         assert!(!cut.filters(&record(Some(7))), "no range is recorded");
@@ -235,14 +231,7 @@ mod tests {
 
     #[test]
     fn an_event_that_the_filter_does_not_keep_is_left_out_and_one_that_it_cannot_judge_is_not() {
-        let record = |data: &'static str| Record {
-            sequence_number: seq(1),
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(1),
-            partition_key: "k".into(),
-            hash_key: None,
-            data: data.into(),
-        };
+        let record = |data: &'static str| Record::new(seq(1), ArrivalMillis(1), "k", data);
         let mut cut = cut();
         Arc::make_mut(&mut cut.parameters).filter = Some("/n > 1".parse().unwrap());
         let verdicts = [r#"{"n":2}"#, r#"{"n":1}"#, "text"].map(|data| cut.verdict(&record(data)));

@@ -1,5 +1,9 @@
 //! The record: one event of a shard, where it stands and what it carries.
 
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::position::Position;
@@ -22,40 +26,279 @@ impl ArrivalMillis {
 }
 
 /// One event: a plain Kinesis record, or one user record of an aggregated one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It is 32 bytes and a share of its Kinesis record: bytes, key tables, sequence number and arrival are there once for all user
+/// records. So an aggregate of a million empty events takes 32 MB, and not ten times that.
+#[derive(Clone)]
 pub struct Record {
-    /// Sequence number of the Kinesis record.
-    pub sequence_number: SequenceNumber,
-    /// Index inside an aggregated record; 0 in a plain one.
-    pub sub_sequence_number: SubSequenceNumber,
-    /// When Kinesis took it.
-    pub arrival: ArrivalMillis,
-    /// The partition key it was published with.
-    pub partition_key: String,
-    /// Hash key of a user record of an aggregated record: its explicit one, else the MD5 sum of its partition key.
-    /// `None` in a plain record: Kinesis itself put that one into its shard, by a hash key that it does not tell.
-    pub hash_key: Option<u128>,
-    /// The payload, exactly as published.
-    pub data: Bytes,
+    origin: Arc<Origin>,
+    sub_sequence_number: SubSequenceNumber,
+    /// Index of its partition key, or [`OWN_KEY`].
+    key: u32,
+    /// Index of its explicit hash key, or [`UNTOLD`], or [`OF_KEY`].
+    hash_key: u32,
+    /// Where its payload begins in the bytes of its Kinesis record.
+    start: u32,
+    length: u32,
+}
+
+/// The partition key is that of the Kinesis record.
+const OWN_KEY: u32 = u32::MAX;
+/// Kinesis does not tell the hash key.
+const UNTOLD: u32 = u32::MAX;
+/// The hash key is that of the partition key.
+const OF_KEY: u32 = u32::MAX - 1;
+
+/// A Kinesis record.
+#[derive(Debug)]
+struct Origin {
+    sequence_number: SequenceNumber,
+    arrival: ArrivalMillis,
+    partition_key: Box<str>,
+    data: Bytes,
+    keys: Option<Box<UserKeys>>,
+}
+
+/// The key tables of an aggregated record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserKeys {
+    /// Where each partition key stands in the bytes of the Kinesis record, as UTF-8, and its hash key.
+    pub partition_keys: Vec<(Range<u32>, u128)>,
+    /// Explicit hash keys.
+    pub explicit: Vec<u128>,
+}
+
+/// A user record, as places in its Kinesis record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// Index of its partition key.
+    pub partition_key: u32,
+    /// Index of its explicit hash key, if it has one.
+    pub explicit: Option<u32>,
+    /// Its payload in the bytes of the Kinesis record.
+    pub data: Range<u32>,
 }
 
 impl Record {
+    /// A plain record.
+    pub fn new(
+        sequence_number: SequenceNumber,
+        arrival: ArrivalMillis,
+        partition_key: impl Into<Box<str>>,
+        data: impl Into<Bytes>,
+    ) -> Self {
+        let (partition_key, data) = (partition_key.into(), data.into());
+        // Kinesis gives 10 MiB at most.
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let origin = Origin { sequence_number, arrival, partition_key, data, keys: None };
+        Self {
+            origin: Arc::new(origin),
+            sub_sequence_number: SubSequenceNumber(0),
+            key: OWN_KEY,
+            hash_key: UNTOLD,
+            start: 0,
+            length,
+        }
+    }
+
+    /// The user records of this Kinesis record, so many, numbered from 0. Places outside its bytes or tables are empty.
+    pub fn user_records(
+        &self,
+        keys: UserKeys,
+        count: usize,
+        users: impl IntoIterator<Item = UserRecord>,
+    ) -> Vec<Self> {
+        let origin = Arc::new(Origin { keys: Some(Box::new(keys)), ..self.origin.copied() });
+        let of = |(index, user): (u64, UserRecord)| Self {
+            origin: Arc::clone(&origin),
+            sub_sequence_number: SubSequenceNumber(index),
+            key: user.partition_key,
+            hash_key: user.explicit.unwrap_or(OF_KEY),
+            start: user.data.start,
+            length: user.data.end.saturating_sub(user.data.start),
+        };
+        let mut records = Vec::with_capacity(count);
+        records.extend((0..).zip(users).map(of));
+        records
+    }
+
+    /// The same, at another place in its Kinesis record.
+    #[must_use]
+    pub fn at_sub(&self, sub_sequence_number: u64) -> Self {
+        Self { sub_sequence_number: SubSequenceNumber(sub_sequence_number), ..self.clone() }
+    }
+
+    /// The same of another Kinesis record.
+    #[must_use]
+    pub fn of(&self, sequence_number: SequenceNumber, arrival: ArrivalMillis) -> Self {
+        let origin = Origin { keys: self.origin.keys.clone(), ..self.origin.copied() };
+        Self { origin: Arc::new(Origin { sequence_number, arrival, ..origin }), ..*self }
+    }
+
+    /// The same as a user record with this hash key.
+    #[must_use]
+    pub fn with_hash_key(&self, hash_key: u128) -> Self {
+        let keys = UserKeys { partition_keys: Vec::new(), explicit: vec![hash_key] };
+        let origin = Origin { keys: Some(Box::new(keys)), ..self.origin.copied() };
+        let origin = Origin { partition_key: self.partition_key().into(), ..origin };
+        Self { origin: Arc::new(origin), key: OWN_KEY, hash_key: 0, ..*self }
+    }
+
+    /// The same under another partition key.
+    #[must_use]
+    pub fn with_key(&self, partition_key: impl Into<Box<str>>) -> Self {
+        let hash_key = self.hash_key();
+        let with =
+            Self::new(self.sequence_number().clone(), self.arrival(), partition_key, self.data_bytes());
+        let with = with.at_sub(self.sub_sequence_number.0);
+        hash_key.map_or_else(|| with.clone(), |hash_key| with.with_hash_key(hash_key))
+    }
+
+    /// The same with another payload.
+    #[must_use]
+    pub fn with_data(&self, data: impl Into<Bytes>) -> Self {
+        let with = Self::new(self.sequence_number().clone(), self.arrival(), self.partition_key(), data);
+        let with = with.at_sub(self.sub_sequence_number.0);
+        self.hash_key().map_or_else(|| with.clone(), |hash_key| with.with_hash_key(hash_key))
+    }
+
+    /// Sequence number of the Kinesis record.
+    pub fn sequence_number(&self) -> &SequenceNumber {
+        &self.origin.sequence_number
+    }
+
+    /// Index inside an aggregated record; 0 in a plain one.
+    pub fn sub_sequence_number(&self) -> SubSequenceNumber {
+        self.sub_sequence_number
+    }
+
+    /// When Kinesis took it.
+    pub fn arrival(&self) -> ArrivalMillis {
+        self.origin.arrival
+    }
+
+    /// The partition key it was published with.
+    pub fn partition_key(&self) -> &str {
+        if self.key == OWN_KEY {
+            return &self.origin.partition_key;
+        }
+        self.table_key(self.key).and_then(|(text, _hash_key)| self.origin.text(text)).unwrap_or_default()
+    }
+
+    /// Hash key of a user record of an aggregated record: its explicit one, else the MD5 sum of its partition key.
+    /// `None` in a plain record: Kinesis itself put that one into its shard, by a hash key that it does not tell.
+    pub fn hash_key(&self) -> Option<u128> {
+        match self.hash_key {
+            UNTOLD => None,
+            OF_KEY => self.table_key(self.key).map(|(_text, hash_key)| *hash_key),
+            explicit => self.origin.keys.as_ref()?.explicit.get(place(explicit)).copied(),
+        }
+    }
+
+    /// The payload, exactly as published.
+    pub fn data(&self) -> &[u8] {
+        self.origin.data.get(self.range()).unwrap_or_default()
+    }
+
+    /// The payload, shared with the Kinesis record.
+    pub fn data_bytes(&self) -> Bytes {
+        if self.range().end <= self.origin.data.len() {
+            self.origin.data.slice(self.range())
+        } else {
+            Bytes::new()
+        }
+    }
+
     /// The position of having finished this record.
     pub fn position(&self) -> Position {
-        Position::At(self.sequence_number.clone(), self.sub_sequence_number)
+        Position::At(self.sequence_number().clone(), self.sub_sequence_number)
     }
 
-    /// What the record weighs in memory, in bytes: payload, keys and a fixed overhead.
-    pub fn weight_bytes(&self) -> usize {
-        self.data.len()
-            + self.partition_key.len()
-            + self.sequence_number.as_str().len()
-            + Self::OVERHEAD_BYTES
+    /// Whether both are user records of one aggregated record, taken apart once.
+    pub fn shares_origin(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin)
     }
 
-    /// Allocator and struct overhead counted per record by [`Record::weight_bytes`]: the struct itself (128
-    /// bytes) and three small heap blocks.
-    const OVERHEAD_BYTES: usize = 176;
+    /// What it takes in memory beside what its Kinesis record does, in bytes: itself, and a place in its group while it is packed.
+    pub const OWN_BYTES: usize = 32 + 8;
+
+    /// What its Kinesis record takes in memory, in bytes.
+    pub fn origin_bytes(&self) -> usize {
+        let origin = &self.origin;
+        let keys = origin.keys.as_ref().map_or(0, |keys| {
+            keys.partition_keys.len() * size_of::<(Range<u32>, u128)>()
+                + keys.explicit.len() * size_of::<u128>()
+        });
+        let texts = origin.partition_key.len() + origin.sequence_number.as_str().len();
+        origin.data.len() + texts + keys + Self::ORIGIN_OVERHEAD_BYTES
+    }
+
+    /// The struct itself (96 bytes with its counters), and what an allocator adds to it and to its four blocks.
+    const ORIGIN_OVERHEAD_BYTES: usize = 184;
+
+    fn range(&self) -> Range<usize> {
+        place(self.start)..place(self.start) + place(self.length)
+    }
+
+    fn table_key(&self, key: u32) -> Option<&(Range<u32>, u128)> {
+        self.origin.keys.as_ref()?.partition_keys.get(place(key))
+    }
+}
+
+/// What records that follow each other take in memory, in bytes: what they share counts once.
+pub fn weight_bytes<'a>(records: impl IntoIterator<Item = &'a Record>) -> usize {
+    let mut before: Option<&Record> = None;
+    let weight = |record: &'a Record| {
+        let shares = before.replace(record).is_some_and(|before| before.shares_origin(record));
+        Record::OWN_BYTES + if shares { 0 } else { record.origin_bytes() }
+    };
+    records.into_iter().map(weight).sum()
+}
+
+impl Origin {
+    /// The same without its tables.
+    fn copied(&self) -> Self {
+        Self {
+            sequence_number: self.sequence_number.clone(),
+            arrival: self.arrival,
+            partition_key: self.partition_key.clone(),
+            data: self.data.clone(),
+            keys: None,
+        }
+    }
+
+    fn text(&self, range: &Range<u32>) -> Option<&str> {
+        std::str::from_utf8(self.data.get(place(range.start)..place(range.end))?).ok()
+    }
+}
+
+fn place(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        let place = |of: &Self| (of.sub_sequence_number, of.arrival(), of.hash_key());
+        place(self) == place(other)
+            && self.sequence_number() == other.sequence_number()
+            && self.partition_key() == other.partition_key()
+            && self.data() == other.data()
+    }
+}
+
+impl Eq for Record {}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("sequence_number", self.sequence_number())
+            .field("sub_sequence_number", &self.sub_sequence_number)
+            .field("arrival", &self.arrival())
+            .field("partition_key", &self.partition_key())
+            .field("hash_key", &self.hash_key())
+            .field("data", &self.data_bytes())
+            .finish()
+    }
 }
 
 #[cfg(test)]

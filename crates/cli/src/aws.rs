@@ -18,6 +18,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
 use sluicegate_worker::Metrics;
+use sluicegate_worker::kinesis::answer_gate::AnswerGate;
 
 use crate::exit::bad_config;
 use crate::metered::Metered;
@@ -115,7 +116,8 @@ impl Aws {
             Some(url) => builder.endpoint_url(url),
             None => builder,
         };
-        aws_sdk_kinesis::Client::from_conf(builder.build())
+        let inner = self.config.http_client().unwrap_or_else(http_client);
+        aws_sdk_kinesis::Client::from_conf(builder.http_client(AnswerGate::new(inner)).build())
     }
 
     /// A DynamoDB client.

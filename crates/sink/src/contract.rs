@@ -12,7 +12,6 @@ use bytes::Bytes;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{
     ArrivalMillis, Batch, Exclusion, HashKeyRange, PackingParameters, Record, Right, SequenceNumber, ShardId,
-    SubSequenceNumber,
 };
 
 use crate::reader::Event;
@@ -60,9 +59,11 @@ pub async fn run_all(subject: &dyn Subject) {
 pub async fn what_was_delivered_is_stored_in_order(subject: &dyn Subject) {
     let mut case = Case::new("order");
     case.add("first").add("second").add("third");
-    case.records[2].sequence_number = case.records[1].sequence_number.clone();
-    case.records[2].sub_sequence_number = SubSequenceNumber(1);
-    case.records[2].arrival = case.records[1].arrival;
+    case.records[2] =
+        case.records[2].of(case.records[1].sequence_number().clone(), case.records[2].arrival());
+    case.records[2] = case.records[2].at_sub(1);
+    case.records[2] =
+        case.records[2].of(case.records[2].sequence_number().clone(), case.records[1].arrival());
     let batch = case.batch();
     deliver(subject, &batch).await;
     case.expect(subject, &batch.records).await;
@@ -146,9 +147,11 @@ pub async fn a_group_that_exclusions_leave_empty_yields_nothing(subject: &dyn Su
 pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
     let mut case = Case::new("filter");
     case.add("ours").add("theirs").add("plain");
-    (case.records[0].hash_key, case.records[1].hash_key) = (Some(9), Some(10));
-    case.records[1].sequence_number = case.records[0].sequence_number.clone();
-    case.records[1].sub_sequence_number = SubSequenceNumber(1);
+    case.records[0] = case.records[0].with_hash_key(9);
+    case.records[1] = case.records[1].with_hash_key(10);
+    case.records[1] =
+        case.records[1].of(case.records[0].sequence_number().clone(), case.records[1].arrival());
+    case.records[1] = case.records[1].at_sub(1);
     let mut batch = Arc::unwrap_or_clone(case.batch());
     let range = HashKeyRange { start: 0, end: 9 };
     batch.cut.parameters =
@@ -273,7 +276,7 @@ pub async fn several_keys_in_one_batch_are_kept_apart(subject: &dyn Subject) {
     let mut case = Case::new("keys");
     case.add("one").add("two").add("three");
     let other = format!("{}~1", case.key);
-    case.records[1].partition_key.clone_from(&other);
+    case.records[1] = case.records[1].with_key(other.as_str());
     let batch = case.batch();
     deliver(subject, &batch).await;
     case.expect(subject, &[batch.records[0].clone(), batch.records[2].clone()]).await;
@@ -288,8 +291,9 @@ pub async fn several_keys_in_one_batch_are_kept_apart(subject: &dyn Subject) {
 pub async fn what_was_delivered_is_counted(subject: &dyn Subject) {
     let mut case = Case::new("counts");
     case.add("abc").add("de").add("poison");
-    case.records[1].sequence_number = case.records[0].sequence_number.clone();
-    case.records[1].sub_sequence_number = SubSequenceNumber(1);
+    case.records[1] =
+        case.records[1].of(case.records[0].sequence_number().clone(), case.records[1].arrival());
+    case.records[1] = case.records[1].at_sub(1);
     let batch = excluding(&case.batch(), 2);
     let delivered = deliver(subject, &batch).await;
     assert_eq!((delivered.events, delivered.records, delivered.raw_bytes), (2, 1, 5));
@@ -329,7 +333,7 @@ fn assert_delivered(outcome: Result<Delivered, DeliverError>) -> Delivered {
 fn excluding(batch: &Batch, index: usize) -> Arc<Batch> {
     let mut amended = batch.clone();
     let poison = &batch.records[index];
-    let place = (poison.sequence_number.clone(), poison.sub_sequence_number);
+    let place = (poison.sequence_number().clone(), poison.sub_sequence_number());
     amended.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
     amended.cut.revision += 1;
     Arc::new(amended)
@@ -369,13 +373,13 @@ impl Case {
         let n = self.records.len();
         let sequence_number = SequenceNumber::parse((FIRST + 977 * n as u128).to_string());
         assert!(sequence_number.is_ok());
-        self.records.extend(sequence_number.map(|sequence_number| Record {
-            sequence_number,
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(1_700_000_000_000 + i64::try_from(n).unwrap_or_default()),
-            partition_key: self.key.clone(),
-            hash_key: None,
-            data: data.into(),
+        self.records.extend(sequence_number.map(|sequence_number| {
+            Record::new(
+                sequence_number,
+                ArrivalMillis(1_700_000_000_000 + i64::try_from(n).unwrap_or_default()),
+                self.key.clone(),
+                data,
+            )
         }));
         self
     }
@@ -391,10 +395,10 @@ impl Case {
         let event = |record: &Record| Event {
             shard: self.shard.clone(),
             epoch: 0,
-            sequence_number: record.sequence_number.clone(),
-            sub_sequence_number: record.sub_sequence_number,
-            arrival: record.arrival,
-            data: record.data.clone(),
+            sequence_number: record.sequence_number().clone(),
+            sub_sequence_number: record.sub_sequence_number(),
+            arrival: record.arrival(),
+            data: record.data_bytes(),
         };
         let wanted: Vec<Event> = records.iter().map(event).collect();
         let found = subject.events(&self.key).await;

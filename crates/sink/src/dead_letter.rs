@@ -154,8 +154,8 @@ fn letter_of(
     now: ArrivalMillis,
 ) -> Letter {
     let (cut, parameters) = (&batch.cut, &batch.cut.parameters);
-    let number = &record.sequence_number;
-    let offender = offenders.iter().find(|known| known.events.covers(number, record.sub_sequence_number));
+    let number = record.sequence_number();
+    let offender = offenders.iter().find(|known| known.events.covers(number, record.sub_sequence_number()));
     let why = offender.map_or(WHY_NOT_SEEN, |offender| &offender.why);
     let aggregate_key = aggregate_key_of(&parameters.aggregate_key, record);
     Letter {
@@ -163,13 +163,13 @@ fn letter_of(
             id: LetterId {
                 shard: batch.id.shard.clone(),
                 sequence_number: number.clone(),
-                sub_sequence_number: record.sub_sequence_number,
+                sub_sequence_number: record.sub_sequence_number(),
             },
             epoch: batch.id.epoch,
             batch_first: cut.first.clone(),
             batch_last: cut.last.clone(),
-            arrival: record.arrival,
-            partition_key: record.partition_key.clone(),
+            arrival: record.arrival(),
+            partition_key: record.partition_key().to_owned(),
             aggregate_key: aggregate_key.as_deref().unwrap_or(FALLBACK_KEY).to_owned(),
             why: why.chars().take(MAX_WHY_CHARS).collect(),
             worker: worker.to_owned(),
@@ -180,11 +180,11 @@ fn letter_of(
                 max_item_bytes: parameters.max_item_bytes,
                 ttl_days: parameters.ttl_days,
             },
-            data_bytes: record.data.len() as u64,
-            data_sum: crc32fast::hash(&record.data),
+            data_bytes: record.data().len() as u64,
+            data_sum: crc32fast::hash(record.data()),
             redriven_at: None,
         },
-        data: record.data.clone(),
+        data: record.data_bytes(),
     }
 }
 

@@ -3,9 +3,7 @@
 
 use std::fmt::Write;
 
-use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, Codec, Exclusion, Record, SequenceNumber, SubSequenceNumber,
-};
+use sluicegate_checkpoint::{ArrivalMillis, Batch, Codec, Exclusion, Record, SequenceNumber};
 
 use crate::dead_letter::{letters_of, redriven_items};
 use crate::item::{Attributes, Item, StoredCodec, Value};
@@ -15,14 +13,7 @@ use crate::testing::{batch, items_of, with_parameters};
 const DOCUMENT: &str = include_str!("../../../docs/item-format.md");
 
 fn record(sequence: &str, sub: u64, arrival: i64, key: &str, data: &'static [u8]) -> Record {
-    Record {
-        sequence_number: SequenceNumber::parse(sequence).unwrap(),
-        sub_sequence_number: SubSequenceNumber(sub),
-        arrival: ArrivalMillis(arrival),
-        partition_key: key.to_owned(),
-        hash_key: None,
-        data: data.into(),
-    }
+    Record::new(SequenceNumber::parse(sequence).unwrap(), ArrivalMillis(arrival), key, data).at_sub(sub)
 }
 
 /// The batch that the document describes.
@@ -62,12 +53,12 @@ fn vectors() -> Vec<(&'static str, Batch)> {
     let mut rows = example("job-7");
     rows.cut.packing_version = 2;
     let mut zstd = with_parameters(example("job-7"), |parameters| parameters.codec = Codec::Zstd(3));
-    zstd.records[2].data = vec![b'a'; 80].into();
+    zstd.records[2] = zstd.records[2].with_data(vec![b'a'; 80]);
     let mut spread = with_parameters(example("a~b"), |parameters| parameters.spread = 4);
     spread.id.epoch = 1;
     let mut empty = example("job-7");
     empty.cut.revision = 2;
-    let place = |record: &Record| (record.sequence_number.clone(), record.sub_sequence_number);
+    let place = |record: &Record| (record.sequence_number().clone(), record.sub_sequence_number());
     let all = Exclusion { from: place(&empty.records[0]), to: place(&empty.records[2]) };
     empty.cut.exclusions.push(all);
     let mut reduced = with_parameters(example("job-7"), |parameters| {
@@ -89,7 +80,7 @@ fn vectors() -> Vec<(&'static str, Batch)> {
 fn redriven() -> Item {
     let mut amended = example("job-7");
     let record = &amended.records[2];
-    let place = (record.sequence_number.clone(), record.sub_sequence_number);
+    let place = (record.sequence_number().clone(), record.sub_sequence_number());
     amended.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
     let letter = letters_of(&amended, &[], "a worker", ArrivalMillis(0)).remove(0);
     redriven_items(&letter).unwrap().remove(0)

@@ -163,10 +163,10 @@ impl MemorySink {
             events.extend(of_key.map(|record| Event {
                 shard: batch.id.shard.clone(),
                 epoch: batch.id.epoch,
-                sequence_number: record.sequence_number.clone(),
-                sub_sequence_number: record.sub_sequence_number,
-                arrival: record.arrival,
-                data: record.data.clone(),
+                sequence_number: record.sequence_number().clone(),
+                sub_sequence_number: record.sub_sequence_number(),
+                arrival: record.arrival(),
+                data: record.data_bytes(),
             }));
         }
         events.sort_by(Event::order);
@@ -205,10 +205,10 @@ pub(crate) fn count<'a>(records: impl Iterator<Item = &'a Record>) -> Delivered 
     for record in records {
         delivered.events += 1;
         delivered.items += 1;
-        delivered.raw_bytes += record.data.len() as u64;
-        delivered.stored_bytes += record.data.len() as u64;
-        delivered.records += u64::from(before != Some(&record.sequence_number));
-        before = Some(&record.sequence_number);
+        delivered.raw_bytes += record.data().len() as u64;
+        delivered.stored_bytes += record.data().len() as u64;
+        delivered.records += u64::from(before != Some(record.sequence_number()));
+        before = Some(record.sequence_number());
     }
     delivered
 }

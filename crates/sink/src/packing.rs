@@ -294,8 +294,8 @@ impl Group<'_> {
     }
 
     fn arrivals(&self) -> (ArrivalMillis, ArrivalMillis) {
-        let earliest = self.frames.iter().map(|record| record.arrival).min();
-        let latest = self.frames.iter().map(|record| record.arrival).max();
+        let earliest = self.frames.iter().map(|record| record.arrival()).min();
+        let latest = self.frames.iter().map(|record| record.arrival()).max();
         (earliest.unwrap_or(self.batch.arrival), latest.unwrap_or(self.batch.arrival))
     }
 
@@ -305,7 +305,7 @@ impl Group<'_> {
             sub_sequence_number: sub,
         };
         let places =
-            || self.records.iter().map(|record| (&record.sequence_number, record.sub_sequence_number));
+            || self.records.iter().map(|record| (record.sequence_number(), record.sub_sequence_number()));
         let (first, last) = (places().min()?, places().max()?);
         Some((id(first.0, first.1), id(last.0, last.1)))
     }

@@ -34,9 +34,9 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let fields = batch.cut.parameters.fields.as_ref();
         for record in batch.stored() {
-            match fields.and_then(|fields| fields.project(&record.data)) {
+            match fields.and_then(|fields| fields.project(record.data())) {
                 Some(kept) => out.write_all(&kept)?,
-                None => out.write_all(&record.data)?,
+                None => out.write_all(record.data())?,
             }
             out.write_all(b"\n")?;
         }
@@ -80,7 +80,7 @@ mod tests {
     async fn each_event_is_a_line_but_for_the_exclusions() {
         let sink = StdoutSink::new(Vec::new());
         let mut batch = batch(vec![event(1, "k", "a"), event(2, "k", "poison"), event(3, "k", "c")]);
-        let poison = (batch.records[1].sequence_number.clone(), batch.records[1].sub_sequence_number);
+        let poison = (batch.records[1].sequence_number().clone(), batch.records[1].sub_sequence_number());
         batch.cut.exclusions.push(Exclusion { from: poison.clone(), to: poison });
         let delivered = sink.deliver(Arc::new(batch), Arc::new(Always)).await.unwrap();
         assert_eq!((delivered.events, delivered.records, delivered.raw_bytes), (2, 2, 2));

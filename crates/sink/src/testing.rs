@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, PackingParameters, Record, Right, SequenceNumber, ShardId, SubSequenceNumber,
+    ArrivalMillis, Batch, PackingParameters, Record, Right, SequenceNumber, ShardId,
 };
 
 use crate::item::Item;
@@ -20,14 +20,7 @@ pub(crate) fn sequence(n: u128) -> SequenceNumber {
 
 /// An event that arrives as many milliseconds after noon as its sequence number says.
 pub(crate) fn event(n: u32, key: &str, data: impl Into<Bytes>) -> Record {
-    Record {
-        sequence_number: sequence(u128::from(n)),
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: ArrivalMillis(NOON + i64::from(n)),
-        partition_key: key.to_owned(),
-        hash_key: None,
-        data: data.into(),
-    }
+    Record::new(sequence(u128::from(n)), ArrivalMillis(NOON + i64::from(n)), key, data)
 }
 
 /// A batch of these records, not empty.

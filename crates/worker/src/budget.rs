@@ -37,6 +37,8 @@ pub struct ByteBudget {
 #[derive(Debug, Default)]
 struct Taken {
     used: usize,
+    /// Of these, what those hold who wait: it is given back only after more was granted to them.
+    parked: usize,
     /// Those that wait, by number; the lowest has waited longest and is the only one that is told of room.
     waiting: BTreeMap<u64, Arc<Notify>>,
     next: u64,
@@ -81,16 +83,18 @@ impl ByteBudget {
     }
 
     fn fits(&self, taken: &Taken, bytes: usize) -> bool {
-        taken.used == 0 || taken.used + bytes <= self.total
+        taken.used == taken.parked || taken.used + bytes <= self.total
     }
 
-    /// Joins the queue.
-    fn wait(&self) -> Waiting<'_> {
+    /// Joins the queue, holding so much.
+    fn wait(&self, parked: usize) -> Waiting<'_> {
         let mut taken = self.taken();
         let (number, freed) = (taken.next, Arc::default());
         taken.next += 1;
         taken.waiting.insert(number, Arc::clone(&freed));
-        Waiting { budget: self, number, freed }
+        taken.parked += parked;
+        taken.tell_first();
+        Waiting { budget: self, number, freed, parked }
     }
 }
 
@@ -100,6 +104,7 @@ struct Waiting<'a> {
     budget: &'a ByteBudget,
     number: u64,
     freed: Arc<Notify>,
+    parked: usize,
 }
 
 impl Waiting<'_> {
@@ -118,6 +123,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut taken = self.budget.taken();
         taken.waiting.remove(&self.number);
+        taken.parked -= self.parked;
         taken.tell_first();
     }
 }
@@ -139,14 +145,24 @@ impl Account {
         self.budget.free()
     }
 
+    /// Another account of the same budget, that holds nothing yet.
+    pub fn another(&self) -> Self {
+        self.budget.account()
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
     /// Waits until `bytes` more fit and holds them, after those that have waited longer. A request that exceeds what is
-    /// left is granted when nothing else is held, so that a single page larger than the budget cannot stop a worker for
-    /// ever.
+    /// left is granted when nothing else is held but by those that wait, so that a page larger than the budget cannot stop a
+    /// worker for ever, and neither can many that each wait with half of what they need.
     ///
     /// *Cancelling it* is safe: nothing is held then.
     pub async fn grow(&mut self, bytes: usize) {
         let budget = Arc::clone(&self.budget);
-        let waiting = budget.wait();
+        let waiting = budget.wait(self.held);
         loop {
             if waiting.take(bytes) {
                 self.held += bytes;
@@ -265,15 +281,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_session_at_a_time_may_exceed_the_budget_to_finish_what_was_announced() {
         let budget = ByteBudget::new(100);
-        let (mut a, mut b) = (budget.account(), budget.account());
-        a.grow(90).await;
+        let (mut records, mut a, mut b) = (budget.account(), budget.account(), budget.account());
+        records.grow(90).await;
         let granted = a.grow_or_overdraw(50).await;
         assert!(granted.is_some() && budget.used() == 140);
         assert!(tokio::time::timeout(Duration::from_secs(1), b.grow_or_overdraw(50)).await.is_err());
         drop(granted);
         assert!(b.grow_or_overdraw(50).await.is_some());
+        records.settle(0);
         a.settle(0);
         assert!(a.grow_or_overdraw(10).await.is_none(), "what fits needs no permission");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_hold_something_and_all_wait_for_more_go_on_one_after_the_other() {
+        let budget = ByteBudget::new(100);
+        let (mut a, mut b) = (budget.account(), budget.account());
+        assert!(a.try_grow(50) && b.try_grow(50));
+        let second = async {
+            b.grow(40).await;
+            assert!(budget.used() <= 140, "one at a time is beyond the budget");
+            b.settle(0);
+        };
+        let first = async {
+            a.grow(40).await;
+            assert_eq!(budget.used(), 140);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            a.settle(0);
+        };
+        tokio::join!(first, second);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

@@ -319,6 +319,8 @@ impl Config {
             },
             cut: CutPolicy {
                 max_bytes: bytes(raw.max_batch_bytes),
+                // Two more can be read beside it.
+                max_weight: bytes(raw.buffer_bytes) / 3,
                 max_records: raw.max_batch_records,
                 max_age: raw.max_batch_age,
                 max_span: raw.max_batch_span,

@@ -13,21 +13,22 @@
 //!   comes with its hash key, and packing leaves out just those that lie outside, counted
 //!   ([`Cut::filters`](sluicegate_checkpoint::Cut::filters)).
 //!
-//! A key longer than Kinesis allows passes the whole record as well: an aggregate names a key once and may use it in
-//! each of its user records, so that a few long ones could fill the memory.
+//! A key longer than Kinesis allows passes the whole record as well.
+//!
+//! Of a few megabytes can come a million events, so what they will take is known before there are any ([`shape`]), and they
+//! share the bytes and the keys of their Kinesis record.
 
 use std::str::FromStr;
 
-use bytes::Bytes;
 use md5::{Digest, Md5};
-use prost::Message;
-use sluicegate_checkpoint::{Record, SubSequenceNumber};
+use sluicegate_checkpoint::Record;
+use sluicegate_checkpoint::record::{UserKeys, UserRecord};
 use thiserror::Error;
 
 pub mod cursor;
 mod wire;
 
-use wire::{AggregatedRecord, UserRecord};
+use wire::{Fields, Table};
 
 /// What an aggregated record begins with.
 pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
@@ -79,7 +80,7 @@ pub fn deaggregate(record: Record) -> Vec<Record> {
         Ok(records) => records,
         Err(Whole::Plain) => vec![record],
         Err(why) => {
-            tracing::trace!(sequence_number = %record.sequence_number, %why, "an aggregated record stays whole");
+            tracing::trace!(sequence_number = %record.sequence_number(), %why, "an aggregated record stays whole");
             vec![record]
         }
     }
@@ -87,12 +88,65 @@ pub fn deaggregate(record: Record) -> Vec<Record> {
 
 /// Whether a record begins as an aggregate does and yet is one event: a damaged aggregate, as a rule.
 pub fn is_kept_whole(record: &Record) -> bool {
-    record.hash_key.is_none() && begins_as_aggregate(record)
+    begins_as_aggregate(record)
 }
 
 fn begins_as_aggregate(record: &Record) -> bool {
     // What already is a user record is not taken apart again.
-    record.hash_key.is_none() && record.data.starts_with(&MAGIC)
+    record.hash_key().is_none() && record.data().starts_with(&MAGIC)
+}
+
+/// How much an aggregated record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Shape {
+    /// User records.
+    pub users: usize,
+    /// Partition keys in its table.
+    pub partition_keys: usize,
+    /// Explicit hash keys in its table.
+    pub explicit: usize,
+}
+
+impl Shape {
+    /// Most memory that the events of this Kinesis record take, with what they share, in bytes.
+    pub fn weight_bytes(&self, record: &Record) -> usize {
+        let keys = self.partition_keys.saturating_mul(PARTITION_KEY_BYTES) + self.explicit.saturating_mul(16);
+        let users = self.users.max(1).saturating_mul(Record::OWN_BYTES);
+        record.origin_bytes().saturating_add(keys).saturating_add(users)
+    }
+}
+
+/// What a partition key in the table takes: its place and hash key, and while the table is made, whether the latter is known.
+const PARTITION_KEY_BYTES: usize = 33;
+
+/// How much comes of a Kinesis record. It allocates nothing.
+///
+/// # Errors
+/// Why it is to be taken as one event.
+pub fn shape(record: &Record) -> Result<Shape, Whole> {
+    let mut shape = Shape::default();
+    for field in Fields::of(message(record)?) {
+        match field?.0 {
+            Table::PartitionKeys => shape.partition_keys += 1,
+            Table::ExplicitHashKeys => shape.explicit += 1,
+            Table::UserRecords => shape.users += 1,
+        }
+    }
+    Ok(shape)
+}
+
+/// The message of an aggregated record.
+fn message(record: &Record) -> Result<&[u8], Whole> {
+    let data = record.data();
+    // KCL wants at least one byte between magic and sum.
+    if !begins_as_aggregate(record) || data.len() <= MAGIC.len() + SUM_BYTES {
+        return Err(Whole::Plain);
+    }
+    let (message, sum) = data[MAGIC.len()..].split_at(data.len() - MAGIC.len() - SUM_BYTES);
+    if *sum != Md5::digest(message)[..] {
+        return Err(Whole::Sum);
+    }
+    Ok(message)
 }
 
 /// The user records of an aggregated record.
@@ -100,30 +154,28 @@ fn begins_as_aggregate(record: &Record) -> bool {
 /// # Errors
 /// Why it is to be taken as one event.
 pub fn user_records(record: &Record) -> Result<Vec<Record>, Whole> {
-    // KCL wants at least one byte between magic and sum.
-    if !begins_as_aggregate(record) || record.data.len() <= MAGIC.len() + SUM_BYTES {
-        return Err(Whole::Plain);
-    }
-    let message = record.data.slice(MAGIC.len()..record.data.len() - SUM_BYTES);
-    if record.data[record.data.len() - SUM_BYTES..] != Md5::digest(&message)[..] {
-        return Err(Whole::Sum);
-    }
-    // Payloads are slices of the record's bytes, not copies.
-    let aggregate = AggregatedRecord::decode(message).map_err(|error| Whole::Message(error.to_string()))?;
-    let mut keys = Keys::of(&aggregate)?;
-    let mut records = Vec::with_capacity(aggregate.records.len());
-    for (index, user) in aggregate.records.iter().enumerate() {
-        let (key, hash_key, data) = keys.of_user_record(index, user)?;
-        records.push(Record {
-            sequence_number: record.sequence_number.clone(),
-            sub_sequence_number: SubSequenceNumber(u64::try_from(index).unwrap_or(u64::MAX)),
-            arrival: record.arrival,
-            partition_key: key.to_owned(),
-            hash_key: Some(hash_key),
-            data,
-        });
-    }
-    Ok(records)
+    let shape = shape(record)?;
+    apart(record, &shape)
+}
+
+/// The user records of an aggregated record of this shape.
+///
+/// # Errors
+/// Why it is to be taken as one event.
+pub fn apart(record: &Record, shape: &Shape) -> Result<Vec<Record>, Whole> {
+    let data = record.data();
+    let message = data.get(MAGIC.len()..data.len().saturating_sub(SUM_BYTES)).ok_or(Whole::Plain)?;
+    let keys = Keys::of(message, shape)?.used_by(message)?;
+    // Looked through above: there is no error left.
+    let users = wire::users(message).flatten().filter_map(|user| {
+        let place = |index: u64| u32::try_from(index).unwrap_or(u32::MAX);
+        Some(UserRecord {
+            partition_key: place(user.partition_key_index?),
+            explicit: user.explicit_hash_key_index.map(place),
+            data: in_record(user.data?),
+        })
+    });
+    Ok(record.user_records(keys, shape.users, users))
 }
 
 /// The hash key that Kinesis gives a partition key: its MD5 sum as a number.
@@ -131,50 +183,85 @@ pub fn hash_key_of(partition_key: &str) -> u128 {
     u128::from_be_bytes(Md5::digest(partition_key).into())
 }
 
-/// The key tables of one aggregate.
+/// A place in the message as one in the record: Kinesis gives 10 MiB at most.
+fn in_record(range: std::ops::Range<usize>) -> std::ops::Range<u32> {
+    let place = |at: usize| u32::try_from(at + MAGIC.len()).unwrap_or(u32::MAX);
+    place(range.start)..place(range.end)
+}
+
+/// The key tables of one aggregate, as written.
 struct Keys<'a> {
-    partition_keys: &'a [String],
-    /// Hash keys of the partition keys, each made when it is first needed.
-    hashes: Vec<Option<u128>>,
-    explicit: &'a [String],
+    partition_keys: Vec<(std::ops::Range<u32>, u128)>,
+    /// Whether the hash key beside a partition key was made.
+    hashed: Vec<bool>,
+    explicit: Vec<u128>,
+    /// Explicit hash keys that are none, with their index: an error once one is used.
+    wrong: Vec<(usize, &'a str)>,
+    message: &'a [u8],
 }
 
 impl<'a> Keys<'a> {
-    fn of(aggregate: &'a AggregatedRecord) -> Result<Self, Whole> {
-        // A text has at least as many bytes as characters, so most keys need no count.
-        let is_long = |key: &String| key.len() > MAX_KEY_CHARS && key.chars().count() > MAX_KEY_CHARS;
-        if aggregate.partition_key_table.iter().any(is_long) {
-            return Err(Whole::LongKey);
-        }
-        Ok(Self {
-            partition_keys: &aggregate.partition_key_table,
-            hashes: vec![None; aggregate.partition_key_table.len()],
-            explicit: &aggregate.explicit_hash_key_table,
-        })
-    }
-
-    /// Partition key, hash key and payload of a user record.
-    fn of_user_record(&mut self, index: usize, user: &UserRecord) -> Result<(&'a str, u128, Bytes), Whole> {
-        let missing = |field: &str| Whole::Message(format!("user record {index} has no {field}"));
-        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
-        let data = user.data.clone().ok_or_else(|| missing("data"))?;
-        if user.tags.iter().any(|tag| tag.key.is_none()) {
-            return Err(missing("key of a tag"));
-        }
-        let place = at(user.partition_key_index.ok_or_else(|| missing("partition key index"))?);
-        let key = self.partition_keys.get(place).ok_or(Whole::Key { index })?;
-        let hash_key = match user.explicit_hash_key_index {
-            Some(explicit) => {
-                explicit_hash_key(self.explicit.get(at(explicit)).ok_or(Whole::Key { index })?)?
-            }
-            None => *self.hashes[place].get_or_insert_with(|| hash_key_of(key)),
+    fn of(message: &'a [u8], shape: &Shape) -> Result<Self, Whole> {
+        let mut keys = Self {
+            partition_keys: Vec::with_capacity(shape.partition_keys),
+            hashed: vec![false; shape.partition_keys],
+            explicit: Vec::with_capacity(shape.explicit),
+            wrong: Vec::new(),
+            message,
         };
-        Ok((key, hash_key, data))
+        for field in Fields::of(message) {
+            let (table, range) = field?;
+            match table {
+                Table::UserRecords => {}
+                Table::PartitionKeys => {
+                    let text = wire::text(message, range.clone())?;
+                    // A text has at least as many bytes as characters, so most keys need no count.
+                    if text.len() > MAX_KEY_CHARS && text.chars().count() > MAX_KEY_CHARS {
+                        return Err(Whole::LongKey);
+                    }
+                    keys.partition_keys.push((in_record(range), 0));
+                }
+                Table::ExplicitHashKeys => {
+                    let text = wire::text(message, range)?;
+                    let hash_key = u128::from_str(text);
+                    if hash_key.is_err() {
+                        keys.wrong.push((keys.explicit.len(), text));
+                    }
+                    keys.explicit.push(hash_key.unwrap_or_default());
+                }
+            }
+        }
+        Ok(keys)
     }
-}
 
-fn explicit_hash_key(text: &str) -> Result<u128, Whole> {
-    u128::from_str(text).map_err(|_no_number| Whole::HashKey(text.chars().take(40).collect()))
+    /// With the hash keys that the user records need.
+    fn used_by(mut self, message: &[u8]) -> Result<UserKeys, Whole> {
+        for (index, user) in wire::users(message).enumerate() {
+            let user = user?;
+            let missing = |field: &str| Whole::Message(format!("user record {index} has no {field}"));
+            if user.data.is_none() {
+                return Err(missing("data"));
+            }
+            let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+            let key = at(user.partition_key_index.ok_or_else(|| missing("partition key index"))?);
+            let (range, hash_key) = self.partition_keys.get_mut(key).ok_or(Whole::Key { index })?;
+            match user.explicit_hash_key_index.map(at) {
+                Some(explicit) if explicit >= self.explicit.len() => return Err(Whole::Key { index }),
+                Some(explicit) => {
+                    if let Some((_at, text)) = self.wrong.iter().find(|(at, _)| *at == explicit) {
+                        return Err(Whole::HashKey(text.chars().take(40).collect()));
+                    }
+                }
+                None if self.hashed[key] => {}
+                None => {
+                    let at = |place: u32| usize::try_from(place).unwrap_or(usize::MAX) - MAGIC.len();
+                    *hash_key = hash_key_of(wire::text(self.message, at(range.start)..at(range.end))?);
+                    self.hashed[key] = true;
+                }
+            }
+        }
+        Ok(UserKeys { partition_keys: self.partition_keys, explicit: self.explicit })
+    }
 }
 
 #[cfg(test)]

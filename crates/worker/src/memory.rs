@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sluicegate_checkpoint::{
-    ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
-};
+use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId};
 use sluicegate_lease::{Shard, StreamIdentity};
 
 use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
@@ -36,14 +34,7 @@ impl MemoryStream {
         let Some((_, records)) = shards.iter_mut().nth(shard) else { return };
         let number = u128::try_from(records.len()).unwrap_or(u128::MAX) + 1;
         let Ok(sequence_number) = SequenceNumber::parse(number.to_string()) else { return };
-        records.push(Record {
-            sequence_number,
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: crate::telemetry::wall_millis(),
-            partition_key: partition_key.to_owned(),
-            hash_key: None,
-            data: data.into(),
-        });
+        records.push(Record::new(sequence_number, crate::telemetry::wall_millis(), partition_key, data));
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<ShardId, Vec<Record>>> {
@@ -69,12 +60,14 @@ impl StreamReader for MemoryStream {
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
         let first = |records: &[Record]| match &from {
             ReadFrom::TrimHorizon => 0,
-            ReadFrom::AtTimestamp(time) => records.iter().take_while(|record| record.arrival < *time).count(),
+            ReadFrom::AtTimestamp(time) => {
+                records.iter().take_while(|record| record.arrival() < *time).count()
+            }
             ReadFrom::At(number) => {
-                records.iter().take_while(|record| record.sequence_number < *number).count()
+                records.iter().take_while(|record| record.sequence_number() < number).count()
             }
             ReadFrom::After(number) => {
-                records.iter().take_while(|record| record.sequence_number <= *number).count()
+                records.iter().take_while(|record| record.sequence_number() <= number).count()
             }
         };
         let next = self.locked().get(shard).map_or(0, |records| first(records));

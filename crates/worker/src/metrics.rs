@@ -397,7 +397,7 @@ impl ShardMetrics {
         metrics.events_read.inc_by(unsigned(page.records.len()));
         let kept_whole = page.records.iter().filter(|record| is_kept_whole(record)).count();
         metrics.aggregates_kept_whole.inc_by(unsigned(kept_whole));
-        metrics.bytes_read.inc_by(unsigned(page.records.iter().map(|record| record.data.len()).sum()));
+        metrics.bytes_read.inc_by(unsigned(page.records.iter().map(|record| record.data().len()).sum()));
         metrics.book.update(&self.0.shard, |entry| {
             entry.read = Some((page.behind_latest, page.as_of));
             entry.first_read.get_or_insert_with(wall_millis);
@@ -450,7 +450,7 @@ impl ShardMetrics {
         let now = wall_millis();
         let availability = metrics.availability.local();
         for record in batch.stored() {
-            let waited = u64::try_from(now.0 - record.arrival.0).unwrap_or(0);
+            let waited = u64::try_from(now.0 - record.arrival().0).unwrap_or(0);
             availability.observe(Duration::from_millis(waited).as_secs_f64());
         }
         availability.flush();

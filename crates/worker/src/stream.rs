@@ -33,7 +33,7 @@ pub struct Fetched {
 impl Fetched {
     /// Of Kinesis records as they come.
     pub fn of(records: &[Record]) -> Self {
-        let bytes = records.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
+        let bytes = records.iter().map(|record| record.data().len() + record.partition_key().len()).sum();
         Self { records: records.len(), bytes }
     }
 }
@@ -42,7 +42,8 @@ impl Fetched {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecordPage {
     /// In shard order. A reader gives Kinesis records as they are; sessions read through
-    /// [`deaggregate::cursor`](crate::deaggregate::cursor), which puts all user records of an aggregate in its place.
+    /// [`deaggregate::cursor`](crate::deaggregate::cursor), which puts all user records of an aggregate in its place, and a
+    /// page in portions.
     pub records: Vec<Record>,
     /// Distance to the tip of the shard after this page.
     pub behind_latest: Duration,
@@ -57,7 +58,7 @@ pub struct RecordPage {
 impl RecordPage {
     /// How many Kinesis records the events of the page came in; one that held no event is not counted.
     pub fn kinesis_records(&self) -> usize {
-        let of_one = |a: &Record, b: &Record| a.sequence_number == b.sequence_number;
+        let of_one = |a: &Record, b: &Record| a.sequence_number() == b.sequence_number();
         self.records.chunk_by(of_one).count()
     }
 }
@@ -84,6 +85,12 @@ pub enum StreamError {
         /// The answer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The answer is larger than the memory that was held for it, and was not read: read again with so much.
+    #[error("the answer takes {needed} bytes of memory, which are not free now")]
+    TooLarge {
+        /// Bytes that its records take.
+        needed: usize,
     },
     /// Timed out or out of reach: read again.
     #[error("the stream cannot be read now")]
@@ -113,7 +120,7 @@ impl StreamError {
     /// What the caller should do.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Throttled { .. } | Self::Unavailable { .. } => Retry::Backoff,
+            Self::Throttled { .. } | Self::TooLarge { .. } | Self::Unavailable { .. } => Retry::Backoff,
             Self::Gone { .. } | Self::Refused { .. } => Retry::Never,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sluicegate_checkpoint::{
-    Announced, ArrivalMillis, Batch, LeaseState, Position, Record, SequenceNumber, ShardId, SubSequenceNumber,
+    Announced, ArrivalMillis, Batch, LeaseState, Position, Record, SequenceNumber, ShardId,
 };
 use sluicegate_lease::Lease;
 use sluicegate_sink::packing::{PACKING_VERSION, Packed, pack};
@@ -181,14 +181,12 @@ impl Drain<'_> {
         // Of the length that Kinesis gives them; how far they are apart differs a little.
         let digits =
             format!("495903382714902566085596925383615710{:020}", self.number * 1_237 + self.read % 991);
-        Ok(Record {
-            sequence_number: SequenceNumber::parse(digits)?,
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(1_769_860_800_000 + i64::try_from(arrived_ms)?),
-            partition_key: event.key.clone(),
-            hash_key: None,
-            data: event.data.clone(),
-        })
+        Ok(Record::new(
+            SequenceNumber::parse(digits)?,
+            ArrivalMillis(1_769_860_800_000 + i64::try_from(arrived_ms)?),
+            event.key.clone(),
+            event.data.clone(),
+        ))
     }
 
     /// The table takes one batch after the other.

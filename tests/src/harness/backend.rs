@@ -256,7 +256,7 @@ impl Backend {
             let mut cursor = stream.open(&shard.id, ReadFrom::TrimHorizon);
             loop {
                 let page = cursor.next_page(10_000).await?;
-                page.records.iter().for_each(|record| records.add(record.data.as_ref()));
+                page.records.iter().for_each(|record| records.add(record.data()));
                 if page.behind_latest.is_zero() {
                     break;
                 }

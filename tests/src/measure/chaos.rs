@@ -261,7 +261,7 @@ fn balanced<'r>(rows: impl Iterator<Item = &'r Lease>, workers: usize) -> bool {
 /// What was published by the journal, what the reader finds, and the whole journal.
 async fn compared(backend: &Backend, journal: &Path) -> anyhow::Result<(Multiset, Multiset, History)> {
     let history = History::read(journal)?;
-    let data = history.records.values().flatten().map(|record| record.data.to_vec());
+    let data = history.records.values().flatten().map(|record| record.data().to_vec());
     let published: Multiset = data.collect();
     let (table, mut stored) = (backend.table(APPLICATION), Multiset::default());
     for key in Events::keys() {
@@ -303,7 +303,7 @@ fn judged(
     });
     let records = history.records.values().flatten();
     let arrived_ms: HashMap<_, _> =
-        records.map(|record| (&record.sequence_number, record.arrival.0)).collect();
+        records.map(|record| (record.sequence_number(), record.arrival().0)).collect();
     Ok(Report {
         plan: *plan,
         began_ms,
@@ -335,7 +335,7 @@ fn judged(
 fn numbers(seed: u64, history: &History) -> anyhow::Result<BTreeSet<u64>> {
     let events = Events { seed };
     let number = |data: &[u8]| events.number(data).context("the stream holds what nobody published");
-    history.records.values().flatten().map(|record| number(&record.data)).collect()
+    history.records.values().flatten().map(|record| number(record.data())).collect()
 }
 
 /// Who stood still when, or did not reach DynamoDB.

@@ -9,8 +9,7 @@
 //!   report.rs      a table, one JSON object, evidence
 //! ```
 //!
-//! All configurations share one embedded backend, each with a stream, an application and a table of its own. Tables are
-//! provisioned, so that their description tells their capacity; an outage is an override that the description does not tell.
+//! Each configuration has an embedded backend of its own. Tables are provisioned, so that their description tells their capacity; an outage is an override that the description does not tell.
 
 pub mod report;
 pub mod scenario;
@@ -97,12 +96,6 @@ impl FromStr for Budget {
 /// # Errors
 /// A fleet does not start, or the backend does not say what its tables took.
 pub async fn run(plan: &LiftPlan, say: impl Fn(&str)) -> anyhow::Result<Report> {
-    // In a folder: the longer a database in memory becomes, the more of the processor each write of it takes.
-    let folder = tempfile::tempdir()?;
-    let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
-    let backend = Backend::process_with(&["--dir", dir]).await?;
-    // One second of credit: a table that has more takes the old rate for a while after a cut.
-    backend.set("/limits", "enforce = true\nburst_seconds = 1").await?;
     say(report::HEADINGS);
     let places = Semaphore::new(plan.at_once);
     let configurations = plan.budgets.iter().flat_map(|budget| {
@@ -114,6 +107,13 @@ pub async fn run(plan: &LiftPlan, say: impl Fn(&str)) -> anyhow::Result<Report> 
     let play = async |(budget, workers): (Budget, usize)| {
         let needed = u32::try_from(workers.min(plan.at_once))?;
         let _place = places.acquire_many(needed).await?;
+        // One each, and in a folder: the longer a database becomes, the more of the processor each write of it takes, until it
+        // is the backend that is measured.
+        let folder = tempfile::tempdir()?;
+        let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
+        let backend = Backend::process_with(&["--dir", dir]).await?;
+        // One second of credit: a table that has more takes the old rate for a while after a cut.
+        backend.set("/limits", "enforce = true\nburst_seconds = 1").await?;
         Stage { backend: &backend, plan, workers, budget, say: &say }.play().await
     };
     let outcomes = try_join_all(configurations.map(play)).await?;

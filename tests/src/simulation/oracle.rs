@@ -17,7 +17,7 @@ use super::world::{Inner, World};
 /// Records that must be stored: those at or behind the application's start.
 fn expected<'a>(world: &'a Inner, records: &'a [Record]) -> impl Iterator<Item = &'a Record> {
     let start = world.start.as_ref().and_then(|start| start.at.time()).unwrap_or(ArrivalMillis(i64::MIN));
-    records.iter().filter(move |record| record.arrival >= start)
+    records.iter().filter(move |record| record.arrival() >= start)
 }
 
 /// Shards at which the fleet stops for good, as it must not go on behind records that retention took; and all that come
@@ -81,7 +81,7 @@ pub fn unsettled(world: &Inner, alive: &[WorkerId], now: Duration) -> Vec<String
         }
         let done = committed_to(world, id);
         let open = expected(world, &shard.records)
-            .filter(|record| done.as_ref().is_none_or(|done| record.sequence_number > *done))
+            .filter(|record| done.as_ref().is_none_or(|done| record.sequence_number() > done))
             .filter(|record| !world.stream.is_trimmed(record))
             .count();
         if open > 0 {
@@ -162,7 +162,7 @@ fn tiled(world: &Inner) -> Vec<Broken> {
         let (wanted, missing): (Vec<&Record>, Vec<&Record>) = expected(world, &shard.records)
             .partition(|record| covered.contains(record) || !world.stream.is_trimmed(record));
         let born = world.referee.lifecycle.born(id);
-        lost += missing.iter().filter(|record| born.is_some_and(|born| record.arrival >= born)).count();
+        lost += missing.iter().filter(|record| born.is_some_and(|born| record.arrival() >= born)).count();
         let covered: Vec<&Record> = match world.referee.lifecycle.is_redone(id) {
             // Its row may have been made again at another start than that of the rest.
             true => covered.into_iter().filter(|record| wanted.contains(record)).collect(),
@@ -188,7 +188,7 @@ fn tiled(world: &Inner) -> Vec<Broken> {
 }
 
 fn holds(cut: &Cut, record: &Record) -> bool {
-    cut.first <= record.sequence_number && record.sequence_number <= cut.last
+    cut.first <= *record.sequence_number() && *record.sequence_number() <= cut.last
 }
 
 /// What a reader finds: every expected event once, under keys of committed cuts alone (D1, D4).
@@ -271,7 +271,7 @@ fn events(world: &Inner) -> BTreeMap<Vec<u8>, Event> {
         for record in expected(world, &shard.records) {
             let in_cut = |(_, cut): &(u32, Cut)| !cut.dropped && holds(cut, record) && !cut.filters(record);
             let must_be_there = committed.into_iter().flatten().any(in_cut);
-            events.insert(record.data.to_vec(), Event { must_be_there, may_be_twice });
+            events.insert(record.data().to_vec(), Event { must_be_there, may_be_twice });
         }
     }
     events

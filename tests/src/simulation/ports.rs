@@ -277,7 +277,7 @@ impl Cursor {
             world.reads.took(shard, &records);
             world.referee.read(shard, &records, &world.stream, &world.rows);
             if let (Some(first), Some(last)) = (records.first(), records.last()) {
-                let (first, last) = (&first.sequence_number, &last.sequence_number);
+                let (first, last) = (first.sequence_number(), last.sequence_number());
                 world.history.line(now, me.as_str(), format_args!("reads {shard} {first}..{last}"));
             }
             let behind_latest = if at_end { Duration::ZERO } else { Duration::from_millis(1) };
@@ -293,7 +293,7 @@ impl Cursor {
 fn page(records: &[Record], place: usize, most: u32) -> (Vec<Record>, usize) {
     let (mut numbers, mut next) = (0, place);
     while let Some(record) = records.get(next) {
-        let same = next > place && records[next - 1].sequence_number == record.sequence_number;
+        let same = next > place && records[next - 1].sequence_number() == record.sequence_number();
         if !same {
             if numbers == most {
                 break;

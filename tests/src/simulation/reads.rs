@@ -62,7 +62,7 @@ impl SharedReads {
 
     /// A page was read.
     pub fn took(&mut self, shard: &ShardId, page: &[Record]) {
-        let bytes: usize = page.iter().map(|record| record.data.len() + record.partition_key.len()).sum();
+        let bytes: usize = page.iter().map(|record| record.data().len() + record.partition_key().len()).sum();
         if let Some(left) = self.shards.get_mut(shard) {
             left.bytes_milli -= i64::try_from(bytes).unwrap_or(i64::MAX / 1_000) * 1_000;
         }

@@ -236,11 +236,12 @@ impl Referee {
             self.broke("D2", format!("the letter {id} is put, and no announced cut leaves its event out"));
         }
         let is = |record: &&Record| {
-            (&record.sequence_number, record.sub_sequence_number)
+            (record.sequence_number(), record.sub_sequence_number())
                 == (&id.sequence_number, id.sub_sequence_number)
         };
         let event = stream.shards().get(&id.shard).and_then(|shard| shard.records.iter().find(is));
-        if !event.is_some_and(|event| event.data == letter.data && event.arrival == letter.header.arrival) {
+        if !event.is_some_and(|event| event.data() == letter.data && event.arrival() == letter.header.arrival)
+        {
             self.broke("D3", format!("the letter {id} does not hold its event"));
         }
     }
@@ -419,13 +420,13 @@ impl Referee {
         let is_poison = |record: &Record| {
             let key = aggregate_key_of(&cut.parameters.aggregate_key, record);
             self.poison.is_some_and(|poison| {
-                poison.is_event(&record.data) || poison.is_key(key.as_deref().unwrap_or(FALLBACK_KEY))
+                poison.is_event(record.data()) || poison.is_key(key.as_deref().unwrap_or(FALLBACK_KEY))
             })
         };
         let records = records_of(shard, cut, stream).0;
         let excluded = records
             .iter()
-            .filter(|record| cut.excludes(&record.sequence_number, record.sub_sequence_number))
+            .filter(|record| cut.excludes(record.sequence_number(), record.sub_sequence_number()))
             .find(|record| !is_poison(record));
         if let Some(record) = excluded {
             let why = format!("{} of {shard} can be stored and is left out", record.position());
@@ -446,8 +447,8 @@ impl Referee {
         let Some(records) = stream.shards().get(shard).map(|shard| &shard.records) else { return };
         let mut rest = records.iter().filter(|record| is_behind(record, behind, wanted_from));
         let passed: Vec<&Record> =
-            rest.by_ref().take_while(|record| record.sequence_number < cut.first).collect();
-        let there = records.iter().any(|record| record.sequence_number == cut.first);
+            rest.by_ref().take_while(|record| *record.sequence_number() < cut.first).collect();
+        let there = records.iter().any(|record| *record.sequence_number() == cut.first);
         let passes_over =
             passed.iter().filter(|record| !behind.is_start() || wanted_from.counts(record)).count();
         if !there || !is_behind_first(records, cut, behind, wanted_from) {
@@ -456,7 +457,7 @@ impl Referee {
                 format!("a cut of {shard} begins at {}, which is not behind {behind}", cut.first),
             );
         } else if let Some(kept) = passed.iter().find(|record| !stream.is_trimmed(record)) {
-            let next = &kept.sequence_number;
+            let next = kept.sequence_number();
             self.broke(
                 "D5",
                 format!("a cut of {shard} begins at {}, behind {behind} comes {next}", cut.first),
@@ -525,8 +526,8 @@ impl Referee {
         let missing = batch.iter().flat_map(Batch::excluded).filter(|record| {
             let id = LetterId {
                 shard: shard.clone(),
-                sequence_number: record.sequence_number.clone(),
-                sub_sequence_number: record.sub_sequence_number,
+                sequence_number: record.sequence_number().clone(),
+                sub_sequence_number: record.sub_sequence_number(),
             };
             !letters.contains_key(&id)
         });
@@ -590,7 +591,7 @@ impl Referee {
         let wanted_from = wanted_from(before);
         let left = shard.records.iter().filter(|record| {
             is_behind(record, &Position::AtTimestamp, wanted_from)
-                && last.as_ref().is_none_or(|last| record.sequence_number > *last)
+                && last.as_ref().is_none_or(|last| record.sequence_number() > last)
         });
         let (taken, left): (Vec<&Record>, Vec<&Record>) = left.partition(|record| stream.is_trimmed(record));
         let taken = match last {
@@ -618,7 +619,7 @@ struct Wanted {
 
 impl Wanted {
     fn counts(self, record: &Record) -> bool {
-        self.covered_to.is_none_or(|covered| record.arrival >= covered)
+        self.covered_to.is_none_or(|covered| record.arrival() >= covered)
     }
 }
 
@@ -633,8 +634,10 @@ fn wanted_from(row: &Lease) -> Wanted {
 
 fn is_behind(record: &Record, position: &Position, wanted: Wanted) -> bool {
     match position {
-        Position::At(number, _) => record.sequence_number > *number,
-        Position::AtTimestamp | Position::Latest => wanted.start.is_none_or(|start| record.arrival >= start),
+        Position::At(number, _) => record.sequence_number() > number,
+        Position::AtTimestamp | Position::Latest => {
+            wanted.start.is_none_or(|start| record.arrival() >= start)
+        }
         Position::TrimHorizon => true,
         Position::ShardEnd => false,
     }
@@ -642,7 +645,7 @@ fn is_behind(record: &Record, position: &Position, wanted: Wanted) -> bool {
 
 /// Whether the first record of a cut lies behind a position.
 fn is_behind_first(records: &[Record], cut: &Cut, position: &Position, wanted: Wanted) -> bool {
-    let first = records.iter().find(|record| record.sequence_number == cut.first);
+    let first = records.iter().find(|record| *record.sequence_number() == cut.first);
     first.is_some_and(|first| is_behind(first, position, wanted))
 }
 
@@ -659,16 +662,17 @@ fn is_stored_before(item: &Attributes, stored: &BTreeMap<ItemKey, Attributes>) -
 /// The batch of a cut.
 fn batch_of(shard: &ShardId, epoch: u32, cut: &Cut, stream: &SimStream) -> Option<Batch> {
     let records = records_of(shard, cut, stream).0;
-    let arrival = records.first().map(|record| record.arrival)?;
+    let arrival = records.first().map(|record| record.arrival())?;
     Some(Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records })
 }
 
 /// The records of a cut, and how many Kinesis records they are.
 pub fn records_of(shard: &ShardId, cut: &Cut, stream: &SimStream) -> (Vec<Record>, u64) {
     let all = stream.shards().get(shard).map_or(&[][..], |shard| &shard.records);
-    let inside = |record: &&Record| cut.first <= record.sequence_number && record.sequence_number <= cut.last;
+    let inside =
+        |record: &&Record| cut.first <= *record.sequence_number() && *record.sequence_number() <= cut.last;
     let records: Vec<Record> = all.iter().filter(inside).cloned().collect();
-    let mut numbers: Vec<&SequenceNumber> = records.iter().map(|record| &record.sequence_number).collect();
+    let mut numbers: Vec<&SequenceNumber> = records.iter().map(|record| record.sequence_number()).collect();
     numbers.dedup();
     let count = u64::try_from(numbers.len()).unwrap_or(u64::MAX);
     (records, count)

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluicegate_checkpoint::{
-    ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
-};
+use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId};
 use sluicegate_lease::Shard;
 use sluicegate_worker::ReadFrom;
 
@@ -49,7 +47,7 @@ impl SimStream {
 
     /// Whether retention has taken a record.
     pub fn is_trimmed(&self, record: &Record) -> bool {
-        self.has_passed(record.arrival)
+        self.has_passed(record.arrival())
     }
 
     /// Whether the stream has forgotten a shard: everything in it is older than retention.
@@ -111,14 +109,10 @@ impl SimStream {
     ) {
         let Some(shard) = self.shards.get_mut(shard) else { return };
         for (sub, (hash_key, (partition_key, data))) in (0u64..).zip(users) {
-            shard.records.push(Record {
-                sequence_number: number.clone(),
-                sub_sequence_number: SubSequenceNumber(sub),
-                arrival,
-                partition_key,
-                hash_key,
-                data,
-            });
+            let plain = Record::new(number.clone(), arrival, partition_key, data).at_sub(sub);
+            shard
+                .records
+                .push(hash_key.map_or_else(|| plain.clone(), |hash_key| plain.with_hash_key(hash_key)));
         }
     }
 
@@ -138,7 +132,7 @@ impl SimStream {
     /// The shard that holds the record of this number.
     pub fn shard_of(&self, number: &SequenceNumber) -> Option<&SimShard> {
         let holds = |shard: &&SimShard| {
-            shard.records.binary_search_by(|record| record.sequence_number.cmp(number)).is_ok()
+            shard.records.binary_search_by(|record| record.sequence_number().cmp(number)).is_ok()
         };
         self.shards.values().find(holds)
     }
@@ -194,9 +188,9 @@ impl SimStream {
         let Some(shard) = self.shards.get(id) else { return 0 };
         let before = |record: &Record| match from {
             ReadFrom::TrimHorizon => false,
-            ReadFrom::AtTimestamp(time) => record.arrival < *time,
-            ReadFrom::At(number) => record.sequence_number < *number,
-            ReadFrom::After(number) => record.sequence_number <= *number,
+            ReadFrom::AtTimestamp(time) => record.arrival() < *time,
+            ReadFrom::At(number) => record.sequence_number() < number,
+            ReadFrom::After(number) => record.sequence_number() <= number,
         };
         shard.records.iter().take_while(|record| before(record)).count()
     }

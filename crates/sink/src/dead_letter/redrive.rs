@@ -43,14 +43,9 @@ pub fn items_of(letter: &Letter) -> Result<Vec<Item>, PackError> {
         exclusions: Vec::new(),
         dropped: false,
     };
-    let record = Record {
-        sequence_number: first.clone(),
-        sub_sequence_number: header.id.sub_sequence_number,
-        arrival: header.arrival,
-        partition_key: header.aggregate_key.clone(),
-        hash_key: None,
-        data: letter.data.clone(),
-    };
+    let record =
+        Record::new(first.clone(), header.arrival, header.aggregate_key.clone(), letter.data.clone())
+            .at_sub(header.id.sub_sequence_number.0);
     let id = BatchId { shard: header.id.shard.clone(), epoch: header.epoch, first: first.clone(), to: first };
     let batch = Batch { id, cut, arrival: header.arrival, records: vec![record] };
     let mut items = pack(&batch)?.items;

@@ -21,7 +21,7 @@ use crate::testing::{batch, event, items_of, with_parameters};
 fn excluding(mut batch: Batch, indices: &[usize]) -> Batch {
     for index in indices {
         let record = &batch.records[*index];
-        let id = (record.sequence_number.clone(), record.sub_sequence_number);
+        let id = (record.sequence_number().clone(), record.sub_sequence_number());
         batch.cut.exclusions.push(Exclusion { from: id.clone(), to: id });
     }
     batch.cut.revision += 1;
@@ -35,7 +35,7 @@ fn letters(batch: &Batch, offenders: &[Offender]) -> Vec<Letter> {
 #[test]
 fn there_is_a_letter_for_each_excluded_event_and_for_no_other() {
     let mut full = batch((1..=5).map(|n| event(n, "k", format!("payload {n}"))).collect());
-    full.records[2].hash_key = Some(9);
+    full.records[2] = full.records[2].with_hash_key(9);
     let full = with_parameters(full, |parameters| {
         parameters.hash_range = Some(HashKeyRange { start: 0, end: 5 });
         parameters.ttl_days = Some(3);
@@ -105,10 +105,10 @@ const PART: usize = format::PART_BYTES;
 #[test]
 fn every_item_of_the_largest_letter_fits() {
     let mut large = event(1, &"~\u{1F600}".repeat(128), vec![7; 10 << 20]);
-    large.sub_sequence_number = SubSequenceNumber(u64::MAX);
+    large = large.at_sub(u64::MAX);
     let events = Exclusion {
-        from: (large.sequence_number.clone(), SubSequenceNumber(0)),
-        to: (large.sequence_number.clone(), SubSequenceNumber(u64::MAX)),
+        from: (large.sequence_number().clone(), SubSequenceNumber(0)),
+        to: (large.sequence_number().clone(), SubSequenceNumber(u64::MAX)),
     };
     let offender = Offender { events, why: "\u{1F600}".repeat(5_000) };
     let letter = letters(&excluding(batch(vec![large]), &[0]), &[offender]).remove(0);
@@ -198,9 +198,11 @@ async fn a_redriven_event_is_read_in_its_place_and_once_however_often_it_is_redr
     let table = Arc::new(MemoryTable::default());
     let mut full = batch((1..=4).map(|n| event(n, "k", format!("payload {n}"))).collect());
     // Two events of one Kinesis record, the first of the cut: told apart by their index alone.
-    full.records[1].sequence_number = full.records[0].sequence_number.clone();
-    full.records[1].sub_sequence_number = SubSequenceNumber(1);
-    full.records[1].arrival = full.records[0].arrival;
+    full.records[1] =
+        full.records[1].of(full.records[0].sequence_number().clone(), full.records[1].arrival());
+    full.records[1] = full.records[1].at_sub(1);
+    full.records[1] =
+        full.records[1].of(full.records[1].sequence_number().clone(), full.records[0].arrival());
     let full = with_parameters(full, |parameters| parameters.spread = 4);
     let amended = excluding(full.clone(), &[0, 1, 3]);
     let sink = sink(&table);
@@ -236,7 +238,7 @@ proptest! {
         n in 1u32..1_000, sub in any::<u64>(), bytes in 0usize..20_000, key in "[a-z~]{1,9}", epoch in any::<u32>(),
     ) {
         let mut record = event(n, &key, (0..=u8::MAX).cycle().take(bytes).collect::<Vec<u8>>());
-        record.sub_sequence_number = SubSequenceNumber(sub);
+        record = record.at_sub(sub);
         let mut full = with_parameters(batch(vec![record]), |parameters| {
             parameters.codec = Codec::None;
             parameters.max_item_bytes = PackingParameters::MIN_ITEM_BYTES + 200;

@@ -71,8 +71,8 @@ impl<'a> Place<'a> {
 
     /// Writes the index: the difference within one Kinesis record, the index itself in another.
     fn put_sub(&mut self, next: &'a Record, out: &mut Vec<u8>) {
-        let before = if next.sequence_number.as_str() == self.sequence_number { self.sub } else { 0 };
-        varint::put(out, next.sub_sequence_number.0.wrapping_sub(before));
+        let before = if next.sequence_number().as_str() == self.sequence_number { self.sub } else { 0 };
+        varint::put(out, next.sub_sequence_number().0.wrapping_sub(before));
     }
 
     fn put_arrival(&mut self, next: ArrivalMillis, out: &mut Vec<u8>) {
@@ -80,9 +80,9 @@ impl<'a> Place<'a> {
     }
 
     fn advance(&mut self, record: &'a Record) {
-        self.sequence_number = record.sequence_number.as_str();
-        self.sub = record.sub_sequence_number.0;
-        self.arrival = record.arrival.0;
+        self.sequence_number = record.sequence_number().as_str();
+        self.sub = record.sub_sequence_number().0;
+        self.arrival = record.arrival().0;
     }
 }
 
@@ -101,11 +101,11 @@ pub(super) fn encode(
 
 fn encode_columns(base: &Place<'_>, records: &[&Record], compressor: &mut Compressor) -> io::Result<Framed> {
     let head = columns(base, records);
-    let payload_bytes: usize = records.iter().map(|record| record.data.len()).sum();
+    let payload_bytes: usize = records.iter().map(|record| record.data().len()).sum();
     let mut group = compressor.begin((head.len() + payload_bytes) as u64)?;
     group.put(&head)?;
     for record in records {
-        group.put(&record.data)?;
+        group.put(record.data())?;
     }
     group.finish()
 }
@@ -117,7 +117,7 @@ fn columns(base: &Place<'_>, records: &[&Record]) -> Vec<u8> {
     varint::put(&mut head, records.len() as u64);
     let mut place = base.clone();
     for record in records {
-        place.put_sequence_number(&record.sequence_number, &mut head);
+        place.put_sequence_number(record.sequence_number(), &mut head);
         place.advance(record);
     }
     let mut place = base.clone();
@@ -127,11 +127,11 @@ fn columns(base: &Place<'_>, records: &[&Record]) -> Vec<u8> {
     }
     let mut place = base.clone();
     for record in records {
-        place.put_arrival(record.arrival, &mut head);
+        place.put_arrival(record.arrival(), &mut head);
         place.advance(record);
     }
     for record in records {
-        varint::put(&mut head, record.data.len() as u64);
+        varint::put(&mut head, record.data().len() as u64);
     }
     head
 }
@@ -143,7 +143,7 @@ fn encode_rows(base: &Place<'_>, records: &[&Record], compressor: &mut Compresso
     let mut place = base.clone();
     for record in records {
         write_row(&mut place, record, &mut row);
-        raw_bytes += row.len() + record.data.len();
+        raw_bytes += row.len() + record.data().len();
     }
     let mut group = compressor.begin(raw_bytes as u64)?;
     row.clear();
@@ -153,17 +153,17 @@ fn encode_rows(base: &Place<'_>, records: &[&Record], compressor: &mut Compresso
     for record in records {
         write_row(&mut place, record, &mut row);
         group.put(&row)?;
-        group.put(&record.data)?;
+        group.put(record.data())?;
     }
     group.finish()
 }
 
 fn write_row<'a>(place: &mut Place<'a>, record: &'a Record, row: &mut Vec<u8>) {
     row.clear();
-    place.put_sequence_number(&record.sequence_number, row);
+    place.put_sequence_number(record.sequence_number(), row);
     place.put_sub(record, row);
-    place.put_arrival(record.arrival, row);
-    varint::put(row, record.data.len() as u64);
+    place.put_arrival(record.arrival(), row);
+    varint::put(row, record.data().len() as u64);
     place.advance(record);
 }
 

@@ -30,9 +30,9 @@ pub(super) struct Groups<'a> {
 pub fn aggregate_key_of<'a>(key: &AggregateKey, record: &'a Record) -> Option<Cow<'a, str>> {
     match key {
         AggregateKey::PartitionKey => {
-            usable(&record.partition_key).then_some(Cow::Borrowed(&*record.partition_key))
+            usable(record.partition_key()).then_some(Cow::Borrowed(&*record.partition_key()))
         }
-        AggregateKey::Template(template) => match template.render_json(&record.data) {
+        AggregateKey::Template(template) => match template.render_json(record.data()) {
             Ok(Key::Found(key)) => Some(Cow::Owned(key)),
             Ok(Key::Fallback) | Err(_) => None,
         },
@@ -60,16 +60,16 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
         let key = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
         let fallback = key.is_none();
         let group = groups.by_key.entry(key.unwrap_or(Cow::Borrowed(FALLBACK_KEY))).or_default();
-        if batch.cut.excludes(&record.sequence_number, record.sub_sequence_number) {
+        if batch.cut.excludes(record.sequence_number(), record.sub_sequence_number()) {
             continue;
         }
         group.push(record);
         groups.events += 1;
         groups.unreadable += u64::from(verdict == Verdict::Unreadable);
-        groups.raw_bytes += record.data.len() as u64;
+        groups.raw_bytes += record.data().len() as u64;
         groups.fallback_keys += u64::from(fallback);
-        groups.records += u64::from(before != Some(&record.sequence_number));
-        before = Some(&record.sequence_number);
+        groups.records += u64::from(before != Some(record.sequence_number()));
+        before = Some(record.sequence_number());
     }
     groups
 }
@@ -77,8 +77,9 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
 /// Whether an event of the first record lies before the cut, which begins behind it.
 fn stored_before(batch: &Batch, record: &Record) -> bool {
     let cut = &batch.cut;
-    cut.behind_sub
-        .is_some_and(|behind| record.sub_sequence_number <= behind && record.sequence_number == cut.first)
+    cut.behind_sub.is_some_and(|behind| {
+        record.sub_sequence_number() <= behind && *record.sequence_number() == cut.first
+    })
 }
 
 /// Which suffix a group of a batch is stored under: 0 (none) to `spread - 1`.

@@ -1,5 +1,6 @@
 //! What is stored of a group's events: they themselves, some of their fields, or counts and sums of them. **Pure.**
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sluicegate_checkpoint::transform::json;
@@ -17,10 +18,10 @@ pub(super) struct Shaped {
 
 impl Shaped {
     /// What is to be framed.
-    pub(super) fn frames<'a>(&'a self, records: &[&'a Record]) -> Vec<&'a Record> {
+    pub(super) fn frames<'a>(&'a self, records: &'a [&'a Record]) -> Cow<'a, [&'a Record]> {
         match &self.made {
             Some(made) => made.iter().collect(),
-            None => records.to_vec(),
+            None => Cow::Borrowed(records),
         }
     }
 }
@@ -39,12 +40,11 @@ pub(super) fn shaped(parameters: &PackingParameters, key: &str, records: &[&Reco
 fn projected(fields: &Fields, records: &[&Record]) -> (Vec<Record>, u64) {
     let mut unreadable = 0;
     let project = |record: &&Record| {
-        let mut record = Record::clone(record);
-        match fields.project(&record.data) {
-            Some(kept) => record.data = kept.into(),
-            None => unreadable += u64::from(json::parse(&record.data).is_none()),
-        }
-        record
+        let Some(kept) = fields.project(record.data()) else {
+            unreadable += u64::from(json::parse(record.data()).is_none());
+            return Record::clone(record);
+        };
+        record.with_data(kept)
     };
     let made = records.iter().map(project).collect();
     (made, unreadable)
@@ -56,9 +56,9 @@ fn reduced(reduce: &Reduce, key: &str, records: &[&Record]) -> (Vec<Record>, u64
     let mut windows: BTreeMap<Option<i64>, (usize, Reduction)> = BTreeMap::new();
     let mut unreadable = 0;
     for (index, record) in records.iter().enumerate() {
-        let event = json::parse(&record.data);
+        let event = json::parse(record.data());
         unreadable += u64::from(event.is_none());
-        let window = reduce.window(record.arrival, event.as_ref());
+        let window = reduce.window(record.arrival(), event.as_ref());
         let begin = || (index, Reduction::new(key, reduce, window));
         windows.entry(window).or_insert_with(begin).1.add(reduce, event.as_ref());
     }
@@ -66,14 +66,10 @@ fn reduced(reduce: &Reduce, key: &str, records: &[&Record]) -> (Vec<Record>, u64
     windows.sort_by_key(|(first, _)| *first);
     let made = windows.into_iter().filter_map(|(first, reduction)| {
         let at = records.get(first)?;
-        Some(Record {
-            sequence_number: at.sequence_number.clone(),
-            sub_sequence_number: at.sub_sequence_number,
-            arrival: at.arrival,
-            partition_key: String::new(),
-            hash_key: None,
-            data: reduction.to_string().into(),
-        })
+        Some(
+            Record::new(at.sequence_number().clone(), at.arrival(), "", reduction.to_string())
+                .at_sub(at.sub_sequence_number().0),
+        )
     });
     (made.collect(), unreadable)
 }

@@ -104,14 +104,14 @@ fn an_event_larger_than_an_item_is_stored_in_parts() {
         let packed = pack(&with_version(large.clone(), *version)).unwrap();
         assert!(packed.items.len() > 12, "{} parts", packed.items.len());
         assert!(packed.items.iter().all(|item| item.bytes() <= PackingParameters::MIN_ITEM_BYTES as usize));
-        assert_eq!(unpacked(&packed)[0].1[1].data, large.records[1].data);
+        assert_eq!(unpacked(&packed)[0].1[1].data, large.records[1].data());
     }
 }
 
 #[test]
 fn what_a_kcl_position_covers_already_is_left_out() {
     let mut batch = batch(vec![event(1, "k", "old"), event(1, "k", "new"), event(2, "k", "next")]);
-    batch.records[1].sub_sequence_number = SubSequenceNumber(1);
+    batch.records[1] = batch.records[1].at_sub(1);
     batch.cut.behind_sub = Some(SubSequenceNumber(0));
     let packed = pack(&batch).unwrap();
     assert_eq!((packed.events, packed.records), (2, 2));
@@ -121,9 +121,9 @@ fn what_a_kcl_position_covers_already_is_left_out() {
 fn user_records_of_another_shard_are_left_out_and_counted_whoever_packs() {
     let mut batch = batch(vec![event(1, "ours", "a"), event(1, "theirs", "b"), event(2, "plain", "c")]);
     batch.cut.records = 2;
-    batch.records[1].sub_sequence_number = SubSequenceNumber(1);
-    batch.records[0].hash_key = Some(7);
-    batch.records[1].hash_key = Some(8);
+    batch.records[1] = batch.records[1].at_sub(1);
+    batch.records[0] = batch.records[0].with_hash_key(7);
+    batch.records[1] = batch.records[1].with_hash_key(8);
     assert_eq!(pack(&batch).unwrap().filtered, 0, "no range is recorded");
     let range = HashKeyRange { start: 0, end: 7 };
     let mut batch = with_parameters(batch, |parameters| parameters.hash_range = Some(range));
@@ -134,7 +134,7 @@ fn user_records_of_another_shard_are_left_out_and_counted_whoever_packs() {
     assert_eq!((batch.stored().count(), batch.filtered()), (2, 1), "other sinks leave out the same");
 
     batch.records.truncate(2);
-    batch.records[0].hash_key = Some(9);
+    batch.records[0] = batch.records[0].with_hash_key(9);
     let packed = pack(&batch).unwrap();
     assert_eq!((packed.items.len(), packed.events, packed.filtered), (0, 0, 2));
 }
@@ -358,13 +358,8 @@ fn any_record() -> impl Strategy<Value = Record> {
     let place =
         (any::<u128>(), prop_oneof![0u64..4, any::<u64>()], prop_oneof![NOON..NOON + 90_000, any::<i64>()]);
     let body = ("[ab~0-9]{0,3}", proptest::collection::vec(any::<u8>(), 0..200));
-    (place, body).prop_map(|((n, sub, arrival), (key, data))| Record {
-        sequence_number: sequence(n % 1_000_000_007),
-        sub_sequence_number: SubSequenceNumber(sub),
-        arrival: ArrivalMillis(arrival),
-        partition_key: key,
-        hash_key: None,
-        data: data.into(),
+    (place, body).prop_map(|((n, sub, arrival), (key, data))| {
+        Record::new(sequence(n % 1_000_000_007), ArrivalMillis(arrival), key, data).at_sub(sub)
     })
 }
 
@@ -393,7 +388,7 @@ prop_compose! {
         batch.cut.revision = revision;
         batch.id.epoch = epoch;
         if let Some(poison) = excluded.and_then(|index| batch.records.get(index)) {
-            let place = (poison.sequence_number.clone(), poison.sub_sequence_number);
+            let place = (poison.sequence_number().clone(), poison.sub_sequence_number());
             batch.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
         }
         batch
@@ -415,14 +410,14 @@ proptest! {
         let mut events = 0;
         for (key, group) in unpacked(&packed) {
             let of_key = batch.records.iter().filter(|record| {
-                !batch.cut.excludes(&record.sequence_number, record.sub_sequence_number)
-                    && (record.partition_key == key || record.partition_key.is_empty() && key == FALLBACK_KEY)
+                !batch.cut.excludes(record.sequence_number(), record.sub_sequence_number())
+                    && (record.partition_key() == key || record.partition_key().is_empty() && key == FALLBACK_KEY)
             });
             let wanted: Vec<Unpacked> = of_key.map(|record| Unpacked {
-                sequence_number: record.sequence_number.clone(),
-                sub_sequence_number: record.sub_sequence_number,
-                arrival: record.arrival,
-                data: record.data.clone(),
+                sequence_number: record.sequence_number().clone(),
+                sub_sequence_number: record.sub_sequence_number(),
+                arrival: record.arrival(),
+                data: record.data_bytes(),
             }).collect();
             events += group.len() as u64;
             prop_assert_eq!(group, wanted);

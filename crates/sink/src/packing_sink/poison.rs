@@ -83,7 +83,7 @@ struct Group {
 impl Group {
     fn suspect(&self, batch: &Batch) -> Suspect {
         let hint = self.span.filter(|_| batch.cut.exclusions.len() < MANY_EXCLUSIONS).map(|span| {
-            let record = |place: &usize| batch.records.get(*place).map_or(0, |record| record.data.len());
+            let record = |place: &usize| batch.records.get(*place).map_or(0, |record| record.data().len());
             span.events(&self.places.iter().map(record).collect::<Vec<_>>())
         });
         Suspect { events: self.places.len(), hint, why: self.why.clone() }
@@ -286,7 +286,7 @@ fn offenders(batch: &Batch, groups: &[Group], found: Vec<Found>) -> Vec<Offender
 }
 
 fn between(first: &Record, last: &Record) -> Exclusion {
-    let id = |record: &Record| (record.sequence_number.clone(), record.sub_sequence_number);
+    let id = |record: &Record| (record.sequence_number().clone(), record.sub_sequence_number());
     Exclusion { from: id(first), to: id(last) }
 }
 

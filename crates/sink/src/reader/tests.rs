@@ -80,7 +80,7 @@ async fn a_range_is_judged_by_each_events_own_arrival() {
 async fn arrivals_that_do_not_ascend_are_still_yielded_in_order() {
     let table = Arc::new(MemoryTable::default());
     let mut late = batch(vec![event(10_000, "k", "x"), event(10_001, "k", "y")]);
-    late.records[1].arrival = ArrivalMillis(NOON + 3);
+    late.records[1] = late.records[1].of(late.records[1].sequence_number().clone(), ArrivalMillis(NOON + 3));
     store(&table, &late).await;
     store(&table, &batch(vec![event(5, "k", "a")])).await;
     assert_eq!(numbers(&read_all(&table, "k").await), ["10001", "5", "10000"]);
@@ -95,13 +95,13 @@ async fn the_highest_complete_revision_counts() {
     let mut amended = in_parts();
     amended.cut.revision = 1;
     amended.cut.packing_version = 2;
-    amended.records[1].data = Bytes::from_static(b"told apart by this");
+    amended.records[1] = amended.records[1].with_data(Bytes::from_static(b"told apart by this"));
     store(&table, &in_parts()).await;
     store(&table, &amended).await;
-    assert_eq!(read_all(&table, "k").await[1].data, amended.records[1].data);
+    assert_eq!(read_all(&table, "k").await[1].data, amended.records[1].data());
     // The amended delivery is only half done: what was there before is read.
     table.remove(&items_of(&amended)[1].header.key()).unwrap();
-    assert_eq!(read_all(&table, "k").await[1].data, in_parts().records[1].data);
+    assert_eq!(read_all(&table, "k").await[1].data, in_parts().records[1].data());
 }
 
 #[tokio::test]
@@ -257,8 +257,8 @@ fn directly(reduce: &str, key: &str, records: &[&Record]) -> Vec<Reduction> {
     let reduce: Reduce = reduce.parse().unwrap();
     let mut windows: Vec<Reduction> = Vec::new();
     for record in records {
-        let event = json::parse(&record.data);
-        let window = reduce.window(record.arrival, event.as_ref());
+        let event = json::parse(record.data());
+        let window = reduce.window(record.arrival(), event.as_ref());
         let known = windows.iter().position(|one| one.window == window);
         let at = known.unwrap_or_else(|| {
             windows.push(Reduction::new(key, &reduce, window));
@@ -320,11 +320,7 @@ fn any_batches() -> impl Strategy<Value = Vec<Batch>> {
             let mut made = Vec::new();
             for (step, offset, key, data) in records {
                 next += u128::from(step);
-                made.push(Record {
-                    sequence_number: sequence(next),
-                    arrival: ArrivalMillis(begin + offset),
-                    ..event(1, &key, data)
-                });
+                made.push(Record::new(sequence(next), ArrivalMillis(begin + offset), key, data));
             }
             let mut batch = with_parameters(batch(made), |parameters| {
                 parameters.spread = spread;
@@ -356,13 +352,13 @@ proptest! {
         });
         let mut wanted: Vec<Event> = Vec::new();
         for batch in &batches {
-            wanted.extend(batch.records.iter().filter(|record| record.partition_key == "k").map(|record| Event {
+            wanted.extend(batch.records.iter().filter(|record| record.partition_key() == "k").map(|record| Event {
                 shard: batch.id.shard.clone(),
                 epoch: 0,
-                sequence_number: record.sequence_number.clone(),
-                sub_sequence_number: record.sub_sequence_number,
-                arrival: record.arrival,
-                data: record.data.clone(),
+                sequence_number: record.sequence_number().clone(),
+                sub_sequence_number: record.sub_sequence_number(),
+                arrival: record.arrival(),
+                data: record.data_bytes(),
             }));
         }
         wanted.sort_by(Event::order);
@@ -384,9 +380,9 @@ proptest! {
             2 => format!(r#"{{"n":{value}.{n:03},"m":1e-{n},"at":{}}}"#, n * 999_999),
             _ => format!(r#"{{"n":"{value}","at":"2013-01-01T0{}:59:59Z"}}"#, n % 10),
         };
-        let records: Vec<Record> = (1u32..).zip(&events).map(|(n, kind)| Record {
-            arrival: ArrivalMillis(NOON + i64::from(n) * 170),
-            ..event(n, "k", data(i64::from(n), *kind))
+        let records: Vec<Record> = (1u32..).zip(&events).map(|(n, kind)| {
+            let arrival = ArrivalMillis(NOON + i64::from(n) * 170);
+            Record::new(sequence(u128::from(n)), arrival, "k", data(i64::from(n), *kind))
         }).collect();
         let mut left = &records[..];
         let mut batches = Vec::new();
@@ -412,7 +408,7 @@ proptest! {
         });
         prop_assert_eq!(all, directly(reduce, "k", &records.iter().collect::<Vec<_>>()));
         if shape != 1 {
-            let inside: Vec<&Record> = records.iter().filter(|record| range.contains(record.arrival)).collect();
+            let inside: Vec<&Record> = records.iter().filter(|record| range.contains(record.arrival())).collect();
             prop_assert_eq!(some, directly(reduce, "k", &inside));
         }
     }

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 pub struct CutPolicy {
     /// Payload bytes, at most; what is aimed at may be less.
     pub max_bytes: usize,
+    /// Memory, in bytes: events without payload take some too.
+    pub max_weight: usize,
     /// Kinesis records.
     pub max_records: u64,
     /// Time since its first record was read.
@@ -137,15 +139,16 @@ impl Batcher {
     /// Adds a record; returns the batch that had to be closed before it.
     pub fn push(&mut self, record: Record, now: Instant) -> Option<Closed> {
         let new_kinesis_record =
-            self.open.last().is_none_or(|last| last.sequence_number != record.sequence_number);
+            self.open.last().is_none_or(|last| last.sequence_number() != record.sequence_number());
         let by = if new_kinesis_record { self.must_close_before(&record) } else { None };
         let closed = by.and_then(|by| self.close(by));
         if new_kinesis_record {
             self.kinesis_records += 1;
         }
         self.opened_at.get_or_insert(now);
-        self.open_bytes += record.data.len();
-        self.open_weight += record.weight_bytes();
+        self.open_bytes += record.data().len();
+        let shares = self.open.last().is_some_and(|last| last.shares_origin(&record));
+        self.open_weight += Record::OWN_BYTES + if shares { 0 } else { record.origin_bytes() };
         self.open.push(record);
         closed
     }
@@ -195,12 +198,15 @@ impl Batcher {
         if self.open_bytes >= bytes {
             return Some(by);
         }
+        if self.open_weight >= self.policy.max_weight {
+            return Some(ClosedBy::Memory);
+        }
         (self.kinesis_records >= self.policy.max_records).then_some(ClosedBy::Records)
     }
 
     fn must_close_before(&self, record: &Record) -> Option<ClosedBy> {
         let first = self.open.first()?;
-        let span = record.arrival.0.saturating_sub(first.arrival.0);
+        let span = record.arrival().0.saturating_sub(first.arrival().0);
         let too_wide = u128::try_from(span).is_ok_and(|ms| ms >= self.policy.max_span.as_millis());
         // Readers look back from the first record's arrival; one that arrived before it would be looked for there.
         self.is_full().or_else(|| (too_wide || span < 0).then_some(ClosedBy::Span))
@@ -211,7 +217,7 @@ impl Batcher {
 pub fn is_behind(record: &Record, position: &Position) -> bool {
     match position {
         Position::At(sequence_number, sub) => {
-            (&record.sequence_number, record.sub_sequence_number) > (sequence_number, *sub)
+            (record.sequence_number(), record.sub_sequence_number()) > (sequence_number, *sub)
         }
         Position::ShardEnd => false,
         Position::AtTimestamp | Position::TrimHorizon | Position::Latest => true,
@@ -227,20 +233,20 @@ mod tests {
 
     const POLICY: CutPolicy = CutPolicy {
         max_bytes: 100,
+        max_weight: 1 << 20,
         max_records: 5,
         max_age: Duration::from_secs(5),
         max_span: Duration::from_secs(60),
     };
 
     fn record(n: u64, sub: u64, arrival: i64, bytes: usize) -> Record {
-        Record {
-            sequence_number: SequenceNumber::parse(n.to_string()).unwrap(),
-            sub_sequence_number: SubSequenceNumber(sub),
-            arrival: ArrivalMillis(arrival),
-            partition_key: "k".into(),
-            hash_key: None,
-            data: Bytes::from(vec![0; bytes]),
-        }
+        Record::new(
+            SequenceNumber::parse(n.to_string()).unwrap(),
+            ArrivalMillis(arrival),
+            "k",
+            Bytes::from(vec![0; bytes]),
+        )
+        .at_sub(sub)
     }
 
     fn batcher() -> Batcher {
@@ -324,13 +330,13 @@ mod tests {
             let stored: Vec<Record> = batches.iter().flat_map(|batch| batch.records.clone()).collect();
             prop_assert_eq!(stored, pushed);
             for batch in &batches {
-                let mut numbers: Vec<_> = batch.records.iter().map(|record| &record.sequence_number).collect();
+                let mut numbers: Vec<_> = batch.records.iter().map(|record| record.sequence_number()).collect();
                 numbers.dedup();
                 prop_assert_eq!(numbers.len() as u64, batch.cut.records);
                 prop_assert!(batch.cut.records <= POLICY.max_records);
                 let (first, last) = (batch.records.first().unwrap(), batch.records.last().unwrap());
-                prop_assert!(last.arrival.0 - first.arrival.0 < 60_000);
-                prop_assert_eq!((&batch.cut.first, &batch.cut.last), (&first.sequence_number, &last.sequence_number));
+                prop_assert!(last.arrival().0 - first.arrival().0 < 60_000);
+                prop_assert_eq!((&batch.cut.first, &batch.cut.last), (first.sequence_number(), last.sequence_number()));
             }
             for pair in batches.windows(2) { prop_assert!(pair[0].cut.last < pair[1].cut.first); }
         }

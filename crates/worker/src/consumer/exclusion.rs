@@ -80,8 +80,9 @@ fn join(cut: &mut Cut, at: usize) {
 
 /// How many events of the batch lie between two ranges.
 fn between(before: &Exclusion, next: &Exclusion, batch: &Batch) -> usize {
-    let place =
-        |record: &sluicegate_checkpoint::Record| (record.sequence_number.clone(), record.sub_sequence_number);
+    let place = |record: &sluicegate_checkpoint::Record| {
+        (record.sequence_number().clone(), record.sub_sequence_number())
+    };
     let behind = batch.records.partition_point(|record| place(record) <= before.to);
     let up_to = batch.records.partition_point(|record| place(record) < next.from);
     up_to.saturating_sub(behind)
@@ -108,16 +109,8 @@ mod tests {
     }
 
     fn batch(numbers: std::ops::Range<usize>) -> Arc<Batch> {
-        let records: Vec<Record> = numbers
-            .map(|n| Record {
-                sequence_number: seq(n),
-                sub_sequence_number: SubSequenceNumber(0),
-                arrival: ArrivalMillis(1),
-                partition_key: "k".into(),
-                hash_key: None,
-                data: bytes::Bytes::new(),
-            })
-            .collect();
+        let records: Vec<Record> =
+            numbers.map(|n| Record::new(seq(n), ArrivalMillis(1), "k", bytes::Bytes::new())).collect();
         Arc::new(Batch::of((&ShardId::new("s"), 0), records, Arc::default(), 1).unwrap())
     }
 
@@ -179,8 +172,8 @@ mod tests {
                 prop_assert_eq!(&next.cuts[1 - which], &state.cuts[1 - which]);
                 let cut = &next.cuts[which];
                 for record in &batch.records {
-                    let excludes = |cut: &Cut| cut.excludes(&record.sequence_number, record.sub_sequence_number);
-                    let found = events.iter().any(|range| range.covers(&record.sequence_number, record.sub_sequence_number));
+                    let excludes = |cut: &Cut| cut.excludes(record.sequence_number(), record.sub_sequence_number());
+                    let found = events.iter().any(|range| range.covers(record.sequence_number(), record.sub_sequence_number()));
                     prop_assert!(excludes(cut) || !(found || excludes(&state.cuts[which])));
                 }
                 for pair in cut.exclusions.windows(2) {

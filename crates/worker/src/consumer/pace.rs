@@ -9,12 +9,11 @@ mod share;
 
 use std::time::Duration;
 
-use sluicegate_checkpoint::Record;
 use tokio::time::Instant;
 
 use self::recent::Answered;
 use self::share::{Quota, ShardShare};
-use crate::stream::RecordPage;
+use crate::deaggregate::cursor::Answer;
 
 /// How fast and how much is read at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +49,6 @@ pub struct Pace {
     largest: usize,
     /// Bytes of a Kinesis record, averaged over pages.
     record_bytes: usize,
-    /// Memory that a page takes, in percent of what it would take were each of its Kinesis records one event; averaged.
-    /// User records weigh more than the aggregate that they came in.
-    expansion: usize,
 }
 
 /// Bytes that a shard gives a second to all its consumers together, how far apart the calls are that it gives, and most
@@ -73,9 +69,10 @@ const PART_OF_FREE: usize = 4;
 const PART_OF_PAGE: usize = 4;
 /// Records of the first page, before their size is known: if they are large it takes seconds until they are paid for.
 const FIRST_RECORDS: usize = 50;
-/// Most that is reserved for a page because of aggregates, in times the wanted bytes: a reservation near the whole budget
-/// would wait until every other shard holds nothing.
-const MAX_EXPANSION: usize = 4;
+/// Events are taken out of a page in portions of at least so many bytes.
+const LEAST_PORTION: usize = 256 << 10;
+/// What a Kinesis record takes in memory beside its bytes (`Record::origin_bytes`, `Record::OWN_BYTES`).
+const BESIDE_RECORD: usize = 280;
 /// A shard at its tip asks for at least this part of a page; a page that does not reach the tip doubles what is asked for next.
 const SMALLEST_PART: usize = 16;
 
@@ -97,14 +94,14 @@ impl Pace {
         let page = policy.page_bytes;
         let record_bytes = page / FIRST_RECORDS;
         let (last_read, caught_up) = (None, false);
-        Self { policy, share, last_read, caught_up, reach: page, largest: page, record_bytes, expansion: 100 }
+        Self { policy, share, last_read, caught_up, reach: page, largest: page, record_bytes }
     }
 
     /// What to ask for, with so much memory free.
     pub fn request(&mut self, now: Instant, free: usize) -> PageRequest {
-        let room =
-            (free / PART_OF_FREE).max(self.policy.page_bytes / PART_OF_PAGE) * 100 / self.expansion.max(100);
         let record_bytes = self.record_bytes.max(1);
+        let room = (free / PART_OF_FREE).max(self.policy.page_bytes / PART_OF_PAGE);
+        let room = room / (record_bytes + BESIDE_RECORD) * record_bytes;
         let largest = self.policy.page_bytes.saturating_mul(MOST_GROWTH).min(MOST_BYTES).min(room);
         self.largest = largest.min(record_bytes.saturating_mul(MOST_RECORDS)).max(1);
         let wanted = whole(self.share.page(now + self.wait(now))).min(self.reach).clamp(1, self.largest);
@@ -113,7 +110,7 @@ impl Pace {
         let records = if rounded * record_bytes > self.largest { wanted / record_bytes } else { rounded };
         let records = records.clamp(1, MOST_RECORDS);
         let bytes = wanted.max(records * record_bytes);
-        let memory_bytes = bytes.saturating_mul(self.expansion.max(100)) / 100;
+        let memory_bytes = bytes + records * BESIDE_RECORD;
         PageRequest { records: u32::try_from(records).unwrap_or(u32::MAX), memory_bytes }
     }
 
@@ -126,11 +123,10 @@ impl Pace {
     }
 
     /// Takes in what a read gave that was asked for at this time.
-    pub fn seen(&mut self, page: &RecordPage, asked_at: Instant) {
+    pub fn seen(&mut self, page: &Answer, asked_at: Instant) {
         self.caught_up = page.behind_latest.is_zero();
         let read = Answered { at: asked_at, bytes: float(page.fetched.bytes) };
         self.share.answered(read, float(self.largest.min(self.reach)));
-        let payload: usize = page.records.iter().map(|record| record.data.len()).sum();
         let wanted = if self.caught_up { page.fetched.bytes * 2 } else { self.reach.saturating_mul(2) };
         let least = (self.policy.page_bytes / SMALLEST_PART).max(1);
         self.reach = wanted.clamp(least, MOST_BYTES.max(least));
@@ -141,13 +137,6 @@ impl Pace {
             None => self.record_bytes,
         };
         self.last_read = Some(asked_at);
-        if !page.records.is_empty() {
-            let (events, records) = (page.records.len(), page.kinesis_records());
-            let weight: usize = page.records.iter().map(Record::weight_bytes).sum();
-            let of_one = (weight - payload) / events;
-            let expansion = weight.saturating_mul(100) / (payload + of_one * records).max(1);
-            self.expansion = ((self.expansion + expansion) / 2).min(100 * MAX_EXPANSION);
-        }
     }
 
     /// Takes in that a read was refused for a limit of the shard.
@@ -155,6 +144,11 @@ impl Pace {
         self.last_read = Some(asked_at);
         self.share.refused(asked_at, float(self.largest.min(self.reach)));
     }
+}
+
+/// Memory for the events that are taken out of a page at a time, with so much free.
+pub fn portion_bytes(free: usize) -> usize {
+    (free / PART_OF_FREE).max(LEAST_PORTION)
 }
 
 fn float(bytes: usize) -> f64 {

@@ -99,25 +99,26 @@ impl Replay {
             if !cut.dropped {
                 break;
             }
-            if record.sequence_number <= cut.last {
+            if *record.sequence_number() <= cut.last {
                 return Ok(Replayed::Passed);
             }
             self.cuts.pop_front();
         }
         let Some(cut) = self.cuts.front() else { return Ok(Replayed::New(Box::new(record))) };
-        if self.records.is_empty() && record.sequence_number != cut.first {
-            return Err(self.lost(cut, format!("the first record found is {}", record.sequence_number)));
+        if self.records.is_empty() && *record.sequence_number() != cut.first {
+            return Err(self.lost(cut, format!("the first record found is {}", record.sequence_number())));
         }
-        if record.sequence_number > cut.last {
+        if *record.sequence_number() > cut.last {
             return Err(
-                self.lost(cut, format!("{} was found before its last record", record.sequence_number))
+                self.lost(cut, format!("{} was found before its last record", record.sequence_number()))
             );
         }
-        if self.records.last().is_none_or(|last| last.sequence_number != record.sequence_number) {
+        if self.records.last().is_none_or(|last| last.sequence_number() != record.sequence_number()) {
             self.kinesis_records += 1;
         }
-        let complete = record.sequence_number == cut.last && record.sub_sequence_number == cut.last_sub;
-        self.weight += record.weight_bytes();
+        let complete = *record.sequence_number() == cut.last && record.sub_sequence_number() == cut.last_sub;
+        let shares = self.records.last().is_some_and(|last| last.shares_origin(&record));
+        self.weight += Record::OWN_BYTES + if shares { 0 } else { record.origin_bytes() };
         self.records.push(record);
         if !complete {
             return Ok(Replayed::Kept);
@@ -145,7 +146,7 @@ impl Replay {
         let cut = self.cuts.pop_front()?;
         let records = std::mem::take(&mut self.records);
         self.reset();
-        let arrival = records.first()?.arrival;
+        let arrival = records.first()?.arrival();
         Some(Batch { id: cut.id(&self.shard, self.epoch), cut, arrival, records })
     }
 
@@ -173,14 +174,7 @@ mod tests {
     }
 
     fn record(n: u64) -> Record {
-        Record {
-            sequence_number: seq(n),
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(1),
-            partition_key: "k".into(),
-            hash_key: None,
-            data: Bytes::from_static(b"x"),
-        }
+        Record::new(seq(n), ArrivalMillis(1), "k", Bytes::from_static(b"x"))
     }
 
     fn cut(first: u64, last: u64, records: u64) -> Cut {

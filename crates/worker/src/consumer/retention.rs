@@ -70,15 +70,15 @@ impl RetentionWatch {
             return None;
         }
         let resumed = self.resumes_at.take();
-        let is_there = first.is_some_and(|first| resumed.as_ref() == Some(&first.sequence_number));
+        let is_there = first.is_some_and(|first| resumed.as_ref() == Some(first.sequence_number()));
         let overtaken = self.overtaken(page.as_of).filter(|_| !is_there);
         if let Some(first) = first {
-            self.oldest_seen = Some((first.arrival, page.as_of));
+            self.oldest_seen = Some((first.arrival(), page.as_of));
         }
         // Not the later of this and what the row said: a row is born with a time, and holds records from before it.
         self.read_to = match page.records.last() {
             _ if page.behind_latest.is_zero() && page.end.is_none() => Some(page.as_of),
-            Some(last) => Some(last.arrival),
+            Some(last) => Some(last.arrival()),
             None => self.read_to.max(overtaken.as_ref().map(|overtaken| overtaken.kept_from)),
         };
         overtaken
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use sluicegate_checkpoint::{Record, SubSequenceNumber};
+    use sluicegate_checkpoint::Record;
 
     const DAY: i64 = 86_400_000;
 
@@ -120,14 +120,7 @@ mod tests {
 
     /// Records are numbered by their arrival.
     fn page(arrivals: &[i64], now: i64, at_tip: bool) -> RecordPage {
-        let record = |arrival: &i64| Record {
-            sequence_number: seq(*arrival),
-            sub_sequence_number: SubSequenceNumber(0),
-            arrival: ArrivalMillis(*arrival),
-            partition_key: "k".into(),
-            hash_key: None,
-            data: Bytes::new(),
-        };
+        let record = |arrival: &i64| Record::new(seq(*arrival), ArrivalMillis(*arrival), "k", Bytes::new());
         RecordPage {
             records: arrivals.iter().map(record).collect(),
             behind_latest: Duration::from_millis(u64::from(!at_tip)),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use sluicegate_checkpoint::{
     Announced, ArrivalMillis, Batch, BatchId, Cut, HashKeyRange, LeaseState, PackingParameters, Position,
-    Record, ShardId, Tracker,
+    ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
 use tokio::time::Instant;
@@ -368,14 +368,14 @@ impl Delivery {
     fn of(batch: &Batch) -> Self {
         Self {
             weight: weight(batch),
-            payload_bytes: batch.records.iter().map(|record| record.data.len()).sum(),
+            payload_bytes: batch.records.iter().map(|record| record.data().len()).sum(),
             parameters: Arc::clone(&batch.cut.parameters),
         }
     }
 }
 
 fn weight(batch: &Batch) -> usize {
-    batch.records.iter().map(Record::weight_bytes).sum()
+    sluicegate_checkpoint::record::weight_bytes(&batch.records)
 }
 
 #[cfg(test)]

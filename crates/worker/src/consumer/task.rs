@@ -27,9 +27,9 @@ use super::delivery::Durable;
 use super::pace::{Pace, ReadPolicy};
 use super::state::{Event, SessionPolicy, ShardSession};
 use crate::budget::{Account, ByteBudget, Overdraw};
-use crate::deaggregate::cursor;
+use crate::deaggregate::cursor::{Answer, EventCursor};
 use crate::metrics::ShardMetrics;
-use crate::stream::{RecordPage, ShardCursor, StreamError, StreamReader};
+use crate::stream::{RecordPage, StreamError, StreamReader};
 use crate::watch::Watches;
 
 /// A request to a running session.
@@ -148,15 +148,24 @@ impl std::fmt::Debug for Consumer {
     }
 }
 
-/// The place, when the page was asked for, and what came of it.
-type ReadDone = (Place, Instant, Result<RecordPage, StreamError>);
+/// The place, and what came of a read that was asked for then.
+type ReadDone = (Place, Result<Came, (Instant, StreamError)>);
+
+/// What came of a read.
+#[derive(Debug)]
+enum Came {
+    /// A page of Kinesis records, asked for then; events of it are still to be taken.
+    Fetched(Instant, Answer),
+    /// Events.
+    Taken(RecordPage),
+}
 
 type WriteDone = (Box<HeldLease>, Result<Announced, ProgressError>);
 type DeliveryDone = (Arc<Batch>, Result<Durable, DeliverError>);
 
-/// The place in the shard, and what a page that is being read holds of the budget.
+/// The place in the shard, and what a page that is being read, or taken apart, holds of the budget.
 struct Place {
-    cursor: Box<dyn ShardCursor>,
+    events: EventCursor,
     page: Account,
     /// Kept while announced batches are read again, if it was needed.
     overdraw: Option<Overdraw>,
@@ -169,7 +178,7 @@ impl Place {
         } else if self.overdraw.is_none() {
             self.overdraw = self.page.grow_or_overdraw(bytes).await;
         } else {
-            self.page.settle(bytes);
+            self.page.settle(self.page.held() + bytes);
         }
     }
 }
@@ -182,6 +191,8 @@ struct Work {
     replaying: bool,
     /// Whether that read waits for the budget of bytes.
     starved: bool,
+    /// Memory that the next page is known to take, for it was left unread.
+    known_bytes: usize,
     /// What the session's records hold of the budget.
     records: Account,
     reading: Option<BoxFuture<'static, ReadDone>>,
@@ -232,12 +243,13 @@ impl Consumer {
     }
 
     async fn work(mut self, mut session: ShardSession, stop: CancellationToken) -> Ended {
-        let cursor = cursor::open(&*self.stream, &self.held.row().key, session.read_from());
+        let events = EventCursor::open(&*self.stream, &self.held.row().key, session.read_from());
         let mut work = Work {
             held: None,
-            place: Some(Place { cursor, page: self.budget.account(), overdraw: None }),
+            place: Some(Place { events, page: self.budget.account(), overdraw: None }),
             replaying: false,
             starved: false,
+            known_bytes: 0,
             records: self.budget.account(),
             reading: None,
             writing: None,
@@ -293,9 +305,10 @@ impl From<StreamError> for ConsumerError {
     fn from(error: StreamError) -> Self {
         match &error {
             StreamError::Gone { .. } => Self::ShardNotFound(error),
-            StreamError::Throttled { .. } | StreamError::Unavailable { .. } | StreamError::Refused { .. } => {
-                Self::Stream(error)
-            }
+            StreamError::Throttled { .. }
+            | StreamError::TooLarge { .. }
+            | StreamError::Unavailable { .. }
+            | StreamError::Refused { .. } => Self::Stream(error),
         }
     }
 }

@@ -2,25 +2,28 @@ use proptest::prelude::*;
 use serde_json::Value;
 use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
 
-use super::wire::Tag;
+use bytes::Bytes;
+use prost::Message;
+
+use self::messages::{AggregatedRecord, Tag, UserRecord};
 use super::*;
 
-fn kinesis_record(data: impl Into<Bytes>) -> Record {
-    Record {
-        sequence_number: SequenceNumber::parse("495900").unwrap(),
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: ArrivalMillis(1_700_000_000_000),
-        partition_key: "of the whole".into(),
-        hash_key: None,
-        data: data.into(),
-    }
+mod messages;
+
+pub(super) fn kinesis_record(data: impl Into<Bytes>) -> Record {
+    Record::new(
+        SequenceNumber::parse("495900").unwrap(),
+        ArrivalMillis(1_700_000_000_000),
+        "of the whole",
+        data,
+    )
 }
 
 /// What goes into an aggregate: partition key, explicit hash key, payload.
-type Event = (String, Option<u128>, Vec<u8>);
+pub(super) type Event = (String, Option<u128>, Vec<u8>);
 
 /// An encoder for tests: keys in the order of their first use, each once.
-fn aggregate(events: &[Event]) -> AggregatedRecord {
+pub(super) fn aggregate(events: &[Event]) -> AggregatedRecord {
     fn place<T: PartialEq>(table: &mut Vec<T>, value: T) -> u64 {
         let found = table.iter().position(|known| *known == value);
         let place = found.unwrap_or(table.len());
@@ -42,12 +45,12 @@ fn aggregate(events: &[Event]) -> AggregatedRecord {
     made
 }
 
-fn sealed(aggregate: &AggregatedRecord) -> Vec<u8> {
+pub(super) fn sealed(aggregate: &AggregatedRecord) -> Vec<u8> {
     let message = aggregate.encode_to_vec();
     [MAGIC.as_slice(), &message, Md5::digest(&message).as_slice()].concat()
 }
 
-fn event(key: &str, hash_key: Option<u128>, data: &str) -> Event {
+pub(super) fn event(key: &str, hash_key: Option<u128>, data: &str) -> Event {
     (key.to_owned(), hash_key, data.as_bytes().to_vec())
 }
 
@@ -75,13 +78,9 @@ fn what_other_encoders_aggregate_comes_apart_again() {
         for (index, (found, wanted)) in found.iter().zip(wanted).enumerate() {
             let key = wanted["partition_key"].as_str().unwrap();
             let explicit = wanted["explicit_hash_key"].as_str().map(|text| text.parse().unwrap());
-            let wanted = Record {
-                sub_sequence_number: SubSequenceNumber(index as u64),
-                partition_key: key.to_owned(),
-                hash_key: explicit.or_else(|| Some(hash_key_of(key))),
-                data: from_hex(wanted["data"].as_str().unwrap()).into(),
-                ..record.clone()
-            };
+            let data = from_hex(wanted["data"].as_str().unwrap());
+            let wanted = record.with_key(key).with_data(data).at_sub(index as u64);
+            let wanted = wanted.with_hash_key(explicit.unwrap_or_else(|| hash_key_of(key)));
             assert_eq!(*found, wanted, "{name}, user record {index}");
         }
         encoders.extend(vector["encoders"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()));
@@ -99,9 +98,9 @@ fn the_hash_key_of_a_partition_key_is_its_md5_sum() {
 #[test]
 fn payloads_are_not_copied() {
     let record = kinesis_record(sealed(&aggregate(&[event("a", None, "one"), event("a", None, "two")])));
-    let whole = record.data.as_ptr_range();
+    let whole = record.data().as_ptr_range();
     for user in deaggregate(record) {
-        assert!(whole.contains(&user.data.as_ptr()));
+        assert!(whole.contains(&user.data().as_ptr()));
     }
 }
 
@@ -110,7 +109,7 @@ fn a_page_keeps_its_order_and_plain_records() {
     let plain = kinesis_record("plain");
     let aggregated = kinesis_record(sealed(&aggregate(&[event("a", None, "0"), event("b", None, "1")])));
     let events = deaggregate_all(vec![plain.clone(), aggregated, plain]);
-    let seen: Vec<_> = events.iter().map(|event| (event.sub_sequence_number.0, &event.data[..])).collect();
+    let seen: Vec<_> = events.iter().map(|event| (event.sub_sequence_number().0, event.data())).collect();
     assert_eq!(seen, [(0, &b"plain"[..]), (0, b"0"), (1, b"1"), (0, b"plain")]);
 }
 
@@ -180,7 +179,7 @@ fn what_a_user_record_holds_is_not_taken_apart_again() {
     let outer = kinesis_record(sealed(&aggregate(&[("k".to_owned(), None, inner.clone())])));
     let once = deaggregate_all(vec![outer]);
     assert_eq!(once.len(), 1);
-    assert_eq!(once[0].data, inner);
+    assert_eq!(once[0].data(), inner);
     assert_eq!(deaggregate_all(once.clone()), once);
     assert!(!is_kept_whole(&once[0]));
 }
@@ -199,9 +198,9 @@ proptest! {
             .into_iter()
             .enumerate()
             .map(|(index, record)| {
-                assert_eq!(record.sub_sequence_number.0, index as u64);
-                let hashed = record.hash_key == Some(hash_key_of(&record.partition_key));
-                (record.partition_key, record.hash_key.filter(|_| !hashed), record.data.to_vec())
+                assert_eq!(record.sub_sequence_number().0, index as u64);
+                let hashed = record.hash_key() == Some(hash_key_of(record.partition_key()));
+                (record.partition_key().to_owned(), record.hash_key().filter(|_| !hashed), record.data().to_vec())
             })
             .collect();
         prop_assert_eq!(apart, events);

@@ -3,6 +3,7 @@
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::answer_gate::TooLarge;
 use crate::stream::StreamError;
 
 /// Classifies by the service's error code; a limit that is used up is told apart; what gave no answer, or a
@@ -12,6 +13,9 @@ pub(super) fn stream_error<E>(error: SdkError<E, HttpResponse>, stream: &str) ->
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
+    if let Some(TooLarge { needed }) = too_large(&error) {
+        return StreamError::TooLarge { needed };
+    }
     let refused = match &error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some("ResourceNotFoundException") => {
@@ -47,6 +51,13 @@ where
         Some(what) => StreamError::Refused { what, source: Box::new(error) },
         None => StreamError::Unavailable { source: Box::new(error) },
     }
+}
+
+/// Why an answer was left unread, if that is what happened.
+fn too_large(error: &(dyn std::error::Error + 'static)) -> Option<TooLarge> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<TooLarge>())
+        .copied()
 }
 
 /// Whether an iterator was used too late (5 minutes): it is renewed from the position.

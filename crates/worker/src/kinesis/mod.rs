@@ -2,6 +2,7 @@
 //!
 //! Polling reads by GetRecords; enhanced fan-out will stand beside it behind the same port.
 
+pub mod answer_gate;
 mod error;
 mod polling;
 mod shards;

@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use bytes::Bytes;
-use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId};
 use sluicegate_lease::StreamIdentity;
 
 use super::error::{is_expired_iterator, stream_error};
@@ -158,7 +158,7 @@ impl ShardCursor for PollingCursor {
                 self.iterator = page.next_shard_iterator().map(ToOwned::to_owned);
                 let page = self.page(page)?;
                 if let Some(last) = page.records.last() {
-                    self.from = ReadFrom::After(last.sequence_number.clone());
+                    self.from = ReadFrom::After(last.sequence_number().clone());
                 }
                 Ok(page)
             }
@@ -226,13 +226,10 @@ fn unreadable_shard(shard: &str) -> StreamError {
 fn record(record: aws_sdk_kinesis::types::Record) -> Result<Record, StreamError> {
     let malformed =
         |source| StreamError::Refused { what: "a record has no usable sequence number".to_owned(), source };
-    Ok(Record {
-        sequence_number: SequenceNumber::parse(record.sequence_number)
-            .map_err(|error| malformed(Box::new(error)))?,
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: record.approximate_arrival_timestamp.as_ref().map(arrival).unwrap_or_default(),
-        partition_key: record.partition_key.unwrap_or_default(),
-        hash_key: None,
-        data: Bytes::from(record.data.into_inner()),
-    })
+    Ok(Record::new(
+        SequenceNumber::parse(record.sequence_number).map_err(|error| malformed(Box::new(error)))?,
+        record.approximate_arrival_timestamp.as_ref().map(arrival).unwrap_or_default(),
+        record.partition_key.unwrap_or_default(),
+        Bytes::from(record.data.into_inner()),
+    ))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use aws_smithy_types::base64;
 use serde_json::Value;
-use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId, SubSequenceNumber};
+use sluicegate_checkpoint::{ArrivalMillis, Record, SequenceNumber, ShardId};
 use sluicegate_lease::dynamodb::decode::{self, FleetItem};
 use sluicegate_lease::dynamodb::worker_table_name;
 use sluicegate_lease::{Lease, WorkerRow};
@@ -64,7 +64,7 @@ impl History {
             history.line(&line).with_context(|| format!("a line of the journal: {line}"))?;
         }
         for records in history.records.values_mut() {
-            records.sort_by(|one, other| one.sequence_number.cmp(&other.sequence_number));
+            records.sort_by(|one, other| one.sequence_number().cmp(other.sequence_number()));
         }
         Ok(history)
     }
@@ -92,7 +92,7 @@ impl History {
 
     /// The last record of each shard that has one.
     pub fn ends(&self) -> BTreeMap<ShardId, SequenceNumber> {
-        let last = |records: &Vec<Record>| records.last().map(|record| record.sequence_number.clone());
+        let last = |records: &Vec<Record>| records.last().map(|record| record.sequence_number().clone());
         self.records.iter().filter_map(|(shard, records)| Some((shard.clone(), last(records)?))).collect()
     }
 
@@ -122,14 +122,12 @@ fn text<'a>(line: &'a Value, name: &str) -> anyhow::Result<&'a str> {
 }
 
 fn record(line: &Value) -> anyhow::Result<(ShardId, Record)> {
-    let record = Record {
-        sequence_number: SequenceNumber::parse(text(line, "sequence_number")?)?,
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: ArrivalMillis(line["arrival_ms"].as_i64().context("no arrival_ms")?),
-        partition_key: text(line, "partition_key")?.to_owned(),
-        hash_key: None,
-        data: base64::decode(text(line, "data")?)?.into(),
-    };
+    let record = Record::new(
+        SequenceNumber::parse(text(line, "sequence_number")?)?,
+        ArrivalMillis(line["arrival_ms"].as_i64().context("no arrival_ms")?),
+        text(line, "partition_key")?,
+        base64::decode(text(line, "data")?)?,
+    );
     Ok((ShardId::new(text(line, "shard")?), record))
 }
 
@@ -194,7 +192,7 @@ mod tests {
         ] {
             history.line(line).unwrap();
         }
-        assert_eq!(history.records[&ShardId::new("s-0")][0].data.as_ref(), b"one");
+        assert_eq!(history.records[&ShardId::new("s-0")][0].data(), b"one");
         assert_eq!(history.ends()[&ShardId::new("s-0")].as_str(), "7");
         assert_eq!(history.entries.len(), 2, "{:?}", history.entries);
         assert_eq!(history.lease_writes().next().unwrap().after.as_ref().unwrap().key.as_str(), "s-0");

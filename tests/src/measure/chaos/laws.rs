@@ -194,12 +194,12 @@ impl Judge<'_> {
         let records = self.history.records.get(shard).map_or(&[][..], Vec::as_slice);
         let start = before.pending.state().and_then(|state| state.start);
         let is_behind = |record: &&Record| match behind {
-            Position::At(number, _) => record.sequence_number > *number,
-            Position::AtTimestamp | Position::Latest => start.is_none_or(|start| record.arrival >= start),
+            Position::At(number, _) => record.sequence_number() > number,
+            Position::AtTimestamp | Position::Latest => start.is_none_or(|start| record.arrival() >= start),
             Position::TrimHorizon => true,
             Position::ShardEnd => false,
         };
-        let next = records.iter().find(is_behind).map(|record| &record.sequence_number);
+        let next = records.iter().find(is_behind).map(|record| record.sequence_number());
         if next != Some(&cut.first) {
             let why = format!("a cut of {shard} begins at {}, behind {behind} comes {next:?}", cut.first);
             self.broke("D5", why);
@@ -250,7 +250,7 @@ impl Judge<'_> {
     fn announced(&mut self, shard: &ShardId, epoch: u32, cut: &Cut) {
         let records = self.history.records.get(shard).map_or(&[][..], Vec::as_slice);
         let (inside, _) = inside(records, cut);
-        let Some(arrival) = inside.first().map(|record| record.arrival) else { return };
+        let Some(arrival) = inside.first().map(|record| record.arrival()) else { return };
         let batch = Batch { id: cut.id(shard, epoch), cut: cut.clone(), arrival, records: inside.to_vec() };
         match pack(&batch) {
             Ok(packed) => {
@@ -329,10 +329,10 @@ fn name_of(shard: &ShardId, epoch: u32, cut: &Cut) -> CutName {
 
 /// The records of a cut, and whether its last is among them.
 fn inside<'r>(records: &'r [Record], cut: &Cut) -> (&'r [Record], bool) {
-    let from = records.partition_point(|record| record.sequence_number < cut.first);
-    let to = records.partition_point(|record| record.sequence_number <= cut.last);
+    let from = records.partition_point(|record| *record.sequence_number() < cut.first);
+    let to = records.partition_point(|record| *record.sequence_number() <= cut.last);
     let inside = records.get(from..to).unwrap_or_default();
-    (inside, inside.last().is_some_and(|record| record.sequence_number == cut.last))
+    (inside, inside.last().is_some_and(|record| *record.sequence_number() == cut.last))
 }
 
 #[cfg(test)]

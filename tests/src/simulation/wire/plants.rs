@@ -143,7 +143,8 @@ struct TruncatingCursor(Box<dyn ShardCursor>);
 impl ShardCursor for TruncatingCursor {
     async fn next_page(&mut self, limit: u32) -> Result<RecordPage, StreamError> {
         let page = self.0.next_page(limit).await?;
-        let cut_off = |record: Record| Record { arrival: truncated(record.arrival), ..record };
+        let cut_off =
+            |record: Record| record.of(record.sequence_number().clone(), truncated(record.arrival()));
         Ok(RecordPage { records: page.records.into_iter().map(cut_off).collect(), ..page })
     }
 }

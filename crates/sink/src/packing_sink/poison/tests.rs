@@ -409,7 +409,7 @@ proptest! {
             let delivered = match deliver(&sink, &batch).await {
                 Err(DeliverError::Poison { offenders, .. }) => {
                     let amended = without(&batch, &offenders);
-                    let named: Vec<&str> = amended.excluded().map(|r| r.sequence_number.as_str()).collect();
+                    let named: Vec<&str> = amended.excluded().map(|r| r.sequence_number().as_str()).collect();
                     let poison: Vec<String> = (1..).zip(&shape).filter(|(_, (_, p))| *p).map(|(n, _)| format!("{n}")).collect();
                     assert_eq!(named, poison);
                     deliver(&sink, &amended).await.unwrap()

@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use super::{MOST_BYTES, MOST_RECORDS, Pace, PageRequest, ReadPolicy};
+use crate::deaggregate::cursor::Answer;
 use crate::stream::{Fetched, RecordPage};
 
 pub(super) const MIB: f64 = 1_048_576.0;
@@ -126,7 +127,8 @@ impl Model {
                     let counts = at >= from + settling;
                     read += if counts { super::float(page.fetched.bytes) } else { 0.0 };
                     outcome.answered += 1;
-                    self.pace.seen(&page, self.instant(at));
+                    let answer = Answer { fetched: page.fetched, behind_latest: page.behind_latest };
+                    self.pace.seen(&answer, self.instant(at));
                 }
                 None => {
                     outcome.refused += 1;

@@ -157,7 +157,7 @@ impl ShardSession {
 
     pub(super) fn note_arrival(&mut self, batch: &Batch) {
         if let Some(last) = batch.records.last() {
-            self.last_arrivals.insert(batch.id.clone(), last.arrival);
+            self.last_arrivals.insert(batch.id.clone(), last.arrival());
         }
     }
 

@@ -19,8 +19,9 @@ impl ShardSession {
             return;
         }
         let begun_at = self.checkpoint.clone();
-        let last = page.records.last().map(|record| record.sequence_number.clone());
-        self.first_arrival = self.first_arrival.or_else(|| page.records.first().map(|record| record.arrival));
+        let last = page.records.last().map(|record| record.sequence_number().clone());
+        self.first_arrival =
+            self.first_arrival.or_else(|| page.records.first().map(|record| record.arrival()));
         let before = self.flow.records;
         for record in page.records {
             if is_behind(&record, &begun_at)
@@ -50,7 +51,7 @@ impl ShardSession {
     /// Whether retention took records in front of this page, and the session must not go on. Announced cuts are
     /// checked record by record; of dropped ones nothing is, and what retention took behind them shows here alone.
     fn is_overtaken(&mut self, page: &RecordPage) -> bool {
-        let next = page.records.first().map(|record| &record.sequence_number);
+        let next = page.records.first().map(|record| record.sequence_number());
         let overtaken = self.retention.see(page).filter(|_| self.replay.is_passed_by(next));
         let Some(overtaken) = overtaken else { return false };
         if !self.policy.accept_gap {
@@ -75,7 +76,7 @@ impl ShardSession {
                 self.ready.push_back(Arc::new(*batch));
             }
             Replayed::New(record) => {
-                self.flow.first.get_or_insert_with(|| record.sequence_number.clone());
+                self.flow.first.get_or_insert_with(|| record.sequence_number().clone());
                 self.flow.records += 1;
                 let closed = self.batcher.push(*record, now);
                 self.keep(closed);

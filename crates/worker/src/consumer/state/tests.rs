@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use proptest::prelude::*;
+use sluicegate_checkpoint::Record;
 use sluicegate_checkpoint::{AggregateKey, Exclusion, KeyTemplate, SequenceNumber, SubSequenceNumber};
 use sluicegate_sink::GroupSizes;
 
@@ -8,22 +9,19 @@ use crate::consumer::batcher::CutPolicy;
 use crate::stream::RecordPage;
 
 fn record(n: u64) -> Record {
-    Record {
-        sequence_number: SequenceNumber::parse(n.to_string()).unwrap(),
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: ArrivalMillis(1_000 + i64::try_from(n).unwrap()),
-        partition_key: "k".into(),
-        hash_key: None,
-        data: Bytes::from(format!("event {n}")),
-    }
+    Record::new(
+        SequenceNumber::parse(n.to_string()).unwrap(),
+        ArrivalMillis(1_000 + i64::try_from(n).unwrap()),
+        "k",
+        Bytes::from(format!("event {n}")),
+    )
 }
 
 /// The user records of the `n`th Kinesis record: one to three.
 fn user_records(n: u64) -> impl Iterator<Item = Record> {
-    (0..=n % 3).map(move |sub| Record {
-        sub_sequence_number: SubSequenceNumber(sub),
-        hash_key: (!n.is_multiple_of(3)).then_some(sub.into()),
-        ..record(n)
+    (0..=n % 3).map(move |sub| {
+        let plain = record(n).at_sub(sub);
+        if n.is_multiple_of(3) { plain } else { plain.with_hash_key(sub.into()) }
     })
 }
 
@@ -34,7 +32,7 @@ fn aggregated_page(numbers: impl IntoIterator<Item = u64>, at_tip: bool) -> Even
 }
 
 fn at(n: u64, sub: u64) -> Position {
-    Position::At(record(n).sequence_number, SubSequenceNumber(sub))
+    Position::At(record(n).sequence_number().clone(), SubSequenceNumber(sub))
 }
 
 fn page(numbers: impl IntoIterator<Item = u64>, at_tip: bool) -> Event {
@@ -47,6 +45,7 @@ fn policy() -> SessionPolicy {
     SessionPolicy {
         cut: CutPolicy {
             max_bytes: 1 << 20,
+            max_weight: 8 << 20,
             max_records: 3,
             max_age: Duration::from_secs(5),
             max_span: Duration::from_secs(60),
@@ -95,7 +94,7 @@ fn delivered(batch: &Batch) -> Event {
 }
 
 fn excluded(n: u64) -> Exclusion {
-    let id = (record(n).sequence_number, SubSequenceNumber(0));
+    let id = (record(n).sequence_number().clone(), SubSequenceNumber(0));
     Exclusion { from: id.clone(), to: id }
 }
 
@@ -575,7 +574,7 @@ fn a_kcl_position_inside_an_aggregated_record_is_followed_by_the_rest_of_it() {
     let now = Instant::now();
     let row = Lease { checkpoint: at(2, 0), ..row() };
     let mut first = session(&row, policy());
-    assert_eq!(first.read_from(), ReadFrom::At(record(2).sequence_number));
+    assert_eq!(first.read_from(), ReadFrom::At(record(2).sequence_number().clone()));
     let commands = first.on(aggregated_page(2..=4, false), now);
     let (checkpoint, state) = written(&commands).unwrap();
     assert_eq!(checkpoint, at(2, 0), "nothing is finished yet");
@@ -611,7 +610,7 @@ fn what_a_kcl_position_covers_whole_is_not_read_again() {
     for finished in [at(2, 2), at(2, 7)] {
         let row = Lease { checkpoint: finished.clone(), ..row() };
         let (_, state) = written(&session(&row, policy()).on(aggregated_page(2..=5, false), now)).unwrap();
-        assert_eq!((&state.cuts[0].first, state.cuts[0].behind_sub), (&record(3).sequence_number, None));
+        assert_eq!((&state.cuts[0].first, state.cuts[0].behind_sub), (record(3).sequence_number(), None));
         assert_eq!(state.check_cuts(&finished), Ok(()));
     }
 }
@@ -644,8 +643,8 @@ struct World {
 
 /// Whether the sink of the [`World`] never takes a record.
 fn is_poison(record: &Record) -> bool {
-    let n: u64 = record.sequence_number.as_str().parse().unwrap();
-    n % 5 == 3 && record.sub_sequence_number.0 == 0
+    let n: u64 = record.sequence_number().as_str().parse().unwrap();
+    n % 5 == 3 && record.sub_sequence_number().0 == 0
 }
 
 #[derive(Debug)]
@@ -670,7 +669,7 @@ fn check_write(row: &Lease, acknowledged: &[BatchId], checkpoint: &Position, sta
 }
 
 fn range(record: &Record) -> Exclusion {
-    let id = (record.sequence_number.clone(), record.sub_sequence_number);
+    let id = (record.sequence_number().clone(), record.sub_sequence_number());
     Exclusion { from: id.clone(), to: id }
 }
 

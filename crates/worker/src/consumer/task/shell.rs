@@ -16,9 +16,11 @@ use sluicegate_sink::DeliverError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Consumer, Drain, Ended, Happened, Work, failed};
+use super::{Came, Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
+use crate::consumer::pace;
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
+use crate::kinesis::answer_gate::Admission;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, StreamError};
 use crate::watch::Stamp;
@@ -85,19 +87,39 @@ impl Shell {
         None
     }
 
-    /// Starts a read; returns false if it must wait for the budget of bytes.
+    /// Starts a read, or takes the next events out of what was read; returns false if it must wait for the budget of bytes.
     fn start_read(&self, work: &mut Work, after: Duration) -> bool {
         let Some(mut place) = work.place.take() else { return true };
-        let (clock, replaying) = (self.clock.clone(), work.replaying);
+        let replaying = work.replaying;
+        place.page.settle(place.events.held_bytes());
+        if !place.events.is_empty() {
+            let portion = place.events.portion(pace::portion_bytes(place.page.free()));
+            let granted = place.page.try_grow(portion.more_bytes);
+            let closing = work.closing.clone();
+            let take = async move {
+                if !granted {
+                    let room = place.wait_for_room(portion.more_bytes, replaying);
+                    tokio::select! { biased;
+                        () = closing.cancelled() => std::future::pending().await,
+                        () = room => {}
+                    }
+                }
+                let page = place.events.take(portion);
+                (place, Ok(Came::Taken(page)))
+            };
+            work.reading = Some(take.boxed());
+            return granted;
+        }
+        let clock = self.clock.clone();
         let wait = work.pace.wait(clock.now()).max(after);
-        place.page.settle(0);
         let wanted = work.pace.request(clock.now(), place.page.free());
-        let granted = place.page.try_grow(wanted.memory_bytes);
+        let memory_bytes = wanted.memory_bytes.max(work.known_bytes);
+        let granted = place.page.try_grow(memory_bytes);
         let closing = work.closing.clone();
         let read = async move {
             let turn = async {
                 if !granted {
-                    place.wait_for_room(wanted.memory_bytes, replaying).await;
+                    place.wait_for_room(memory_bytes, replaying).await;
                 }
                 clock.sleep(wait).await;
             };
@@ -106,8 +128,10 @@ impl Shell {
                 () = turn => {}
             }
             let asked_at = clock.now();
-            let page = place.cursor.next_page(wanted.records).await;
-            (place, asked_at, page)
+            let admission = Admission::new(place.page.held(), place.page.another());
+            let came = admission.during(place.events.fetch(wanted.records)).await;
+            let came = came.map(|answer| Came::Fetched(asked_at, answer)).map_err(|error| (asked_at, error));
+            (place, came)
         };
         work.reading = Some(read.boxed());
         granted
@@ -190,9 +214,9 @@ impl Shell {
                     .map_err(|error| Box::new(failed(error)))
             }
             Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
-            Happened::Read((place, asked_at, outcome)) => {
+            Happened::Read((place, outcome)) => {
                 work.place = Some(place);
-                self.on_read(work, asked_at, outcome)
+                self.on_read(work, outcome)
             }
             Happened::Deadline => Ok(Some(Event::Tick)),
             // Asked for before anything is started.
@@ -237,28 +261,38 @@ impl Shell {
     fn on_read(
         &mut self,
         work: &mut Work,
-        asked_at: Instant,
-        outcome: Result<RecordPage, StreamError>,
+        outcome: Result<Came, (Instant, StreamError)>,
     ) -> Result<Option<Event>, Box<Ended>> {
         match outcome {
-            Ok(page) => {
+            Ok(Came::Fetched(asked_at, answer)) => {
                 self.read_delays.reset();
                 if let Some((why, since)) = self.since.take() {
                     self.metrics.gap(why, self.clock.now().saturating_duration_since(since));
                 }
-                work.pace.seen(&page, asked_at);
-                self.metrics.read(&page);
-                self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
-                Ok(Some(Event::Page(page)))
+                work.known_bytes = 0;
+                work.pace.seen(&answer, asked_at);
+                self.throughput.read(answer.fetched.bytes);
+                // Nothing to take is an answer too: it says where the shard stands.
+                let Some(place) = work.place.as_mut().filter(|place| place.events.is_empty()) else {
+                    work.starved = !self.start_read(work, Duration::ZERO);
+                    return Ok(None);
+                };
+                Ok(Some(self.took(place.events.take(place.events.portion(0)))))
             }
-            Err(StreamError::Throttled { source }) => {
+            Ok(Came::Taken(page)) => Ok(Some(self.took(page))),
+            Err((asked_at, StreamError::Throttled { source })) => {
                 work.pace.refused(asked_at);
                 self.note_refused_read(&*source, work.pace.wait(self.clock.now()));
                 self.metrics.read_refused();
                 work.starved = !self.start_read(work, Duration::ZERO);
                 Ok(None)
             }
-            Err(error) => match self.read_delays.after(error.retry(), &mut self.rng) {
+            Err((_asked_at, StreamError::TooLarge { needed })) => {
+                work.known_bytes = needed;
+                work.starved = !self.start_read(work, Duration::ZERO);
+                Ok(None)
+            }
+            Err((_asked_at, error)) => match self.read_delays.after(error.retry(), &mut self.rng) {
                 None => Err(Box::new(failed(error))),
                 Some(delay) => {
                     self.note_failed_read(&error, delay);
@@ -270,13 +304,18 @@ impl Shell {
         }
     }
 
+    fn took(&self, page: RecordPage) -> Event {
+        self.metrics.read(&page);
+        Event::Page(page)
+    }
+
     /// Holds exactly the bytes that the session's records take. A read under way holds a page more on an account of
     /// its own, so that what deliveries free is free while the read waits for room.
     pub(super) fn account(&self, work: &mut Work, session: &ShardSession) {
         let weight = session.weight_bytes();
         work.records.settle(weight);
         if let Some(place) = &mut work.place {
-            place.page.settle(0);
+            place.page.settle(place.events.held_bytes());
             if !session.is_replaying() {
                 place.overdraw = None;
             }

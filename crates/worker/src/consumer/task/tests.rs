@@ -1,3 +1,4 @@
+use crate::stream::ShardCursor;
 use rand::SeedableRng;
 use sluicegate_checkpoint::{ArrivalMillis, LeaseState, PackingParameters, Position, ShardId};
 use sluicegate_lease::memory::MemoryLeaseStore;
@@ -67,7 +68,13 @@ async fn consumer_from(
         clock: Clock::new(),
         budget: ByteBudget::new(1 << 20),
         policy: SessionPolicy {
-            cut: CutPolicy { max_bytes: 1 << 20, max_records: 10, max_age: second, max_span: 60 * second },
+            cut: CutPolicy {
+                max_bytes: 1 << 20,
+                max_weight: 8 << 20,
+                max_records: 10,
+                max_age: second,
+                max_span: 60 * second,
+            },
             max_in_flight: 2,
             commit_delay: second,
             parameters: Arc::new(PackingParameters::default()),

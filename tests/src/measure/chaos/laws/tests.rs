@@ -17,13 +17,13 @@ fn at(number_: u64) -> Position {
 
 /// Records 1 to 6 of `s-0`, whose child is `s-1` with the records 11 and 12.
 fn stream() -> History {
-    let record = |at: u64| Record {
-        sequence_number: number(at),
-        sub_sequence_number: SubSequenceNumber(0),
-        arrival: ArrivalMillis(1_000 + i64::try_from(at).unwrap()),
-        partition_key: format!("key-{}", at % 2),
-        hash_key: None,
-        data: format!("event {at}").into(),
+    let record = |at: u64| {
+        Record::new(
+            number(at),
+            ArrivalMillis(1_000 + i64::try_from(at).unwrap()),
+            format!("key-{}", at % 2),
+            format!("event {at}"),
+        )
     };
     let mut history = History::default();
     history.records.insert(ShardId::new("s-0"), (1..=6).map(record).collect());
@@ -114,7 +114,7 @@ impl Course {
 
     fn items(&self, shard: &ShardId, cut: &Cut) -> Vec<ItemKey> {
         let records = inside(&self.history.records[shard], cut).0.to_vec();
-        let batch = Batch { id: cut.id(shard, 0), cut: cut.clone(), arrival: records[0].arrival, records };
+        let batch = Batch { id: cut.id(shard, 0), cut: cut.clone(), arrival: records[0].arrival(), records };
         pack(&batch).unwrap().items.iter().map(|item| item.header.key()).collect()
     }
 
