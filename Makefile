@@ -92,6 +92,11 @@ LASTS ?= 20s
 reads: measuring
 	target/release/sluicegate-measure $@ --lasts $(LASTS)
 
+# Whether a worker's memory stays within its formula, whatever the stream holds: make memory [LOADS=large,mixed] [SHARDS_IN_ALL=500].
+# The last line is one JSON object: the worst ratio of peak to formula.
+memory: measuring
+	target/release/sluicegate-measure $@ $(if $(LOADS),--loads $(LOADS)) $(if $(SHARDS_IN_ALL),--shards $(SHARDS_IN_ALL))
+
 # The picture of the README: a burst of 20 times what the table takes, with and without Sluicegate in between.
 burst: measuring
 	target/release/sluicegate-measure $@ --svg docs/burst.svg

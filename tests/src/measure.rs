@@ -16,6 +16,7 @@ pub mod hardship;
 pub mod journal;
 pub mod lift;
 pub mod load;
+pub mod memory;
 pub mod poison;
 pub mod reads;
 

@@ -4,6 +4,7 @@
 //! Who waits is served in the order of waiting. A shard that is read again and again gives its page back and wants the
 //! next one in the same breath; if it got it, a shard that waits would never be read.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,14 +34,23 @@ pub struct ByteBudget {
     overdraw: Arc<Semaphore>,
 }
 
+/// When one that waits is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// What it holds is only given back once it got more: it comes before those that hold nothing.
+    holds: Reverse<bool>,
+    number: u64,
+}
+
 /// What is used, and who waits.
 #[derive(Debug, Default)]
 struct Taken {
     used: usize,
     /// Of these, what those hold who wait: it is given back only after more was granted to them.
     parked: usize,
-    /// Those that wait, by number; the lowest has waited longest and is the only one that is told of room.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Those that wait: who holds something comes first, then who has waited longest. The first is the only one that is told
+    /// of room.
+    waiting: BTreeMap<Turn, Arc<Notify>>,
     next: u64,
 }
 
@@ -83,18 +93,19 @@ impl ByteBudget {
     }
 
     fn fits(&self, taken: &Taken, bytes: usize) -> bool {
-        taken.used == taken.parked || taken.used + bytes <= self.total
+        taken.used == 0 || taken.used + bytes <= self.total
     }
 
     /// Joins the queue, holding so much.
     fn wait(&self, parked: usize) -> Waiting<'_> {
         let mut taken = self.taken();
-        let (number, freed) = (taken.next, Arc::default());
+        let freed = Arc::default();
+        let turn = Turn { holds: Reverse(parked > 0), number: taken.next };
         taken.next += 1;
-        taken.waiting.insert(number, Arc::clone(&freed));
+        taken.waiting.insert(turn, Arc::clone(&freed));
         taken.parked += parked;
         taken.tell_first();
-        Waiting { budget: self, number, freed, parked }
+        Waiting { budget: self, turn, freed, parked }
     }
 }
 
@@ -102,7 +113,7 @@ impl ByteBudget {
 #[derive(Debug)]
 struct Waiting<'a> {
     budget: &'a ByteBudget,
-    number: u64,
+    turn: Turn,
     freed: Arc<Notify>,
     parked: usize,
 }
@@ -111,7 +122,9 @@ impl Waiting<'_> {
     /// Takes the bytes if they fit and nobody has waited longer.
     fn take(&self, bytes: usize) -> bool {
         let mut taken = self.budget.taken();
-        let granted = taken.waiting.keys().next() == Some(&self.number) && self.budget.fits(&taken, bytes);
+        let stuck = self.parked > 0 && taken.used == taken.parked;
+        let granted =
+            taken.waiting.keys().next() == Some(&self.turn) && (stuck || self.budget.fits(&taken, bytes));
         if granted {
             taken.used += bytes;
         }
@@ -122,7 +135,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut taken = self.budget.taken();
-        taken.waiting.remove(&self.number);
+        taken.waiting.remove(&self.turn);
         taken.parked -= self.parked;
         taken.tell_first();
     }
@@ -155,9 +168,10 @@ impl Account {
         self.held
     }
 
-    /// Waits until `bytes` more fit and holds them, after those that have waited longer. A request that exceeds what is
-    /// left is granted when nothing else is held but by those that wait, so that a page larger than the budget cannot stop a
-    /// worker for ever, and neither can many that each wait with half of what they need.
+    /// Waits until `bytes` more fit and holds them, after those that have waited longer; whoever holds something already comes
+    /// before those that hold nothing. A request that exceeds what is left is granted when nothing else is held, so that a page
+    /// larger than the budget cannot stop a worker for ever; to one that holds something, when nothing is held but by such as
+    /// wait, so that neither can many that each wait with half of what they need.
     ///
     /// *Cancelling it* is safe: nothing is held then.
     pub async fn grow(&mut self, bytes: usize) {
@@ -172,10 +186,15 @@ impl Account {
         }
     }
 
-    /// Holds `bytes` more if they fit now and nobody waits.
+    /// Holds `bytes` more if they fit now and nobody waits who comes before.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let mut taken = self.budget.taken();
-        let granted = taken.waiting.is_empty() && self.budget.fits(&taken, bytes);
+        let first = taken.waiting.keys().next();
+        let nobody = first.is_none_or(|turn| self.held > 0 && !turn.holds.0);
+        let granted = nobody && self.budget.fits(&taken, bytes);
         if granted {
             taken.used += bytes;
             self.held += bytes;
@@ -311,6 +330,28 @@ mod tests {
         };
         tokio::join!(first, second);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_something_comes_first_and_nobody_else_is_let_in_for_it() {
+        let budget = ByteBudget::new(100);
+        let (mut holds, mut records, mut new) = (budget.account(), budget.account(), budget.account());
+        assert!(holds.try_grow(60) && records.try_grow(40));
+        let order = std::cell::RefCell::new(Vec::new());
+        let newcomer = async {
+            new.grow(60).await;
+            order.borrow_mut().push("new");
+        };
+        let holder = async {
+            holds.grow(30).await;
+            order.borrow_mut().push("holds");
+            assert_eq!(budget.used(), 90, "only the records were given back");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            holds.settle(0);
+        };
+        let give_back = async { records.settle(0) };
+        tokio::join!(newcomer, holder, give_back);
+        assert_eq!(*order.borrow(), ["holds", "new"]);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! `sluicegate-measure`: what real processes do on the embedded backend when workers are killed, shards change hands, a table
 //! throttles, fails or stands still, a burst comes, or all of it at once. The last line is one JSON object. `make` runs it:
-//! failover, handoff, budget, capacity, lift, outage, stalled, hotkey, burst, chaos, reads.
+//! failover, handoff, budget, capacity, lift, memory, outage, stalled, hotkey, burst, chaos, reads.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use sluicegate_tests::measure::capacity::{self, CapacityPlan};
 use sluicegate_tests::measure::chaos::{self, ChaosPlan};
 use sluicegate_tests::measure::hardship::{self, Hardship, Trouble};
 use sluicegate_tests::measure::lift::{self, Budget, LiftPlan, Scenario};
+use sluicegate_tests::measure::memory::{self, MemoryPlan};
 use sluicegate_tests::measure::poison::{self, PoisonPlan};
 use sluicegate_tests::measure::reads::{self, ReadsPlan};
 use sluicegate_tests::measure::{Distribution, Plan, failover, handoff};
@@ -72,6 +73,8 @@ enum What {
     /// Every size of fleet plays with every budget, several at the same time; all of it takes about 36 minutes. A part of it:
     /// `lift --workers 2 --budgets none --scenarios refused-start` takes a minute.
     Lift(LiftArgs),
+    /// Whether a worker's memory stays within its formula whatever the stream holds
+    Memory(MemoryArgs),
     /// A burst of many times what the table takes, with and without Sluicegate in between, as a picture
     Burst(BurstArgs),
     /// Workers killed, frozen and dismissed, shards split and merged, and a backend that misbehaves
@@ -144,6 +147,26 @@ enum What {
         #[command(flatten)]
         fleet: FleetArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct MemoryArgs {
+    /// Kinds of records
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "large,megabytes,small-user-records,empty-user-records,long-keys,mixed"
+    )]
+    loads: Vec<memory::Load>,
+    /// The worker's buffer_bytes, in MiB
+    #[arg(long, value_delimiter = ',', default_value = "32,128")]
+    buffers_mib: Vec<usize>,
+    /// Shards over which each load is spread; default: 4 to 48, by load
+    #[arg(long)]
+    shards: Option<usize>,
+    /// Longest that a worker may take to store everything
+    #[arg(long, default_value = "3m")]
+    within: humantime::Duration,
 }
 
 #[derive(Debug, Args)]
@@ -314,6 +337,7 @@ async fn measure(what: What) -> anyhow::Result<()> {
             report.verdict()?;
         }
         What::Lift(args) => lift_all(args, say).await?,
+        What::Memory(args) => weigh(args, say).await?,
         What::Burst(args) => draw_burst(args, say).await?,
         What::Outage(args) => endure(Trouble::Outage, args, say).await?,
         What::Stalled(args) => endure(Trouble::Stall, args, say).await?,
@@ -346,6 +370,18 @@ async fn measure(what: What) -> anyhow::Result<()> {
 /// When, units accepted, units refused.
 fn second_text(second: &budget::Second) -> String {
     format!("{} {} {}", second.second, second.accepted, second.refused)
+}
+
+async fn weigh(args: MemoryArgs, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let plan = MemoryPlan {
+        loads: args.loads,
+        buffers_mib: args.buffers_mib,
+        shards: args.shards,
+        within: args.within.into(),
+    };
+    let outcomes = memory::run(&plan, "measure-memory", &say).await?;
+    say(&memory::json(&outcomes).to_string());
+    Ok(())
 }
 
 async fn lift_all(args: LiftArgs, say: impl Fn(&str)) -> anyhow::Result<()> {

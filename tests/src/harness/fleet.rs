@@ -218,13 +218,25 @@ impl<'b> Fleet<'b> {
     ///
     /// # Errors
     /// The system does not tell.
-    pub fn resident_bytes(&self) -> anyhow::Result<Vec<f64>> {
+    pub fn resident_bytes(&self) -> anyhow::Result<Vec<u64>> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that each worker ever had, in bytes.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn peak_bytes(&self) -> anyhow::Result<Vec<u64>> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, which: &str) -> anyhow::Result<Vec<u64>> {
         let of = |worker: &Worker| {
             let id = worker.child.id().context("a worker has ended")?;
             let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-            let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-            Ok(kib * 1024.0)
+            let line = status.lines().find_map(|line| line.strip_prefix(which)).context("no such line")?;
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+            Ok(kib << 10)
         };
         self.workers.iter().map(of).collect()
     }

@@ -218,7 +218,8 @@ impl Experiment<'_> {
             tokio::time::sleep(Duration::from_secs(1)).await;
             self.fleet.check_alive()?;
             let after = begun.elapsed();
-            let rss_mib = self.fleet.resident_bytes()?.into_iter().fold(0.0, f64::max) / (1024.0 * 1024.0);
+            let rss_kib = self.fleet.resident_bytes()?.into_iter().max().unwrap_or_default() >> 10;
+            let rss_mib = f64::from(u32::try_from(rss_kib).unwrap_or(u32::MAX)) / 1_024.0;
             let metrics = self.fleet.metrics("sluicegate_until_data_loss_seconds").await?;
             let until_data_loss = metrics.into_iter().fold(f64::INFINITY, f64::min);
             samples.push(Sample { after, rss_mib, until_data_loss });

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_checkpoint::record::weight_bytes;
 use sluicegate_checkpoint::{
     Batch, PackingParameters, Position, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
@@ -150,6 +151,23 @@ impl Batcher {
         let shares = self.open.last().is_some_and(|last| last.shares_origin(&record));
         self.open_weight += Record::OWN_BYTES + if shares { 0 } else { record.origin_bytes() };
         self.open.push(record);
+        closed
+    }
+
+    /// Adds all user records of one Kinesis record, as [`push`](Self::push) does one by one, but without a copy of them where
+    /// none is open: a record of ten megabytes may hold more than a million.
+    pub fn push_all(&mut self, records: Vec<Record>, now: Instant) -> Option<Closed> {
+        let first = records.first()?;
+        let closed = self.must_close_before(first).and_then(|by| self.close(by));
+        if !self.open.is_empty() {
+            records.into_iter().for_each(|record| drop(self.push(record, now)));
+            return closed;
+        }
+        self.kinesis_records = 1;
+        self.opened_at = Some(now);
+        self.open_bytes = records.iter().map(|record| record.data().len()).sum();
+        self.open_weight = weight_bytes(&records);
+        self.open = records;
         closed
     }
 
@@ -308,6 +326,20 @@ mod tests {
             batcher.push(record(begins_at, 3, 0, 1), now);
             assert_eq!(batcher.close(ClosedBy::Drain).unwrap().batch.cut.behind_sub, expected);
         }
+    }
+
+    #[test]
+    fn many_at_once_are_what_they_are_one_by_one() {
+        let now = Instant::now();
+        let users = |n: u64| -> Vec<Record> { (0..3).map(|sub| record(n, sub, 0, 30)).collect() };
+        let (mut one_by_one, mut at_once) = (batcher(), batcher());
+        for n in 1..6 {
+            let closed: Vec<Closed> =
+                users(n).into_iter().filter_map(|record| one_by_one.push(record, now)).collect();
+            assert_eq!(at_once.push_all(users(n), now), closed.first().cloned());
+            assert_eq!(at_once.weight_bytes(), one_by_one.weight_bytes());
+        }
+        assert_eq!(at_once.close(ClosedBy::Drain), one_by_one.close(ClosedBy::Drain));
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluicegate_checkpoint::{Batch, BatchId, Record};
+use sluicegate_checkpoint::{Batch, BatchId, Position, Record};
 use sluicegate_sink::GroupSizes;
 use tokio::time::Instant;
 
@@ -23,7 +23,11 @@ impl ShardSession {
         self.first_arrival =
             self.first_arrival.or_else(|| page.records.first().map(|record| record.arrival()));
         let before = self.flow.records;
-        for record in page.records {
+        let mut records = page.records;
+        if self.is_one_new_record(&records, &begun_at) {
+            self.on_new_record(std::mem::take(&mut records), now);
+        }
+        for record in records {
             if is_behind(&record, &begun_at)
                 && let Err(lost) = self.on_record(record, now)
             {
@@ -63,6 +67,27 @@ impl ShardSession {
         self.caught_up = self.caught_up.max(Some(overtaken.kept_from));
         self.gaps.push(overtaken.into());
         false
+    }
+
+    /// Whether these are the user records of one Kinesis record, and all are still to be stored.
+    fn is_one_new_record(&self, records: &[Record], begun_at: &Position) -> bool {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return false };
+        records.len() > 1
+            && first.sequence_number() == last.sequence_number()
+            && is_behind(first, begun_at)
+            && self.replay.is_done()
+    }
+
+    fn on_new_record(&mut self, records: Vec<Record>, now: Instant) {
+        let count = records.len();
+        if let Some(first) = records.first() {
+            self.flow.first.get_or_insert_with(|| first.sequence_number().clone());
+        }
+        self.flow.records += u64::try_from(count).unwrap_or(u64::MAX);
+        let closed = self.batcher.push_all(records, now);
+        self.keep(closed);
+        // Behind what they closed: they are the first of the next batch then.
+        (0..count).for_each(|_| self.conservation.fetched());
     }
 
     fn on_record(&mut self, record: Record, now: Instant) -> Result<(), RecordsLost> {

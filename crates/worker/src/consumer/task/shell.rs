@@ -130,6 +130,9 @@ impl Shell {
             let asked_at = clock.now();
             let admission = Admission::new(place.page.held(), place.page.another());
             let came = admission.during(place.events.fetch(wanted.records)).await;
+            // Before what was held for the answer is given back.
+            place.page.settle(place.events.held_bytes());
+            drop(admission);
             let came = came.map(|answer| Came::Fetched(asked_at, answer)).map_err(|error| (asked_at, error));
             (place, came)
         };
