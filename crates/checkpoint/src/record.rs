@@ -21,6 +21,28 @@ impl ArrivalMillis {
     }
 }
 
+/// Where a user record of an aggregated record belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKey {
+    /// Its explicit hash key, else the MD5 sum of its partition key.
+    pub key: u128,
+    /// Whether its producer sends it again where it belongs, should its aggregate land in another shard. Only of such a
+    /// user record may a reader say that it is not of the shard: of any other this is the one copy.
+    pub sent_again: bool,
+}
+
+impl HashKey {
+    /// Of a user record that is sent once, wherever it lands.
+    pub fn sent_once(key: u128) -> Self {
+        Self { key, sent_again: false }
+    }
+
+    /// Of a user record that is sent again if it lands in another shard.
+    pub fn sent_again(key: u128) -> Self {
+        Self { key, sent_again: true }
+    }
+}
+
 /// One event: a plain Kinesis record, or one user record of an aggregated one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -32,9 +54,9 @@ pub struct Record {
     pub arrival: ArrivalMillis,
     /// The partition key it was published with.
     pub partition_key: String,
-    /// Hash key of a user record of an aggregated record: its explicit one, else the MD5 sum of its partition key.
-    /// `None` in a plain record: Kinesis itself put that one into its shard, by a hash key that it does not tell.
-    pub hash_key: Option<u128>,
+    /// Where a user record of an aggregated record belongs. `None` in a plain record: Kinesis itself put that one into
+    /// its shard, by a hash key that it does not tell.
+    pub hash_key: Option<HashKey>,
     /// The payload, exactly as published.
     pub data: Bytes,
 }

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, Exclusion, HashKeyRange, PackingParameters, Record, Right, SequenceNumber, ShardId,
-    SubSequenceNumber,
+    ArrivalMillis, Batch, Exclusion, HashKey, HashKeyRange, PackingParameters, Record, Right, SequenceNumber,
+    ShardId, SubSequenceNumber,
 };
 
 use crate::reader::Event;
@@ -146,7 +146,8 @@ pub async fn a_group_that_exclusions_leave_empty_yields_nothing(subject: &dyn Su
 pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
     let mut case = Case::new("filter");
     case.add("ours").add("theirs").add("plain");
-    (case.records[0].hash_key, case.records[1].hash_key) = (Some(9), Some(10));
+    (case.records[0].hash_key, case.records[1].hash_key) =
+        (Some(HashKey::sent_once(9)), Some(HashKey::sent_once(10)));
     case.records[1].sequence_number = case.records[0].sequence_number.clone();
     case.records[1].sub_sequence_number = SubSequenceNumber(1);
     let mut batch = Arc::unwrap_or_clone(case.batch());
@@ -155,7 +156,7 @@ pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
         Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
     let delivered = subject.sink(&[1]).deliver(Arc::new(batch), always()).await;
     assert!(delivered.is_ok(), "not delivered: {delivered:?}");
-    let counts = delivered.map(|delivered| (delivered.events, delivered.filtered)).unwrap_or_default();
+    let counts = delivered.map(|delivered| (delivered.events, delivered.foreign)).unwrap_or_default();
     assert_eq!(counts, (2, 1));
     case.expect(subject, &[case.records[0].clone(), case.records[2].clone()]).await;
 }

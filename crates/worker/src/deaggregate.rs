@@ -6,12 +6,19 @@
 //! ```
 //! KCL's rules hold (`AggregatorUtil` of KCL 3.5), so that both give a user record the same index and a checkpoint of
 //! either means the same to the other: a record without the magic, with another sum, or whose message does not decode is
-//! one event. Where KCL would lose user records this does not:
+//! one event. Where KCL would lose events this does not:
+//! - An aggregate with a right sum and no user record in it is nothing to KCL. Here it is one event, whole.
 //! - A user record that names a key that is not in the tables, or a hash key that is no number of 128 bits, ends the
 //!   record for KCL, and what follows it is lost. Here the whole Kinesis record passes as one event.
 //! - A user record whose hash key is not of the shard makes KCL drop all of its Kinesis record. Here every user record
-//!   comes with its hash key, and packing leaves out just those that lie outside, counted
-//!   ([`Cut::filters`](sluicegate_checkpoint::Cut::filters)).
+//!   comes with its hash key, and with whether its producer sends it again if it landed in another shard: packing leaves
+//!   out just those, counted ([`Cut::is_foreign`](sluicegate_checkpoint::Cut::is_foreign)).
+//!
+//! The native Kinesis Producer Library alone sends such a user record again, and it puts every aggregate of two or more
+//! under the partition key [`NATIVE_KEY`] (`aws/kinesis/core/kinesis_record.cc` of awslabs/amazon-kinesis-producer).
+//! Other libraries and log agents put an aggregate under its first user record's key, and send it once: what they put
+//! into it is there and nowhere else. A first key that is [`NATIVE_KEY`] itself tells nothing; then all is kept, and at
+//! worst some of it comes twice.
 //!
 //! A key longer than Kinesis allows passes the whole record as well: an aggregate names a key once and may use it in
 //! each of its user records, so that a few long ones could fill the memory.
@@ -21,7 +28,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use prost::Message;
-use sluicegate_checkpoint::{Record, SubSequenceNumber};
+use sluicegate_checkpoint::{HashKey, Record, SubSequenceNumber};
 use thiserror::Error;
 
 pub mod cursor;
@@ -35,6 +42,9 @@ pub const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const SUM_BYTES: usize = 16;
 /// Most characters of a partition key (Kinesis API reference, `PutRecord`).
 const MAX_KEY_CHARS: usize = 256;
+
+/// The partition key of every aggregate that the native Kinesis Producer Library makes.
+pub const NATIVE_KEY: &str = "a";
 
 /// Why a record is one event.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -57,6 +67,9 @@ pub enum Whole {
     /// A partition key has more characters than Kinesis allows.
     #[error("a partition key has more than {MAX_KEY_CHARS} characters")]
     LongKey,
+    /// It is whole, and there is no user record in it.
+    #[error("there is no user record in it")]
+    Empty,
     /// An explicit hash key is no number of 128 bits.
     #[error("`{0}` is no hash key")]
     HashKey(String),
@@ -73,7 +86,7 @@ pub fn deaggregate_all(records: Vec<Record>) -> Vec<Record> {
 }
 
 /// The user records of a Kinesis record, with its sequence number and arrival, numbered from 0; the record itself if it
-/// is no aggregate. An aggregate of no user records gives none, as with KCL.
+/// is no aggregate, or one of no user records.
 pub fn deaggregate(record: Record) -> Vec<Record> {
     match user_records(&record) {
         Ok(records) => records,
@@ -88,6 +101,18 @@ pub fn deaggregate(record: Record) -> Vec<Record> {
 /// Whether a record begins as an aggregate does and yet is one event: a damaged aggregate, as a rule.
 pub fn is_kept_whole(record: &Record) -> bool {
     record.hash_key.is_none() && begins_as_aggregate(record)
+}
+
+/// Whether a record is an aggregate with a right sum and no user record in it. Decoding versions before
+/// [`EVENT_DECODING_VERSION`](sluicegate_checkpoint::parameters::EVENT_DECODING_VERSION) had no event for it.
+pub fn is_empty_aggregate(record: &Record) -> bool {
+    begins_as_aggregate(record) && user_records(record) == Err(Whole::Empty)
+}
+
+/// Whether the user records of an aggregate are sent again if they landed in another shard, by the partition key of its
+/// Kinesis record and that of its first user record.
+pub fn is_sent_again(record_key: &str, first_user_key: &str) -> bool {
+    record_key == NATIVE_KEY && first_user_key != NATIVE_KEY
 }
 
 fn begins_as_aggregate(record: &Record) -> bool {
@@ -111,15 +136,17 @@ pub fn user_records(record: &Record) -> Result<Vec<Record>, Whole> {
     // Payloads are slices of the record's bytes, not copies.
     let aggregate = AggregatedRecord::decode(message).map_err(|error| Whole::Message(error.to_string()))?;
     let mut keys = Keys::of(&aggregate)?;
+    let (first_key, _, _) = keys.of_user_record(0, aggregate.records.first().ok_or(Whole::Empty)?)?;
+    let sent_again = is_sent_again(&record.partition_key, first_key);
     let mut records = Vec::with_capacity(aggregate.records.len());
     for (index, user) in aggregate.records.iter().enumerate() {
-        let (key, hash_key, data) = keys.of_user_record(index, user)?;
+        let (partition_key, key, data) = keys.of_user_record(index, user)?;
         records.push(Record {
             sequence_number: record.sequence_number.clone(),
             sub_sequence_number: SubSequenceNumber(u64::try_from(index).unwrap_or(u64::MAX)),
             arrival: record.arrival,
-            partition_key: key.to_owned(),
-            hash_key: Some(hash_key),
+            partition_key: partition_key.to_owned(),
+            hash_key: Some(HashKey { key, sent_again }),
             data,
         });
     }

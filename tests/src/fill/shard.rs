@@ -83,6 +83,7 @@ pub fn drain(settings: &Settings, events: &[&Event], pace: Pace) -> anyhow::Resu
     let state = LeaseState::starting(None);
     let row = Lease::unowned(ShardId::new("shardId-000000000000"), Position::TrimHorizon, state.clone());
     let policy = SessionPolicy {
+        foreign_user_records: ForeignUserRecords::Auto,
         cut: settings.cut,
         max_in_flight: settings.max_in_flight,
         commit_delay: settings.commit_delay,
@@ -214,8 +215,9 @@ impl Drain<'_> {
             write_units: write_units(&packed),
         });
         let (id, revision) = (batch.id.clone(), batch.cut.revision);
-        let accounted = packed.events + packed.filtered;
-        Happened::Delivered { id, revision, groups: packed.groups, accounted }
+        let Packed { events: stored, filtered, foreign, .. } = packed;
+        let outcomes = Outcomes { stored, filtered, foreign, dead_lettered: 0 };
+        Happened::Delivered { id, revision, groups: packed.groups, outcomes }
     }
 
     /// Takes in why the batch was closed that has just become durable.

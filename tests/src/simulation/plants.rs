@@ -14,7 +14,7 @@ use sluicegate_lease::{
     Written,
 };
 use sluicegate_sink::{DeliverError, Delivered, Sink};
-use sluicegate_worker::{ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{Distributed, ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
 
 use super::fleet::Parts;
 use super::ports::Ports;
@@ -655,6 +655,10 @@ impl StreamReader for OpensLatest {
         self.inner.shards().await
     }
 
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.inner.distribution().await
+    }
+
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
         let from = match from {
             ReadFrom::AtTimestamp(_) => ReadFrom::AtTimestamp(self.ports.0.world.stream_time()),
@@ -686,6 +690,10 @@ impl StreamReader for KeptListing {
         let now = self.inner.shards().await?;
         let kept = self.kept.get_or_init(|| async { now.clone() }).await;
         Ok(ShardListing { server_time: now.server_time, ..kept.clone() })
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.inner.distribution().await
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluicegate_checkpoint::{
-    ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
+    ArrivalMillis, HashKey, HashKeyRange, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
 use sluicegate_lease::Shard;
-use sluicegate_worker::ReadFrom;
+use sluicegate_worker::{Distribution, ReadFrom};
 
 use super::world::UserEvent;
 
@@ -32,6 +32,8 @@ pub struct SimStream {
     pub now: ArrivalMillis,
     /// How long it keeps records, if shorter than a simulation.
     pub retention: Option<Duration>,
+    /// Who distributes records over its shards.
+    pub distribution: Distribution,
 }
 
 impl SimStream {
@@ -106,7 +108,7 @@ impl SimStream {
         &mut self,
         shard: &ShardId,
         number: &SequenceNumber,
-        users: impl Iterator<Item = (Option<u128>, UserEvent)>,
+        users: impl Iterator<Item = (Option<HashKey>, UserEvent)>,
         arrival: ArrivalMillis,
     ) {
         let Some(shard) = self.shards.get_mut(shard) else { return };

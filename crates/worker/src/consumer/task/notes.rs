@@ -34,13 +34,18 @@ impl Shell {
         for range in session.unaccounted() {
             self.metrics.unaccounted(range.difference());
             let (first, last) = (range.id.first.as_str(), range.id.to.as_str());
-            let (fetched, accounted) = (range.fetched, range.accounted);
+            let (fetched, outcomes, reasons) = (range.fetched, range.outcomes, range.reasons);
             tracing::error!(
                 lease_key = session.shard().as_str(),
                 first,
                 last,
                 fetched,
-                accounted,
+                accounted = outcomes.sum(),
+                stored = outcomes.stored,
+                filtered = outcomes.filtered,
+                foreign = outcomes.foreign,
+                dead_lettered = outcomes.dead_lettered,
+                ?reasons,
                 "records of a committed range are not accounted for"
             );
         }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
+use crate::distribution::DistributionBook;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, StreamError};
 use crate::watch::Stamp;
@@ -31,6 +32,7 @@ pub(super) struct Shell {
     pub(super) metrics: ShardMetrics,
     pub(super) throughput: ThroughputMeter,
     pub(super) since: Option<(Interruption, Instant)>,
+    pub(super) distribution: Arc<DistributionBook>,
     pub(super) children: Arc<dyn crate::shard_sync::ChildRows>,
     pub(super) rng: SmallRng,
     pub(super) read_delays: Delays,
@@ -56,6 +58,7 @@ impl Shell {
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
+            distribution: consumer.distribution,
             children: consumer.children,
             rng: consumer.rng,
             read_delays: RetryPolicy::AWS.delays(),
@@ -78,6 +81,10 @@ impl Shell {
                     work.starved = !self.start_read(work, Duration::ZERO);
                 }
                 Command::Write { checkpoint, state } => self.start_write(work, checkpoint, *state),
+                Command::Judge { arrived } => {
+                    let book = Arc::clone(&self.distribution);
+                    work.judging = Some(async move { (arrived, book.judged(arrived).await) }.boxed());
+                }
                 Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
             }
         }
@@ -155,6 +162,7 @@ impl Shell {
         tokio::select! { biased;
             request = requests.recv(), if !requested => Happened::Request(request),
             done = poll_slot(&mut work.writing) => Happened::Wrote(done),
+            done = poll_slot(&mut work.judging) => Happened::Judged(done),
             Some(done) = work.deliveries.next() => Happened::Delivered(done),
             done = poll_slot(&mut work.reading) => Happened::Read(done),
             () = wait_deadline => Happened::Deadline,
@@ -189,6 +197,7 @@ impl Shell {
                     .map(|announced| Some(Event::Written(announced)))
                     .map_err(|error| Box::new(failed(error)))
             }
+            Happened::Judged((arrived, judgement)) => Ok(Some(Event::Judged { arrived, judgement })),
             Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
             Happened::Read((place, asked_at, outcome)) => {
                 work.place = Some(place);
@@ -212,8 +221,8 @@ impl Shell {
                 self.delivery.done(&batch);
                 self.metrics.delivered(&batch, &durable);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
-                let (accounted, groups) = (durable.accounted(), durable.delivered.groups);
-                Ok(Some(Event::Delivered { id, revision, groups, accounted }))
+                let (outcomes, groups) = (durable.outcomes(), durable.delivered.groups);
+                Ok(Some(Event::Delivered { id, revision, groups, outcomes }))
             }
             Err(DeliverError::Poison { offenders, write_units }) => {
                 self.metrics.poisoned(write_units);
