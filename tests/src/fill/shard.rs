@@ -10,7 +10,9 @@ use sluicegate_checkpoint::{
 };
 use sluicegate_lease::Lease;
 use sluicegate_sink::packing::{PACKING_VERSION, Packed, pack};
+use sluicegate_worker::ForeignUserRecords;
 use sluicegate_worker::consumer::batcher::ClosedBy;
+use sluicegate_worker::consumer::conservation::Outcomes;
 use sluicegate_worker::consumer::state::{Command, Event as Happened, Finish, SessionPolicy, ShardSession};
 use sluicegate_worker::stream::RecordPage;
 use sluicegate_worker::worker::Settings;
@@ -123,6 +125,7 @@ impl Drain<'_> {
                 match command {
                     Command::Read => self.reading = Some(self.now + self.page_time()),
                     Command::Write { .. } => self.writing = Some(self.now + ROW_WRITE),
+                    Command::Judge { .. } => bail!("plain records are never judged"),
                     Command::Deliver(batch) => self.deliver(batch)?,
                     Command::Finish(Finish::ShardEnd { .. }) => return Ok(()),
                     Command::Finish(other) => bail!("the session ended: {other:?}"),

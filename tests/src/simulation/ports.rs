@@ -16,7 +16,9 @@ use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
 use sluicegate_sink::store::{Cause, ThrottledBy, Written as ItemsWritten};
 use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
-use sluicegate_worker::{Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::capacity::Over;
 use super::link::{Link, Lost};

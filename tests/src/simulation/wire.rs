@@ -157,7 +157,12 @@ impl Services for Wire {
         let Some((key, _)) = events.first().cloned() else { return };
         let (data, hash_key) = kpl::record(&events);
         let (shard, number) = self.backend.put(&key, &data);
-        world.stream.stored(&shard, &number, events.into_iter().map(|event| (hash_key.map(HashKey::sent_once), event)), at);
+        world.stream.stored(
+            &shard,
+            &number,
+            events.into_iter().map(|event| (hash_key.map(HashKey::sent_once), event)),
+            at,
+        );
     }
 
     fn split(&self, world: &mut Inner, shard: &ShardId) {

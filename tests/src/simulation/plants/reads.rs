@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::ShardId;
-use sluicegate_worker::{Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::{Build, Parts, Ports};
 

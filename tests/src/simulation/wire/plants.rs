@@ -18,7 +18,9 @@ use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{Lease, LeaseKey, LeaseStore, Written};
 use sluicegate_sink::item::Item;
 use sluicegate_sink::{ItemWriter, StoreError, store};
-use sluicegate_worker::{Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::super::fleet::Parts;
 use super::super::ports::Ports;

@@ -10,7 +10,9 @@ use rand::RngCore;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::recurring::causes;
 use sluicegate_checkpoint::retry::Delays;
-use sluicegate_checkpoint::{Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right};
+use sluicegate_checkpoint::{
+    AggregateKey, Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right,
+};
 use sluicegate_lease::{Clock, Interruption, SessionRight, ThroughputMeter, WorkerId};
 use sluicegate_sink::DeliverError;
 use tokio::sync::mpsc;
@@ -18,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
 use crate::distribution::DistributionBook;
 use crate::metrics::ShardMetrics;
@@ -40,6 +43,13 @@ pub(super) struct Shell {
     /// For the log; times are since `begun`.
     pub(super) failed_reads: Recurring,
     pub(super) begun: Instant,
+    /// What is done with user records of other shards, and those left out that were not told yet.
+    pub(super) foreign_user_records: ForeignUserRecords,
+    pub(super) foreign_told: Recurring,
+    pub(super) foreign_untold: u64,
+    /// Whether events are grouped by their partition key, which some may not have.
+    pub(super) aggregates_by_partition_key: bool,
+    pub(super) keyless_told: Recurring,
 }
 
 /// How often the right is asked while nothing happens.
@@ -55,6 +65,12 @@ impl Shell {
             throughput: ThroughputMeter::new(consumer.clock.now()),
             failed_reads: Recurring::default(),
             begun: consumer.clock.now(),
+            foreign_user_records: consumer.policy.foreign_user_records,
+            foreign_told: Recurring::default(),
+            foreign_untold: 0,
+            aggregates_by_partition_key: consumer.policy.parameters.aggregate_key
+                == AggregateKey::PartitionKey,
+            keyless_told: Recurring::default(),
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
@@ -220,6 +236,7 @@ impl Shell {
                 self.delivery_delays.reset();
                 self.delivery.done(&batch);
                 self.metrics.delivered(&batch, &durable);
+                self.note_foreign(&batch, durable.delivered.foreign);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
                 let (outcomes, groups) = (durable.outcomes(), durable.delivered.groups);
                 Ok(Some(Event::Delivered { id, revision, groups, outcomes }))
@@ -257,6 +274,7 @@ impl Shell {
                 }
                 work.pace.seen(&page, asked_at);
                 self.metrics.read(&page);
+                self.note_keyless(&page);
                 self.throughput.read(page.records.iter().map(|record| record.data.len()).sum());
                 Ok(Some(Event::Page(page)))
             }
