@@ -20,10 +20,14 @@ use super::fleet::Parts;
 use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER};
 
+mod outcomes;
 mod poison;
 mod pressure;
 mod reads;
 
+pub use outcomes::{
+    foreign_is_filtered, foreign_is_nothing, hash_keys_are_always_judged, whatever_lies_outside_is_left_out,
+};
 pub use poison::{a_record_leaks, halves_are_stored, letters_are_not_put};
 pub use pressure::{crawls_after_a_refusal, takes_more_than_its_share, the_table_is_blamed_for_a_key_range};
 pub use reads::refused_reads_repeated_at_once;

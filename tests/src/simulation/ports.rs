@@ -216,7 +216,7 @@ impl StreamReader for Ports {
 
     async fn distribution(&self) -> Result<Distributed, StreamError> {
         let answer = self.0.read(Service::Stream, |world, _now| Distributed {
-            by: world.stream.distribution,
+            by: world.stream.distribution(),
             as_of: world.stream.now,
         });
         answer.await.map_err(unanswered)
