@@ -50,7 +50,7 @@ fn aggregate(name: &str) -> anyhow::Result<Aggregate> {
 
 /// Puts a record into the shard that holds this hash key; returns its sequence number.
 async fn put(backend: &Backend, hash_key: u128, data: &[u8]) -> anyhow::Result<String> {
-    let put = backend.kinesis().put_record().stream_name(STREAM).partition_key("of the whole");
+    let put = backend.kinesis().put_record().stream_name(STREAM).partition_key("a");
     let put = put.explicit_hash_key(hash_key.to_string()).data(Blob::new(data));
     Ok(put.send().await?.sequence_number)
 }

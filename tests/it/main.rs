@@ -34,6 +34,8 @@ mod operator;
 #[cfg(test)]
 mod other_stream;
 #[cfg(test)]
+mod outcomes;
+#[cfg(test)]
 mod packing_versions;
 #[cfg(test)]
 mod poison;

@@ -222,6 +222,26 @@ fn k1_catches_a_record_that_leaks() {
 }
 
 #[test]
+fn k2_catches_foreign_user_records_counted_as_nothing() {
+    caught("K2", &plants::foreign_is_nothing);
+}
+
+#[test]
+fn k2_catches_foreign_user_records_counted_as_filtered() {
+    caught("K2", &plants::foreign_is_filtered);
+}
+
+#[test]
+fn k2_catches_user_records_left_out_that_nobody_sends_again() {
+    caught("K2", &plants::whatever_lies_outside_is_left_out);
+}
+
+#[test]
+fn k2_catches_hash_keys_judged_on_a_stream_that_does_not_go_by_them() {
+    caught("K2", &plants::hash_keys_are_always_judged);
+}
+
+#[test]
 fn r6_catches_a_worker_that_crawls_after_a_refusal() {
     caught("R6", &plants::crawls_after_a_refusal);
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::parameters::{HashKeyRange, PackingParameters};
+use crate::parameters::PackingParameters;
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
@@ -91,10 +91,14 @@ impl Cut {
         self.verdict(record) == Verdict::LeftOut
     }
 
-    /// The same, with events told apart that a filter cannot judge, and that are kept for that.
+    /// Whether an event is left out because it is a user record of another shard ([`PackingParameters::is_foreign`]).
+    pub fn is_foreign(&self, record: &Record) -> bool {
+        self.parameters.is_foreign(record)
+    }
+
+    /// The same as [`Self::filters`], with events told apart that a filter cannot judge, and that are kept for that.
     pub fn verdict(&self, record: &Record) -> Verdict {
-        let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
-        if self.parameters.hash_range.zip(record.hash_key()).is_some_and(outside) {
+        if self.is_foreign(record) {
             return Verdict::LeftOut;
         }
         self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(record.data()))
@@ -169,16 +173,27 @@ impl Batch {
         })
     }
 
-    /// How many records the recorded parameters leave out; none of a dropped cut is counted.
+    /// How many records the recorded filter leaves out, foreign ones not among them; none of a dropped cut is counted.
     pub fn filtered(&self) -> u64 {
-        let filtered = self.records.iter().filter(|record| !self.cut.dropped && self.cut.filters(record));
-        u64::try_from(filtered.count()).unwrap_or(u64::MAX)
+        self.count(|record| !self.cut.is_foreign(record) && self.cut.filters(record))
+    }
+
+    /// How many records are left out because they are not of the shard; none of a dropped cut is counted.
+    pub fn foreign(&self) -> u64 {
+        self.count(|record| self.cut.is_foreign(record))
+    }
+
+    fn count(&self, counts: impl Fn(&Record) -> bool) -> u64 {
+        let counted = self.records.iter().filter(|record| !self.cut.dropped && counts(record));
+        u64::try_from(counted.count()).unwrap_or(u64::MAX)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameters::HashKeyRange;
+    use crate::record::HashKey;
 
     fn seq(n: u32) -> SequenceNumber {
         SequenceNumber::parse(n.to_string()).unwrap()
@@ -214,19 +229,30 @@ mod tests {
     }
 
     #[test]
-    fn a_user_record_outside_the_recorded_range_is_filtered_and_a_plain_one_never() {
-        let record = |hash_key: Option<u128>| {
+    fn a_user_record_outside_the_recorded_range_is_foreign_and_a_plain_one_never() {
+        let record = |hash_key: Option<HashKey>| {
             let plain = Record::new(seq(1), ArrivalMillis(1), "k", bytes::Bytes::new());
             hash_key.map_or_else(|| plain.clone(), |hash_key| plain.with_hash_key(hash_key))
         };
         let mut cut = cut();
-        assert!(!cut.filters(&record(Some(7))), "no range is recorded");
+        let (once, again) = (HashKey::sent_once, HashKey::sent_again);
+        assert!(!cut.filters(&record(Some(once(7)))), "no range is recorded");
         let range = HashKeyRange { start: 10, end: 20 };
         cut.parameters =
             Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
-        let filtered = |key| cut.filters(&record(Some(key)));
-        assert_eq!([9, 10, 20, 21].map(filtered), [true, false, false, true]);
-        assert!(!cut.filters(&record(None)));
+        let left_out =
+            |cut: &Cut, record: &Record| (cut.is_foreign(record), cut.verdict(record) == Verdict::LeftOut);
+        for (key, foreign) in [(9, true), (10, false), (20, false), (21, true)] {
+            for key in [once(key), again(key)] {
+                assert_eq!(left_out(&cut, &record(Some(key))), (foreign, foreign), "{key:?}");
+            }
+        }
+        assert_eq!(left_out(&cut, &record(None)), (false, false));
+        // The rule of version 3: what is sent once is the one copy, and stays.
+        Arc::make_mut(&mut cut.parameters).only_sent_again = true;
+        assert_eq!(left_out(&cut, &record(Some(once(9)))), (false, false));
+        assert_eq!(left_out(&cut, &record(Some(again(9)))), (true, true));
+        assert_eq!(left_out(&cut, &record(Some(again(10)))), (false, false));
     }
 
     #[test]

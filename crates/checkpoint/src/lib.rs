@@ -21,7 +21,7 @@ pub use key_template::KeyTemplate;
 pub use parameters::{AggregateKey, Codec, HashKeyRange, PackingParameters};
 pub use position::Position;
 pub use progress::{Announced, Progress, ProgressError, Right};
-pub use record::{ArrivalMillis, Record};
+pub use record::{ArrivalMillis, HashKey, Record};
 pub use record_id::{SequenceNumber, ShardId, SubSequenceNumber};
 pub use recurring::Recurring;
 pub use retry::{Retry, RetryPolicy};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::key_template::KeyTemplate;
+use crate::record::Record;
 use crate::transform::{Fields, Filter, Reduce};
 
 /// The version of decoding, filtering, grouping and keys that cuts are recorded with. No amendment changes
@@ -16,8 +17,11 @@ pub const DECODING_VERSION: u32 = 1;
 /// The version that cuts with a filter, a projection or a reduction need. Without one, cuts stay at
 /// [`DECODING_VERSION`], so that a build that knows of none of them can take over from this one.
 pub const TRANSFORM_DECODING_VERSION: u32 = 2;
+/// The version that tells user records apart which their producer sends again from those that are sent once, and in
+/// which an aggregated record of no user records is one event. Cuts that need neither stay at an older one.
+pub const EVENT_DECODING_VERSION: u32 = 3;
 /// Every version that this build can work with.
-pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION];
+pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION, EVENT_DECODING_VERSION];
 
 /// Which aggregate key an event belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -100,8 +104,12 @@ pub struct PackingParameters {
     /// Version of decoding, grouping and keys.
     pub decoding_version: u32,
     /// User records of aggregated records whose hash key lies outside are not of this shard (an aggregate that was
-    /// put while the shard split), and are left out, counted as filtered. `None` leaves nothing out.
+    /// put while the shard split), and are left out, counted as foreign. `None` leaves nothing out.
     pub hash_range: Option<HashKeyRange>,
+    /// Of those outside only the ones are foreign that their producer sends again
+    /// ([`HashKey::sent_again`](crate::record::HashKey)); needs [`EVENT_DECODING_VERSION`]. Without it all are, which is
+    /// what the versions before it mean.
+    pub only_sent_again: bool,
     /// Which events are kept; `None` keeps all.
     pub filter: Option<Filter>,
     /// Which fields of them are kept; `None` keeps events as they were published.
@@ -176,7 +184,29 @@ impl PackingParameters {
         Self { decoding_version, ..self }
     }
 
+    /// Whether an event is a user record that is not of the shard: it is left out, and counted as foreign.
+    pub fn is_foreign(&self, record: &Record) -> bool {
+        let (Some(range), Some(hash_key)) = (self.hash_range, record.hash_key()) else { return false };
+        !range.contains(hash_key.key) && (hash_key.sent_again || !self.only_sent_again)
+    }
+
+    /// The same with no user record judged, as a shard's batches are packed in which none is foreign.
+    #[must_use]
+    pub fn without_judgement(&self) -> Self {
+        let parameters = Self { hash_range: None, only_sent_again: false, ..self.clone() };
+        parameters.with_needed_decoding_version()
+    }
+
+    /// The same under [`EVENT_DECODING_VERSION`], for a batch in which an aggregated record of no user records is one event.
+    #[must_use]
+    pub fn with_empty_aggregates(&self) -> Self {
+        Self { decoding_version: EVENT_DECODING_VERSION, ..self.clone() }
+    }
+
     fn needed_decoding_version(&self) -> u32 {
+        if self.only_sent_again {
+            return EVENT_DECODING_VERSION;
+        }
         if self.transforms() { TRANSFORM_DECODING_VERSION } else { DECODING_VERSION }
     }
 
@@ -206,7 +236,8 @@ impl PackingParameters {
             errors.push(ParametersError::FieldsOfReduced);
         }
         let (given, needed) = (self.decoding_version, self.needed_decoding_version());
-        if given != needed {
+        // What is recorded with it may need the newest although the parameters do not.
+        if given != needed && given != EVENT_DECODING_VERSION {
             errors.push(ParametersError::DecodingVersion { given, needed });
         }
         let bytes = crate::state::encoded_parameters_bytes(self);
@@ -227,6 +258,7 @@ impl Default for PackingParameters {
             ttl_days: None,
             decoding_version: DECODING_VERSION,
             hash_range: None,
+            only_sent_again: false,
             filter: None,
             fields: None,
             reduce: None,

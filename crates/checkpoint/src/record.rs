@@ -25,6 +25,28 @@ impl ArrivalMillis {
     }
 }
 
+/// Where a user record of an aggregated record belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HashKey {
+    /// Its explicit hash key, else the MD5 sum of its partition key.
+    pub key: u128,
+    /// Whether its producer sends it again where it belongs, should its aggregate land in another shard. Only of such a
+    /// user record may a reader say that it is not of the shard: of any other this is the one copy.
+    pub sent_again: bool,
+}
+
+impl HashKey {
+    /// Of a user record that is sent once, wherever it lands.
+    pub fn sent_once(key: u128) -> Self {
+        Self { key, sent_again: false }
+    }
+
+    /// Of a user record that is sent again if it lands in another shard.
+    pub fn sent_again(key: u128) -> Self {
+        Self { key, sent_again: true }
+    }
+}
+
 /// One event: a plain Kinesis record, or one user record of an aggregated one.
 ///
 /// It is 32 bytes and a share of its Kinesis record: bytes, key tables, sequence number and arrival are there once for all user
@@ -66,6 +88,8 @@ pub struct UserKeys {
     pub partition_keys: Vec<(Range<u32>, u128)>,
     /// Explicit hash keys.
     pub explicit: Vec<u128>,
+    /// See [`HashKey::sent_again`].
+    pub sent_again: bool,
 }
 
 /// A user record, as places in its Kinesis record.
@@ -137,8 +161,9 @@ impl Record {
 
     /// The same as a user record with this hash key.
     #[must_use]
-    pub fn with_hash_key(&self, hash_key: u128) -> Self {
-        let keys = UserKeys { partition_keys: Vec::new(), explicit: vec![hash_key] };
+    pub fn with_hash_key(&self, hash_key: HashKey) -> Self {
+        let HashKey { key, sent_again } = hash_key;
+        let keys = UserKeys { partition_keys: Vec::new(), explicit: vec![key], sent_again };
         let origin = Origin { keys: Some(Box::new(keys)), ..self.origin.copied() };
         let origin = Origin { partition_key: self.partition_key().into(), ..origin };
         Self { origin: Arc::new(origin), key: OWN_KEY, hash_key: 0, ..*self }
@@ -185,14 +210,16 @@ impl Record {
         self.table_key(self.key).and_then(|(text, _hash_key)| self.origin.text(text)).unwrap_or_default()
     }
 
-    /// Hash key of a user record of an aggregated record: its explicit one, else the MD5 sum of its partition key.
-    /// `None` in a plain record: Kinesis itself put that one into its shard, by a hash key that it does not tell.
-    pub fn hash_key(&self) -> Option<u128> {
-        match self.hash_key {
-            UNTOLD => None,
-            OF_KEY => self.table_key(self.key).map(|(_text, hash_key)| *hash_key),
-            explicit => self.origin.keys.as_ref()?.explicit.get(place(explicit)).copied(),
-        }
+    /// Where a user record of an aggregated record belongs. `None` in a plain record: Kinesis itself put that one into
+    /// its shard, by a hash key that it does not tell.
+    pub fn hash_key(&self) -> Option<HashKey> {
+        let keys = self.origin.keys.as_ref()?;
+        let key = match self.hash_key {
+            UNTOLD => return None,
+            OF_KEY => self.table_key(self.key)?.1,
+            explicit => *keys.explicit.get(place(explicit))?,
+        };
+        Some(HashKey { key, sent_again: keys.sent_again })
     }
 
     /// The payload, exactly as published.

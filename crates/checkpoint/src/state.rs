@@ -13,7 +13,8 @@ use thiserror::Error;
 
 use crate::batch::{BatchId, Cut, Exclusion};
 use crate::parameters::{
-    AggregateKey, Codec, DECODING_VERSIONS, HashKeyRange, PackingParameters, TRANSFORM_DECODING_VERSION,
+    AggregateKey, Codec, DECODING_VERSIONS, EVENT_DECODING_VERSION, HashKeyRange, PackingParameters,
+    TRANSFORM_DECODING_VERSION,
 };
 use crate::position::Position;
 use crate::record::ArrivalMillis;
@@ -185,7 +186,8 @@ impl LeaseState {
 /// shard adds its own to the configured parameters.
 pub(crate) fn encoded_parameters_bytes(parameters: &PackingParameters) -> usize {
     let hash_range = parameters.hash_range.or(Some(HashKeyRange::ALL));
-    WireParameters::from_parameters(&PackingParameters { hash_range, ..parameters.clone() }).encoded_len()
+    let largest = PackingParameters { hash_range, only_sent_again: true, ..parameters.clone() };
+    WireParameters::from_parameters(&largest).encoded_len()
 }
 
 fn damaged(why: impl Into<String>) -> DecodeStateError {
@@ -281,6 +283,9 @@ struct WireParameters {
     fields: Option<String>,
     #[prost(string, optional, tag = "11")]
     reduce: Option<String>,
+    /// Comes with decoding version 3 and needs it. (12 to 14 are left to what else that version may bring.)
+    #[prost(bool, tag = "15")]
+    only_sent_again: bool,
 }
 
 impl WireState {
@@ -406,6 +411,7 @@ impl WireParameters {
             decoding_version: parameters.decoding_version,
             hash_start: parameters.hash_range.map(|range| range.start.to_be_bytes().to_vec()),
             hash_end: parameters.hash_range.map(|range| range.end.to_be_bytes().to_vec()),
+            only_sent_again: parameters.only_sent_again,
             filter: parameters.filter.as_ref().map(ToString::to_string),
             fields: parameters.fields.as_ref().map(ToString::to_string),
             reduce: parameters.reduce.as_ref().map(ToString::to_string),
@@ -430,12 +436,16 @@ impl WireParameters {
             ttl_days: self.ttl_days,
             decoding_version: self.decoding_version,
             hash_range,
+            only_sent_again: self.only_sent_again,
             filter: parsed(self.filter)?,
             fields: parsed(self.fields)?,
             reduce: parsed(self.reduce)?,
         };
         if parameters.transforms() && self.decoding_version < TRANSFORM_DECODING_VERSION {
             return Err(damaged("a filter, fields or a reduction under a decoding version without them"));
+        }
+        if parameters.only_sent_again && self.decoding_version < EVENT_DECODING_VERSION {
+            return Err(damaged("user records that are sent again under a decoding version without them"));
         }
         Ok(parameters)
     }

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{
-    ArrivalMillis, Batch, Exclusion, HashKeyRange, PackingParameters, Record, Right, SequenceNumber, ShardId,
+    ArrivalMillis, Batch, Exclusion, HashKey, HashKeyRange, PackingParameters, Record, Right, SequenceNumber,
+    ShardId,
 };
 
 use crate::reader::Event;
@@ -147,8 +148,8 @@ pub async fn a_group_that_exclusions_leave_empty_yields_nothing(subject: &dyn Su
 pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
     let mut case = Case::new("filter");
     case.add("ours").add("theirs").add("plain");
-    case.records[0] = case.records[0].with_hash_key(9);
-    case.records[1] = case.records[1].with_hash_key(10);
+    case.records[0] = case.records[0].with_hash_key(HashKey::sent_once(9));
+    case.records[1] = case.records[1].with_hash_key(HashKey::sent_once(10));
     case.records[1] =
         case.records[1].of(case.records[0].sequence_number().clone(), case.records[1].arrival());
     case.records[1] = case.records[1].at_sub(1);
@@ -158,7 +159,7 @@ pub async fn user_records_of_another_shard_are_left_out(subject: &dyn Subject) {
         Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
     let delivered = subject.sink(&[1]).deliver(Arc::new(batch), always()).await;
     assert!(delivered.is_ok(), "not delivered: {delivered:?}");
-    let counts = delivered.map(|delivered| (delivered.events, delivered.filtered)).unwrap_or_default();
+    let counts = delivered.map(|delivered| (delivered.events, delivered.foreign)).unwrap_or_default();
     assert_eq!(counts, (2, 1));
     case.expect(subject, &[case.records[0].clone(), case.records[2].clone()]).await;
 }

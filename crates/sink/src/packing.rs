@@ -71,8 +71,10 @@ pub struct Packed {
     pub events: u64,
     /// Kinesis records those events came from.
     pub records: u64,
-    /// Events left out: user records whose hash key lies outside the recorded range, and what the filter does not keep.
+    /// Events left out that the filter does not keep.
     pub filtered: u64,
+    /// User records left out that are not of the shard.
+    pub foreign: u64,
     /// Events that filter, projection or reduction could not read: stored as they are, or counted as such.
     pub unreadable: u64,
     /// Bytes of the events as published.
@@ -137,6 +139,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         events: groups.events,
         records: groups.records,
         filtered: groups.filtered,
+        foreign: groups.foreign,
         unreadable: groups.unreadable,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,

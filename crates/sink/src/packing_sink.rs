@@ -429,6 +429,7 @@ impl Sink for PackingSink {
             events: packed.events,
             records: packed.records,
             filtered: packed.filtered,
+            foreign: packed.foreign,
             unreadable: packed.unreadable,
             items,
             write_units,

@@ -47,8 +47,10 @@ pub struct Delivered {
     pub events: u64,
     /// Kinesis records those events came from, counted by the sink itself.
     pub records: u64,
-    /// Events left out: they are not of the shard, or the filter does not keep them (see [`Batch::filtered`]).
+    /// Events left out that the filter does not keep (see [`Batch::filtered`]).
     pub filtered: u64,
+    /// Events left out that are not of the shard (see [`Batch::foreign`]).
+    pub foreign: u64,
     /// Events that a filter, projection or reduction could not read; they are among [`Delivered::events`].
     pub unreadable: u64,
     /// Items written.

@@ -41,7 +41,7 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
             out.write_all(b"\n")?;
         }
         out.flush()?;
-        Ok(Delivered { filtered: batch.filtered(), ..count(batch.stored()) })
+        Ok(Delivered { filtered: batch.filtered(), foreign: batch.foreign(), ..count(batch.stored()) })
     }
 }
 

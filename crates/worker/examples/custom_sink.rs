@@ -18,7 +18,12 @@ impl Sink for Counting {
             |source| DeliverError::Unavailable { what: "nobody counts".into(), source: Box::new(source) };
         let events = batch.stored().count();
         self.0.send(events).await.map_err(closed)?;
-        Ok(Delivered { events: events as u64, filtered: batch.filtered(), ..Delivered::default() })
+        Ok(Delivered {
+            events: events as u64,
+            filtered: batch.filtered(),
+            foreign: batch.foreign(),
+            ..Delivered::default()
+        })
     }
 
     fn packing_versions(&self) -> &[u32] {

@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::admin::AdminToken;
 use crate::consumer::batcher::CutPolicy;
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::pace::ReadPolicy;
 use crate::telemetry::{LogFormat, is_filter};
 use crate::worker::Settings;
@@ -113,6 +114,7 @@ struct RawConfig {
     spread: u32,
     zstd_level: i32,
     ttl_days: u32,
+    foreign_user_records: ForeignUserRecords,
     filter: String,
     fields: String,
     reduce: String,
@@ -150,6 +152,7 @@ impl Default for RawConfig {
             spread: 0,
             zstd_level: 3,
             ttl_days: 0,
+            foreign_user_records: ForeignUserRecords::Auto,
             filter: NO_TRANSFORM.to_owned(),
             fields: NO_TRANSFORM.to_owned(),
             reduce: NO_TRANSFORM.to_owned(),
@@ -328,6 +331,7 @@ impl Config {
             max_in_flight: raw.max_in_flight,
             commit_delay: raw.commit_delay,
             parameters,
+            foreign_user_records: raw.foreign_user_records,
             buffer_bytes: bytes(raw.buffer_bytes),
             accept_gap: raw.accept_gap,
             write_budget: raw.write_budget_wcu.choice(),

@@ -6,12 +6,19 @@
 //! ```
 //! KCL's rules hold (`AggregatorUtil` of KCL 3.5), so that both give a user record the same index and a checkpoint of
 //! either means the same to the other: a record without the magic, with another sum, or whose message does not decode is
-//! one event. Where KCL would lose user records this does not:
+//! one event. Where KCL would lose events this does not:
+//! - An aggregate with a right sum and no user record in it is nothing to KCL. Here it is one event, whole.
 //! - A user record that names a key that is not in the tables, or a hash key that is no number of 128 bits, ends the
 //!   record for KCL, and what follows it is lost. Here the whole Kinesis record passes as one event.
 //! - A user record whose hash key is not of the shard makes KCL drop all of its Kinesis record. Here every user record
-//!   comes with its hash key, and packing leaves out just those that lie outside, counted
-//!   ([`Cut::filters`](sluicegate_checkpoint::Cut::filters)).
+//!   comes with its hash key, and with whether its producer sends it again if it landed in another shard: packing leaves
+//!   out just those, counted ([`Cut::is_foreign`](sluicegate_checkpoint::Cut::is_foreign)).
+//!
+//! The native Kinesis Producer Library alone sends such a user record again, and it puts every aggregate of two or more
+//! under the partition key [`NATIVE_KEY`] (`aws/kinesis/core/kinesis_record.cc` of awslabs/amazon-kinesis-producer).
+//! Other libraries and log agents put an aggregate under its first user record's key, and send it once: what they put
+//! into it is there and nowhere else. A first key that is [`NATIVE_KEY`] itself tells nothing; then all is kept, and at
+//! worst some of it comes twice.
 //!
 //! A key longer than Kinesis allows passes the whole record as well.
 //!
@@ -37,6 +44,9 @@ const SUM_BYTES: usize = 16;
 /// Most characters of a partition key (Kinesis API reference, `PutRecord`).
 const MAX_KEY_CHARS: usize = 256;
 
+/// The partition key of every aggregate that the native Kinesis Producer Library makes.
+pub const NATIVE_KEY: &str = "a";
+
 /// Why a record is one event.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Whole {
@@ -58,6 +68,9 @@ pub enum Whole {
     /// A partition key has more characters than Kinesis allows.
     #[error("a partition key has more than {MAX_KEY_CHARS} characters")]
     LongKey,
+    /// It is whole, and there is no user record in it.
+    #[error("there is no user record in it")]
+    Empty,
     /// An explicit hash key is no number of 128 bits.
     #[error("`{0}` is no hash key")]
     HashKey(String),
@@ -74,7 +87,7 @@ pub fn deaggregate_all(records: Vec<Record>) -> Vec<Record> {
 }
 
 /// The user records of a Kinesis record, with its sequence number and arrival, numbered from 0; the record itself if it
-/// is no aggregate. An aggregate of no user records gives none, as with KCL.
+/// is no aggregate, or one of no user records.
 pub fn deaggregate(record: Record) -> Vec<Record> {
     match user_records(&record) {
         Ok(records) => records,
@@ -89,6 +102,18 @@ pub fn deaggregate(record: Record) -> Vec<Record> {
 /// Whether a record begins as an aggregate does and yet is one event: a damaged aggregate, as a rule.
 pub fn is_kept_whole(record: &Record) -> bool {
     begins_as_aggregate(record)
+}
+
+/// Whether a record is an aggregate with a right sum and no user record in it. Decoding versions before
+/// [`EVENT_DECODING_VERSION`](sluicegate_checkpoint::parameters::EVENT_DECODING_VERSION) had no event for it.
+pub fn is_empty_aggregate(record: &Record) -> bool {
+    begins_as_aggregate(record) && user_records(record) == Err(Whole::Empty)
+}
+
+/// Whether the user records of an aggregate are sent again if they landed in another shard, by the partition key of its
+/// Kinesis record and that of its first user record.
+pub fn is_sent_again(record_key: &str, first_user_key: &str) -> bool {
+    record_key == NATIVE_KEY && first_user_key != NATIVE_KEY
 }
 
 fn begins_as_aggregate(record: &Record) -> bool {
@@ -165,7 +190,10 @@ pub fn user_records(record: &Record) -> Result<Vec<Record>, Whole> {
 pub fn apart(record: &Record, shape: &Shape) -> Result<Vec<Record>, Whole> {
     let data = record.data();
     let message = data.get(MAGIC.len()..data.len().saturating_sub(SUM_BYTES)).ok_or(Whole::Plain)?;
-    let keys = Keys::of(message, shape)?.used_by(message)?;
+    let keys = Keys::of(message, shape)?.used_by(message, record.partition_key())?;
+    if shape.users == 0 {
+        return Err(Whole::Empty);
+    }
     // Looked through above: there is no error left.
     let users = wire::users(message).flatten().filter_map(|user| {
         let place = |index: u64| u32::try_from(index).unwrap_or(u32::MAX);
@@ -235,7 +263,8 @@ impl<'a> Keys<'a> {
     }
 
     /// With the hash keys that the user records need.
-    fn used_by(mut self, message: &[u8]) -> Result<UserKeys, Whole> {
+    fn used_by(mut self, message: &[u8], record_key: &str) -> Result<UserKeys, Whole> {
+        let mut sent_again = false;
         for (index, user) in wire::users(message).enumerate() {
             let user = user?;
             let missing = |field: &str| Whole::Message(format!("user record {index} has no {field}"));
@@ -245,6 +274,11 @@ impl<'a> Keys<'a> {
             let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
             let key = at(user.partition_key_index.ok_or_else(|| missing("partition key index"))?);
             let (range, hash_key) = self.partition_keys.get_mut(key).ok_or(Whole::Key { index })?;
+            let of_message = |place: u32| usize::try_from(place).unwrap_or(usize::MAX) - MAGIC.len();
+            let text = || wire::text(self.message, of_message(range.start)..of_message(range.end));
+            if index == 0 {
+                sent_again = is_sent_again(record_key, text()?);
+            }
             match user.explicit_hash_key_index.map(at) {
                 Some(explicit) if explicit >= self.explicit.len() => return Err(Whole::Key { index }),
                 Some(explicit) => {
@@ -254,13 +288,12 @@ impl<'a> Keys<'a> {
                 }
                 None if self.hashed[key] => {}
                 None => {
-                    let at = |place: u32| usize::try_from(place).unwrap_or(usize::MAX) - MAGIC.len();
-                    *hash_key = hash_key_of(wire::text(self.message, at(range.start)..at(range.end))?);
+                    *hash_key = hash_key_of(text()?);
                     self.hashed[key] = true;
                 }
             }
         }
-        Ok(UserKeys { partition_keys: self.partition_keys, explicit: self.explicit })
+        Ok(UserKeys { partition_keys: self.partition_keys, explicit: self.explicit, sent_again })
     }
 }
 

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod config;
 pub mod consumer;
 pub mod deaggregate;
+pub mod distribution;
 pub mod fleet;
 mod foreign;
 mod handed_over;
@@ -27,8 +28,11 @@ pub mod worker;
 mod write_flow;
 
 pub use config::{Config, ConfigError};
+pub use consumer::judgement::ForeignUserRecords;
 pub use metrics::Metrics;
-pub use stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+pub use stream::{
+    Distributed, Distribution, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 pub use tables::{TableCheck, TablesUnfit};
 pub use worker::{Worker, WorkerBuilder, WorkerError};
 pub use write_flow::{BudgetChoice, BudgetSource};

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId};
 use sluicegate_lease::{Shard, StreamIdentity};
 
-use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use crate::stream::{
+    Distributed, Distribution, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 /// A stream with a fixed number of shards.
 #[derive(Debug, Clone)]
@@ -55,6 +57,10 @@ impl StreamReader for MemoryStream {
         let server_time = crate::telemetry::wall_millis();
         let stream = StreamIdentity { name: "memory".to_owned(), created: ArrivalMillis(0) };
         Ok(ShardListing { shards, server_time, stream, retention: Duration::MAX })
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        Ok(Distributed { by: Distribution::UserPartitionKey, as_of: crate::telemetry::wall_millis() })
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::consumer::batcher::ClosedBy;
 use crate::consumer::delivery::Durable;
-use crate::consumer::state::{Filled, Flow};
+use crate::consumer::state::{AcceptedGap, Filled, Flow};
 use crate::deaggregate::is_kept_whole;
 use crate::fleet::{OwnShard, Picture};
 use crate::stream::RecordPage;
@@ -43,6 +43,8 @@ pub struct Metrics {
     reads_refused: IntCounter,
     events_stored: IntCounter,
     events_filtered: IntCounter,
+    events_foreign: IntCounterVec,
+    given_up: IntCounterVec,
     events_unreadable: IntCounter,
     raw_bytes: IntCounter,
     stored_bytes: IntCounter,
@@ -140,8 +142,18 @@ impl Metrics {
             )?,
             events_filtered: r.counter(
                 "events_filtered_total",
-                "Events left out: their hash key is not of their shard, or the filter does not keep them; redelivered ones count again.",
+                "Events left out because the filter does not keep them; redelivered ones count again.",
             )?,
+            events_foreign: all(r.counters(
+                "events_foreign_total",
+                "User records left out because their hash key is not of their shard, by cause: sent_again (of an aggregate that the native KPL put, which sends them again), outside (foreign_user_records = drop, or a batch of an older build, whoever put them). Redelivered ones count again. A few after a split are right; a share that lasts: see what foreign_user_records should be in docs/guarantees.md.",
+                &["cause"],
+            )?, &["sent_again", "outside"]),
+            given_up: all(r.counters(
+                "given_up_total",
+                "What accept_gap gave up, by what is counted: records (Kinesis records of announced batches that were gone), ranges (stretches of a shard that retention took before they were read, of which nobody knows how much they held). On any increase: events are lost; raise the stream's retention.",
+                &["counted"],
+            )?, &["records", "ranges"]),
             events_unreadable: r.counter(
                 "events_unreadable_total",
                 "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again. If it rises: see what is published.",
@@ -163,7 +175,7 @@ impl Metrics {
             )?,
             unaccounted: r.count(
                 "records_unaccounted",
-                "Records of committed ranges by which what was counted at fetch differs from what was packed, filtered and dead-lettered. Anything but 0 is a bug in Sluicegate: keep the log and the stream's records.",
+                "Records of committed ranges by which what was counted at fetch differs from what was stored, filtered, foreign and dead-lettered (K1), or that came to one of these without a reason in what was recorded with them (K2). Anything but 0 is a bug in Sluicegate: keep the log and the stream's records.",
             )?,
             batches: all(r.counters(
                 "batches_total",
@@ -456,6 +468,8 @@ impl ShardMetrics {
         availability.flush();
         metrics.events_stored.inc_by(delivered.events);
         metrics.events_filtered.inc_by(delivered.filtered);
+        let cause = if batch.cut.parameters.only_sent_again { "sent_again" } else { "outside" };
+        metrics.events_foreign.with_label_values(&[cause]).inc_by(delivered.foreign);
         metrics.events_unreadable.inc_by(delivered.unreadable);
         metrics.raw_bytes.inc_by(delivered.raw_bytes);
         metrics.stored_bytes.inc_by(delivered.stored_bytes);
@@ -494,6 +508,15 @@ impl ShardMetrics {
     /// Announced records were gone, or retention had passed the place up to which the shard was read.
     pub fn records_lost(&self) {
         self.0.metrics.records_lost.inc();
+    }
+
+    /// Records, or a stretch that nobody knows the records of, are given up as configured.
+    pub fn given_up(&self, gap: &AcceptedGap) {
+        let counters = &self.0.metrics.given_up;
+        match gap {
+            AcceptedGap::RecordsLost(lost) => counters.with_label_values(&["records"]).inc_by(lost.announced),
+            AcceptedGap::Overtaken(_) => counters.with_label_values(&["ranges"]).inc(),
+        }
     }
 
     /// An announced batch whose records were gone is marked as dropped.

@@ -76,6 +76,25 @@ pub struct ShardListing {
     pub retention: Duration,
 }
 
+/// Who decides which shard a record goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Distribution {
+    /// The hash key of its partition key, or its explicit one.
+    #[default]
+    UserPartitionKey,
+    /// The service, by rules of its own: keys say nothing of where a record is.
+    Auto,
+}
+
+/// Who distributes the records of a stream, as of a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Distributed {
+    /// Who.
+    pub by: Distribution,
+    /// The stream's own time when it answered.
+    pub as_of: ArrivalMillis,
+}
+
 /// Why a stream was not read.
 #[derive(Debug, Error)]
 pub enum StreamError {
@@ -136,6 +155,14 @@ pub trait StreamReader: Send + Sync + 'static {
     /// # Errors
     /// See [`StreamError`].
     async fn shards(&self) -> Result<ShardListing, StreamError>;
+
+    /// Says who distributes the stream's records over its shards.
+    ///
+    /// *To be correct*: `as_of` is a time of the stream's own clock at which the answer held, never a later one.
+    ///
+    /// # Errors
+    /// See [`StreamError`].
+    async fn distribution(&self) -> Result<Distributed, StreamError>;
 
     /// Opens a shard. The first read tells whether that works.
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor>;

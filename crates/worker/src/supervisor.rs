@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::ByteBudget;
 use crate::consumer::state::SessionPolicy;
 use crate::consumer::task::{Consumer, ConsumerError, Drain, Ended};
+use crate::distribution::DistributionBook;
 use crate::fleet::{FleetParts, FleetWatch};
 use crate::handed_over::HandedOver;
 use crate::metrics::{Reading, ShardMetrics};
@@ -64,6 +65,7 @@ pub struct Supervisor {
     listing_wanted: ListingWanted,
     view: watch::Sender<Option<Arc<FleetView>>>,
     budget: Arc<ByteBudget>,
+    distribution: Arc<DistributionBook>,
     write_flow: Option<Arc<WriteFlow>>,
     fleet: Arc<FleetWatch>,
     readiness: Arc<Readiness>,
@@ -128,6 +130,8 @@ impl Supervisor {
             }))
         });
         let (listed, budget) = (watch::Sender::default(), ByteBudget::new(settings.buffer_bytes));
+        let distribution = DistributionBook::new(Arc::clone(&worker.stream), worker.clock.clone());
+        let distribution = Arc::new(distribution);
         let fleet = FleetWatch::new(FleetParts {
             application: worker.application.clone(),
             me: worker.id.clone(),
@@ -156,6 +160,7 @@ impl Supervisor {
             listing_wanted: ListingWanted::default(),
             view: watch::Sender::default(),
             budget,
+            distribution,
             watches: Watches::new(worker.clock.clone()),
             consumers: Tasks::new(),
             running: BTreeMap::new(),
@@ -274,6 +279,7 @@ impl Supervisor {
             max_in_flight: settings.max_in_flight,
             commit_delay: settings.commit_delay,
             parameters: Arc::new(settings.parameters.clone()),
+            foreign_user_records: settings.foreign_user_records,
             packing_versions: self.worker.sink.packing_versions().to_vec(),
             accept_gap: settings.accept_gap,
             retention: self.listed.borrow().retention,
@@ -296,6 +302,7 @@ impl Supervisor {
             metrics: metrics.clone(),
             since,
             children: Arc::<ShardSync>::clone(sync),
+            distribution: Arc::clone(&self.distribution),
             watches: Arc::clone(&self.watches),
             requests: receiver,
             rng,

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminToken;
 use crate::consumer::batcher::CutPolicy;
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::pace::ReadPolicy;
 use crate::metrics::Metrics;
 use crate::shard_sync::SyncError;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub commit_delay: Duration,
     /// What new batches are packed with.
     pub parameters: PackingParameters,
+    /// What is done with user records whose hash key is not of their shard.
+    pub foreign_user_records: ForeignUserRecords,
     /// Bytes of records held at a time.
     pub buffer_bytes: usize,
     /// Give up records that are gone, counted, instead of stopping the shard.

@@ -14,7 +14,8 @@ use sluicegate_lease::{Lease, LeaseStore, Shard, StreamIdentity, Throughput, Wor
 use sluicegate_sink::MemorySink;
 use sluicegate_worker::worker::Settings;
 use sluicegate_worker::{
-    ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader, Worker, WorkerError,
+    Distributed, Distribution, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+    Worker, WorkerError,
 };
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -75,6 +76,10 @@ impl StreamReader for QuietStream {
             stream: StreamIdentity { name: "quiet".to_owned(), created: ArrivalMillis(0) },
             retention: Duration::from_secs(24 * 3_600),
         })
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        Ok(Distributed { by: Distribution::UserPartitionKey, as_of: self.now() })
     }
 
     fn open(&self, _shard: &ShardId, _from: ReadFrom) -> Box<dyn ShardCursor> {

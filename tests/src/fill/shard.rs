@@ -10,7 +10,9 @@ use sluicegate_checkpoint::{
 };
 use sluicegate_lease::Lease;
 use sluicegate_sink::packing::{PACKING_VERSION, Packed, pack};
+use sluicegate_worker::ForeignUserRecords;
 use sluicegate_worker::consumer::batcher::ClosedBy;
+use sluicegate_worker::consumer::conservation::Outcomes;
 use sluicegate_worker::consumer::state::{Command, Event as Happened, Finish, SessionPolicy, ShardSession};
 use sluicegate_worker::stream::RecordPage;
 use sluicegate_worker::worker::Settings;
@@ -83,6 +85,7 @@ pub fn drain(settings: &Settings, events: &[&Event], pace: Pace) -> anyhow::Resu
     let state = LeaseState::starting(None);
     let row = Lease::unowned(ShardId::new("shardId-000000000000"), Position::TrimHorizon, state.clone());
     let policy = SessionPolicy {
+        foreign_user_records: ForeignUserRecords::Auto,
         cut: settings.cut,
         max_in_flight: settings.max_in_flight,
         commit_delay: settings.commit_delay,
@@ -122,6 +125,7 @@ impl Drain<'_> {
                 match command {
                     Command::Read => self.reading = Some(self.now + self.page_time()),
                     Command::Write { .. } => self.writing = Some(self.now + ROW_WRITE),
+                    Command::Judge { .. } => bail!("plain records are never judged"),
                     Command::Deliver(batch) => self.deliver(batch)?,
                     Command::Finish(Finish::ShardEnd { .. }) => return Ok(()),
                     Command::Finish(other) => bail!("the session ended: {other:?}"),
@@ -212,8 +216,9 @@ impl Drain<'_> {
             write_units: write_units(&packed),
         });
         let (id, revision) = (batch.id.clone(), batch.cut.revision);
-        let accounted = packed.events + packed.filtered;
-        Happened::Delivered { id, revision, groups: packed.groups, accounted }
+        let Packed { events: stored, filtered, foreign, .. } = packed;
+        let outcomes = Outcomes { stored, filtered, foreign, dead_lettered: 0 };
+        Happened::Delivered { id, revision, groups: packed.groups, outcomes }
     }
 
     /// Takes in why the batch was closed that has just become durable.

@@ -326,6 +326,10 @@ impl StreamReader for Shared {
         self.0.shards().await
     }
 
+    async fn distribution(&self) -> Result<sluicegate_worker::Distributed, sluicegate_worker::StreamError> {
+        self.0.distribution().await
+    }
+
     fn open(
         &self,
         shard: &sluicegate_checkpoint::ShardId,

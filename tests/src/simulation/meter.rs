@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluicegate_checkpoint::{Batch, Right};
+use sluicegate_checkpoint::{Batch, Record, Right};
 use sluicegate_lease::WorkerId;
 use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
@@ -18,6 +18,7 @@ use super::rates::{Course, STEP, Seen, Step, Wait};
 use super::referee::CutName;
 use super::script::{Rates, Script};
 use super::shares::Shares;
+use super::stream::SimStream;
 use super::world::Inner;
 
 /// A batch that is being delivered.
@@ -183,6 +184,34 @@ impl Drop for Recorded<'_> {
     }
 }
 
+/// K2, judged by what the stream knows of itself: what of a delivered batch came to an outcome that it must not come to.
+fn outcome_without_reason(stream: &SimStream, batch: &Batch, delivered: &Delivered) -> Option<String> {
+    if batch.cut.dropped {
+        return None;
+    }
+    let range = stream.shards().get(&batch.id.shard)?.listed.hash_range;
+    let elsewhere = |record: &&Record| {
+        record.hash_key().is_some_and(|at| at.sent_again && (at.key < range.start || at.key > range.end))
+    };
+    let may_be_foreign: Vec<&Record> = batch.records.iter().filter(elsewhere).collect();
+    let leaves_out = batch.cut.parameters.hash_range.is_some();
+    if leaves_out && let Some(record) = may_be_foreign.iter().find(|one| stream.was_auto_since(one.arrival()))
+    {
+        let number = record.sequence_number();
+        return Some(format!(
+            "{number} is left out, and the stream has never gone by hash keys since it came"
+        ));
+    }
+    let foreign = if leaves_out { u64::try_from(may_be_foreign.len()).unwrap_or(u64::MAX) } else { 0 };
+    if delivered.foreign != foreign {
+        return Some(format!("{foreign} events are foreign, and {} are counted as that", delivered.foreign));
+    }
+    let excluded = u64::try_from(batch.excluded().count()).unwrap_or(u64::MAX);
+    let outcomes = delivered.events + delivered.filtered + foreign + excluded;
+    let records = u64::try_from(batch.records.len()).unwrap_or(u64::MAX);
+    (outcomes != records).then(|| format!("of {records} events {outcomes} came to an outcome"))
+}
+
 #[async_trait]
 impl Sink for MeteredSink {
     async fn deliver(&self, batch: Arc<Batch>, right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
@@ -191,7 +220,15 @@ impl Sink for MeteredSink {
         let now = world.now();
         let number = world.with(|world| world.delivery_begins(worker, &name, now));
         let _recorded = Recorded { link: &self.link, number };
-        self.inner.deliver(batch, right).await
+        let delivered = self.inner.deliver(Arc::clone(&batch), right).await;
+        if let Ok(delivered) = &delivered {
+            world.with(|world| {
+                if let Some(why) = outcome_without_reason(&world.stream, &batch, delivered) {
+                    world.referee.broke("K2", format!("{worker}: {:?}: {why}", batch.id));
+                }
+            });
+        }
+        delivered
     }
 
     fn packing_versions(&self) -> &[u32] {

@@ -14,16 +14,20 @@ use sluicegate_lease::{
     Written,
 };
 use sluicegate_sink::{DeliverError, Delivered, Sink};
-use sluicegate_worker::{ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{Distributed, ReadFrom, ShardCursor, ShardListing, StreamError, StreamReader};
 
 use super::fleet::Parts;
 use super::ports::Ports;
 use super::script::{BEGIN_MS, Build, FAILOVER};
 
+mod outcomes;
 mod poison;
 mod pressure;
 mod reads;
 
+pub use outcomes::{
+    foreign_is_filtered, foreign_is_nothing, hash_keys_are_always_judged, whatever_lies_outside_is_left_out,
+};
 pub use poison::{a_record_leaks, halves_are_stored, letters_are_not_put};
 pub use pressure::{crawls_after_a_refusal, takes_more_than_its_share, the_table_is_blamed_for_a_key_range};
 pub use reads::refused_reads_repeated_at_once;
@@ -655,6 +659,10 @@ impl StreamReader for OpensLatest {
         self.inner.shards().await
     }
 
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.inner.distribution().await
+    }
+
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {
         let from = match from {
             ReadFrom::AtTimestamp(_) => ReadFrom::AtTimestamp(self.ports.0.world.stream_time()),
@@ -686,6 +694,10 @@ impl StreamReader for KeptListing {
         let now = self.inner.shards().await?;
         let kept = self.kept.get_or_init(|| async { now.clone() }).await;
         Ok(ShardListing { server_time: now.server_time, ..kept.clone() })
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.inner.distribution().await
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -16,7 +16,9 @@ use sluicegate_sink::governor::units_of;
 use sluicegate_sink::item::{Item, ItemKey};
 use sluicegate_sink::store::{Cause, ThrottledBy, Written as ItemsWritten};
 use sluicegate_sink::{DeadLetters, ItemWriter, Letter, LetterId, StoreError};
-use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::capacity::Over;
 use super::link::{Link, Lost};
@@ -210,6 +212,14 @@ impl StreamReader for Ports {
             }
         });
         listing.await.map_err(unanswered)
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        let answer = self.0.read(Service::Stream, |world, _now| Distributed {
+            by: world.stream.distribution(),
+            as_of: world.stream.now,
+        });
+        answer.await.map_err(unanswered)
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

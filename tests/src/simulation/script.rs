@@ -154,6 +154,10 @@ pub struct Script {
     pub budget: Option<u64>,
     /// Bytes that make an event larger, at most.
     pub filler: usize,
+    /// Whether Kinesis records with several events are aggregates, whose events need not be of the shard.
+    pub aggregated: bool,
+    /// From when until when the stream distributes records itself, if ever: then no hash key says anything.
+    pub auto: Option<(Duration, Duration)>,
 }
 
 impl Script {
@@ -190,11 +194,14 @@ impl Script {
             capacity: None,
             budget: None,
             filler: 200,
+            aggregated: false,
+            auto: None,
         };
         script.draw_acts(&mut rng);
         script.initial = script.draw_initial(&mut rng);
         script.draw_lifecycle();
         script.draw_poison();
+        script.draw_aggregates();
         script
     }
 
@@ -207,6 +214,20 @@ impl Script {
                 one_event_in: rng.random_range(5..60),
                 one_key_in: if rng.random_bool(0.3) { 5 } else { 0 },
             });
+        }
+    }
+
+    /// In one history of three the events of a Kinesis record are an aggregate's, of the native library's or of others';
+    /// in some of these the stream distributes records itself for a while.
+    fn draw_aggregates(&mut self) {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ 0xa99e);
+        self.aggregated = rng.random_bool(0.34);
+        if self.aggregated && rng.random_bool(0.5) {
+            let calm_ms = u64::try_from(self.calm_at.as_millis()).unwrap_or(u64::MAX);
+            let from = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..calm_ms) };
+            let until =
+                if rng.random_bool(0.5) { u64::from(u32::MAX) } else { rng.random_range(from..=calm_ms) };
+            self.auto = Some((Duration::from_millis(from), Duration::from_millis(until)));
         }
     }
 

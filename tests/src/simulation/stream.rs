@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluicegate_checkpoint::{ArrivalMillis, HashKeyRange, Record, SequenceNumber, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, HashKey, HashKeyRange, Record, SequenceNumber, ShardId};
 use sluicegate_lease::Shard;
-use sluicegate_worker::ReadFrom;
+use sluicegate_worker::{Distribution, ReadFrom};
 
 use super::world::UserEvent;
 
@@ -30,6 +30,10 @@ pub struct SimStream {
     pub now: ArrivalMillis,
     /// How long it keeps records, if shorter than a simulation.
     pub retention: Option<Duration>,
+    /// Whether several events of one Kinesis record are an aggregate's.
+    pub aggregated: bool,
+    /// From when until when it distributes records itself.
+    pub auto: Option<(ArrivalMillis, ArrivalMillis)>,
 }
 
 impl SimStream {
@@ -43,6 +47,17 @@ impl SimStream {
             stream.add(HashKeyRange { start, end }, BTreeSet::new());
         }
         stream
+    }
+
+    /// Who distributes records over its shards now.
+    pub fn distribution(&self) -> Distribution {
+        let auto = self.auto.is_some_and(|(from, until)| from <= self.now && self.now < until);
+        if auto { Distribution::Auto } else { Distribution::UserPartitionKey }
+    }
+
+    /// Whether it distributed records itself from then until now, without a break.
+    pub fn was_auto_since(&self, time: ArrivalMillis) -> bool {
+        self.auto.is_some_and(|(from, until)| from <= time && self.now < until)
     }
 
     /// Whether retention has taken a record.
@@ -86,7 +101,9 @@ impl SimStream {
         &self.shards
     }
 
-    /// Puts one Kinesis record with these user records (partition key, payload), all under the first key's hash.
+    /// Puts one Kinesis record with these user records (partition key, payload), all under the first key's hash. Of an
+    /// aggregate each has a hash key of its own; every other aggregate is the native library's, which would send again
+    /// what is not of the shard.
     pub fn put(&mut self, users: Vec<UserEvent>, arrival: ArrivalMillis) {
         let Some((key, _)) = users.first() else { return };
         let hash = hash_key(key);
@@ -96,7 +113,13 @@ impl SimStream {
             !shard.closed && range.start <= hash && hash <= range.end
         });
         let Some(id) = open.map(|shard| shard.id.clone()) else { return };
-        self.stored(&id, &number, users.into_iter().map(|user| (None, user)), arrival);
+        let aggregated = self.aggregated && users.len() > 1;
+        let sent_again = self.next_number.is_multiple_of(2);
+        let hashed = |user: UserEvent| {
+            let key = aggregated.then(|| HashKey { key: hash_key(&user.0), sent_again });
+            (key, user)
+        };
+        self.stored(&id, &number, users.into_iter().map(hashed), arrival);
     }
 
     /// Notes a Kinesis record that was stored under this number, with the hash key and the event of each user record.
@@ -104,7 +127,7 @@ impl SimStream {
         &mut self,
         shard: &ShardId,
         number: &SequenceNumber,
-        users: impl Iterator<Item = (Option<u128>, UserEvent)>,
+        users: impl Iterator<Item = (Option<HashKey>, UserEvent)>,
         arrival: ArrivalMillis,
     ) {
         let Some(shard) = self.shards.get_mut(shard) else { return };

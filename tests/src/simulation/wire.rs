@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sluicegate_checkpoint::{ArrivalMillis, ShardId};
+use sluicegate_checkpoint::{ArrivalMillis, HashKey, ShardId};
 use sluicegate_lease::dynamodb::{DynamoLeaseStore, DynamoRegistry};
 use sluicegate_lease::{Clock, WorkerId};
 use sluicegate_sink::ItemSource;
@@ -157,7 +157,12 @@ impl Services for Wire {
         let Some((key, _)) = events.first().cloned() else { return };
         let (data, hash_key) = kpl::record(&events);
         let (shard, number) = self.backend.put(&key, &data);
-        world.stream.stored(&shard, &number, events.into_iter().map(|event| (hash_key, event)), at);
+        world.stream.stored(
+            &shard,
+            &number,
+            events.into_iter().map(|event| (hash_key.map(HashKey::sent_once), event)),
+            at,
+        );
     }
 
     fn split(&self, world: &mut Inner, shard: &ShardId) {

@@ -80,8 +80,14 @@ pub struct Inner {
 impl World {
     /// The world at the beginning of a script.
     pub fn new(script: &Script) -> Arc<Self> {
+        let mut stream = SimStream::new(script.shards, script.retention);
+        let at = |time: Duration| {
+            ArrivalMillis(BEGIN_MS.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
+        };
+        stream.aggregated = script.aggregated;
+        stream.auto = script.auto.map(|(from, until)| (at(from), at(until)));
         let inner = Inner {
-            stream: SimStream::new(script.shards, script.retention),
+            stream,
             reads: SharedReads::new(script.reads),
             rows: BTreeMap::new(),
             workers: BTreeMap::new(),

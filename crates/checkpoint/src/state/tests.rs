@@ -22,8 +22,18 @@ fn any_parameters() -> impl Strategy<Value = PackingParameters> {
         1 => Just([Some("/a == \"x y\" and not (exists /b or /c < -1.50)"), Some("/a \"/b c\""), None]),
         1 => Just([None, None, Some("/a per 5m by /t")]),
     ];
-    (key, 4_096u32..409_600, 1u32..20, codec, proptest::option::of(1u32..4_000), range, transform).prop_map(
-        |(aggregate_key, max_item_bytes, spread, codec, ttl_days, hash_range, [filter, fields, reduce])| {
+    let ttl = proptest::option::of(1u32..4_000);
+    let range = (range, any::<bool>());
+    (key, 4_096u32..409_600, 1u32..20, codec, ttl, range, transform).prop_map(
+        |(
+            aggregate_key,
+            max_item_bytes,
+            spread,
+            codec,
+            ttl_days,
+            (hash_range, only_sent_again),
+            [filter, fields, reduce],
+        )| {
             let parameters = PackingParameters {
                 aggregate_key,
                 max_item_bytes,
@@ -31,6 +41,7 @@ fn any_parameters() -> impl Strategy<Value = PackingParameters> {
                 codec,
                 ttl_days,
                 hash_range,
+                only_sent_again,
                 filter: filter.map(|text| text.parse().unwrap()),
                 fields: fields.map(|text| text.parse().unwrap()),
                 reduce: reduce.map(|text| text.parse().unwrap()),
@@ -212,9 +223,31 @@ fn cuts_that_transform_say_so_and_those_of_a_later_build_are_refused() {
         LeaseState::decode(&state.encode().unwrap()).map(|state| state.cuts[1].parameters.decoding_version)
     };
     assert_eq!(transforming(2), Ok(2));
-    assert_eq!(transforming(3), Err(DecodeStateError::DecodingVersion { found: 3 }));
-    // A build that has version 1 alone refuses any other, as this one does 3; and nothing may hide behind 1.
+    assert_eq!(transforming(3), Ok(3));
+    assert_eq!(transforming(4), Err(DecodeStateError::DecodingVersion { found: 4 }));
+    // A build that has version 1 alone refuses any other, as this one does 4; and nothing may hide behind 1.
     assert!(matches!(transforming(1), Err(DecodeStateError::Damaged { .. })));
+}
+
+#[test]
+fn the_rule_of_user_records_that_are_sent_again_is_recorded_and_never_under_an_older_version() {
+    let range = Some(HashKeyRange { start: 1, end: 9 });
+    let judging =
+        PackingParameters { hash_range: range, only_sent_again: true, ..PackingParameters::default() };
+    let under = |decoding_version| {
+        let parameters = Arc::new(PackingParameters { decoding_version, ..judging.clone() });
+        let mut state = LeaseState::starting(None);
+        state.cuts = vec![Cut { parameters, ..tiling_cut(1, 2) }];
+        LeaseState::decode(&state.encode().unwrap()).map(|state| state.cuts[0].parameters.clone())
+    };
+    assert_eq!(judging.clone().with_needed_decoding_version().decoding_version, 3);
+    assert_eq!(under(3), Ok(Arc::new(judging.clone().with_needed_decoding_version())));
+    assert!(matches!(under(1), Err(DecodeStateError::Damaged { .. })));
+    assert_eq!(
+        judging.without_judgement(),
+        PackingParameters::default(),
+        "what needs no judgement stays at 1"
+    );
 }
 
 #[test]

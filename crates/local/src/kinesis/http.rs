@@ -142,6 +142,7 @@ fn perform(kinesis: &Kinesis, headers: &HeaderMap, body: &[u8]) -> Result<String
         "UpdateShardCount" => kinesis.update_shard_count(&decode(body)?),
         "IncreaseStreamRetentionPeriod" => kinesis.increase_retention(&decode(body)?),
         "DecreaseStreamRetentionPeriod" => kinesis.decrease_retention(&decode(body)?),
+        "UpdateStreamRecordDistributionStrategy" => kinesis.update_distribution(&decode(body)?),
         "UpdateMaxRecordSize" => kinesis.update_max_record_size(&decode(body)?),
         _ => Err(KinesisError::new(ErrorKind::UnknownOperation, "")),
     }

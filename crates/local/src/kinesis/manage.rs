@@ -10,9 +10,10 @@ use super::error::{ErrorKind, KinesisError};
 use super::json;
 use super::list::{ShardAnswer, parse_shard_id};
 use super::request::{
-    CreateStream, DescribeStream, ListStreams, RetentionPeriod, StreamRef, UpdateMaxRecordSize,
+    CreateStream, DescribeStream, ListStreams, RetentionPeriod, StreamRef, UpdateDistribution,
+    UpdateMaxRecordSize,
 };
-use super::stream::{Stream, StreamMode};
+use super::stream::{Distribution, Stream, StreamMode};
 use super::token::StreamIdentity;
 use super::validate::Violations;
 use crate::time::Moment;
@@ -76,6 +77,8 @@ struct DescriptionSummary {
     consumer_count: u32,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size_in_kib: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_distribution_strategy: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -141,11 +144,15 @@ impl Kinesis {
         violations.range("shardCount", request.shard_count, 1..=i64::from(u32::MAX));
         violations.one_of("streamModeDetails.streamMode", mode, &["PROVISIONED", "ON_DEMAND"]);
         violations.range("maxRecordSizeInKiB", request.max_record_size_in_kib, RECORD_KIB);
+        let distribution = request.record_distribution_strategy.as_deref();
+        violations.one_of("recordDistributionStrategy", distribution, &Distribution::NAMES);
         violations.finish()?;
         let (mode, default_shards) = match mode {
             Some("ON_DEMAND") => (StreamMode::OnDemand, DEFAULT_SHARDS_ON_DEMAND),
             _ => (StreamMode::Provisioned, DEFAULT_SHARDS_PROVISIONED),
         };
+        let distribution = Distribution::of(distribution);
+        check_distribution(mode, distribution)?;
         let shard_count = request.shard_count.and_then(|count| u32::try_from(count).ok());
         let shard_count = shard_count.unwrap_or(default_shards);
         self.check_shard_limit(shard_count as usize)?;
@@ -163,6 +170,7 @@ impl Kinesis {
         };
         let max_record_bytes = record_bytes(request.max_record_size_in_kib);
         let stream = Stream::new(identity, self.arn(&name), mode, shard_count, max_record_bytes);
+        stream.state_mut().distribution = distribution;
         streams.insert(name, Arc::new(stream));
         Ok(String::new())
     }
@@ -183,6 +191,9 @@ impl Kinesis {
                 open_shard_count: state.open_count(),
                 consumer_count: 0,
                 max_record_size_in_kib: state.max_record_bytes >> 10,
+                // Told of streams whose capacity is on demand alone, as at AWS.
+                record_distribution_strategy: (stream.mode == StreamMode::OnDemand)
+                    .then(|| state.distribution.name()),
             },
         })
     }
@@ -260,6 +271,19 @@ impl Kinesis {
         Ok(String::new())
     }
 
+    pub(super) fn update_distribution(&self, request: &UpdateDistribution) -> Result<String, KinesisError> {
+        let given = request.record_distribution_strategy.as_ref();
+        let mut violations = Violations::default();
+        violations.required("recordDistributionStrategy", given);
+        violations.one_of("recordDistributionStrategy", given.map(String::as_str), &Distribution::NAMES);
+        violations.finish()?;
+        let stream = self.stream(&request.stream)?;
+        let distribution = Distribution::of(given.map(String::as_str));
+        check_distribution(stream.mode, distribution)?;
+        stream.state_mut().distribution = distribution;
+        Ok(String::new())
+    }
+
     pub(super) fn update_max_record_size(
         &self,
         request: &UpdateMaxRecordSize,
@@ -272,6 +296,16 @@ impl Kinesis {
         stream.state_mut().max_record_bytes = record_bytes(request.max_record_size_in_kib);
         Ok(String::new())
     }
+}
+
+/// Only a stream whose capacity is on demand can leave distribution to the service.
+fn check_distribution(mode: StreamMode, distribution: Distribution) -> Result<(), KinesisError> {
+    if mode == StreamMode::Provisioned && distribution == Distribution::Auto {
+        return Err(KinesisError::invalid(
+            "RecordDistributionStrategy AUTO is only supported for streams in the ON_DEMAND mode.",
+        ));
+    }
+    Ok(())
 }
 
 fn page_size(limit: Option<i64>, default: usize) -> usize {

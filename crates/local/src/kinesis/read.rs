@@ -213,8 +213,11 @@ fn write_page(
         json::push(&mut out, format_args!(r#"{{"SequenceNumber":"{}""#, shard.sequence_number(index)));
         out.push_str(r#","ApproximateArrivalTimestamp":"#);
         json::push_seconds(&mut out, record.arrived_ms);
-        out.push_str(r#","PartitionKey":"#);
-        json::push_string(&mut out, record.partition_key());
+        // A key has at least one character; without one the member is left out, as at AWS.
+        if !record.partition_key().is_empty() {
+            out.push_str(r#","PartitionKey":"#);
+            json::push_string(&mut out, record.partition_key());
+        }
         out.push_str(r#","Data":""#);
         out.push_str(record.data());
         out.push_str(r#""}"#);

@@ -85,6 +85,15 @@ pub(crate) struct CreateStream {
     pub(crate) stream_mode_details: Option<StreamModeDetails>,
     #[serde(rename = "MaxRecordSizeInKiB")]
     pub(crate) max_record_size_in_kib: Option<i64>,
+    pub(crate) record_distribution_strategy: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct UpdateDistribution {
+    #[serde(flatten)]
+    pub(crate) stream: StreamRef,
+    pub(crate) record_distribution_strategy: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

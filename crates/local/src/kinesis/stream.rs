@@ -7,6 +7,7 @@
 //! with the moment at which it ends, looked at by [`Stream::status`].
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::hash::HashKeyRange;
@@ -34,12 +35,43 @@ impl StreamMode {
     }
 }
 
+/// Who decides which shard a record goes to (AWS Kinesis API reference, RecordDistributionStrategy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    /// The hash key of the record's partition key, or its explicit one.
+    UserPartitionKey,
+    /// The service: evenly, whatever keys a record has, and it need have none.
+    Auto,
+}
+
+impl Distribution {
+    pub(crate) const NAMES: [&'static str; 2] = ["AUTO", "USER_PARTITION_KEY"];
+
+    /// The strategy by its name; that of a stream which names none.
+    pub(crate) fn of(name: Option<&str>) -> Self {
+        if name == Some("AUTO") { Self::Auto } else { Self::UserPartitionKey }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::UserPartitionKey => "USER_PARTITION_KEY",
+            Self::Auto => "AUTO",
+        }
+    }
+}
+
+/// Distance between the hash keys of one record that the service distributes and the next, as a share of all: the golden
+/// ratio, by which any number of them divides the range about evenly.
+const NEXT_HASH_KEY: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
 /// One stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) identity: StreamIdentity,
     pub(crate) arn: String,
     pub(crate) mode: StreamMode,
+    /// Records that the service distributed.
+    distributed: AtomicU64,
     state: RwLock<StreamState>,
 }
 
@@ -48,6 +80,7 @@ pub(crate) struct Stream {
 pub(crate) struct StreamState {
     pub(crate) retention_hours: u32,
     pub(crate) max_record_bytes: usize,
+    pub(crate) distribution: Distribution,
     shards: BTreeMap<ShardNumber, Arc<Shard>>,
     /// The open shards in the order of their ranges.
     open: Vec<Arc<Shard>>,
@@ -65,6 +98,7 @@ impl Stream {
         let mut state = StreamState {
             retention_hours: DEFAULT_RETENTION_HOURS,
             max_record_bytes,
+            distribution: Distribution::UserPartitionKey,
             shards: BTreeMap::new(),
             open: Vec::new(),
             next: ShardNumber(0),
@@ -73,7 +107,7 @@ impl Stream {
             state.add(range, Parents::None, identity.created_ms);
         }
         state.find_open();
-        Self { identity, arn, mode, state: RwLock::new(state) }
+        Self { identity, arn, mode, distributed: AtomicU64::default(), state: RwLock::new(state) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -82,6 +116,12 @@ impl Stream {
 
     pub(crate) fn status(&self) -> &'static str {
         "ACTIVE"
+    }
+
+    /// Where the service puts the next record of a stream that it distributes itself.
+    pub(crate) fn next_hash_key(&self) -> u128 {
+        let records = self.distributed.fetch_add(1, Ordering::Relaxed);
+        u128::from(records).wrapping_mul(NEXT_HASH_KEY)
     }
 
     /// Frees the shards that retention has overtaken; looks first, so that readers rarely wait.

@@ -16,7 +16,7 @@ use super::json;
 use super::request::{PutEntry, PutRecord, PutRecords, Text};
 use super::sequence::looks_like_sequence_number;
 use super::shard::{RecordText, Shard};
-use super::stream::{Stream, StreamState};
+use super::stream::{Distribution, Stream, StreamState};
 use super::validate::Violations;
 use crate::journal::Line;
 use crate::ledger::StreamUse;
@@ -36,7 +36,8 @@ const ANSWER_ENTRY_BYTES: usize = 120;
 struct Checked<'a> {
     partition_key: &'a str,
     data: &'a str,
-    hash_key: u128,
+    /// None where the service chooses.
+    hash_key: Option<u128>,
     size_bytes: usize,
 }
 
@@ -50,11 +51,14 @@ impl Kinesis {
     pub(super) fn put_records(&self, request: &PutRecords<'_>) -> Result<String, KinesisError> {
         let stream = self.stream_by(request.stream_name.as_deref(), request.stream_arn.as_deref())?;
         let entries = checked_count(request.records.as_deref())?;
-        let max_record_bytes = stream.state().max_record_bytes;
+        let (max_record_bytes, keyed) = {
+            let state = stream.state();
+            (state.max_record_bytes, state.distribution == Distribution::UserPartitionKey)
+        };
         let member = |index: usize, member: &str| format!("records.{}.member.{member}", index + 1);
         let mut checked = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
-            checked.push(check(entry, max_record_bytes, |name| member(index, name))?);
+            checked.push(check(entry, max_record_bytes, keyed, |name| member(index, name))?);
         }
         if checked.iter().map(|entry| entry.size_bytes).sum::<usize>() > MAX_REQUEST_BYTES {
             let limit = MAX_REQUEST_BYTES >> 20;
@@ -104,7 +108,8 @@ impl Kinesis {
             explicit_hash_key: request.explicit_hash_key,
         };
         let state = stream.state();
-        let checked = check(&entry, state.max_record_bytes, str::to_owned)?;
+        let keyed = state.distribution == Distribution::UserPartitionKey;
+        let checked = check(&entry, state.max_record_bytes, keyed, str::to_owned)?;
         KinesisError::unless_dry_run(request.dry_run)?;
         let (limits, now_ms) = (self.limits_of(&stream), self.now_ms());
         let put = self.put(&stream, &state, &checked, &limits, &mut String::new())?;
@@ -129,7 +134,8 @@ impl Kinesis {
         scratch: &mut String,
     ) -> Result<Put<'a>, KinesisError> {
         let nobody = || KinesisError::new(ErrorKind::InternalFailure, "no open shard takes this hash key");
-        let shard = state.route(entry.hash_key).ok_or_else(nobody)?;
+        let hash_key = entry.hash_key.unwrap_or_else(|| stream.next_hash_key());
+        let shard = state.route(hash_key).ok_or_else(nobody)?;
         let now_ms = self.now_ms();
         if !shard.meter.admit_record(entry.size_bytes, limits, now_ms) {
             return Ok(Put::Refused(self.rate_exceeded(shard.number, stream)));
@@ -185,18 +191,27 @@ fn checked_count<'a, 'b>(entries: Option<&'a [PutEntry<'b>]>) -> Result<&'a [Put
 fn check<'a>(
     entry: &'a PutEntry<'_>,
     max_record_bytes: usize,
+    keyed: bool,
     member: impl Fn(&str) -> String,
 ) -> Result<Checked<'a>, KinesisError> {
+    if let (false, None, Some(Text(data))) = (keyed, &entry.partition_key, &entry.data) {
+        // Checked with a key of one byte, which is not stored.
+        let size_bytes = checked_size("-", data, max_record_bytes, member)? - 1;
+        return Ok(Checked { partition_key: "", data, hash_key: None, size_bytes });
+    }
     let (Some(Text(partition_key)), Some(Text(data))) = (&entry.partition_key, &entry.data) else {
         let mut violations = Violations::default();
-        violations.required(&member("partitionKey"), entry.partition_key.as_ref());
+        if keyed {
+            violations.required(&member("partitionKey"), entry.partition_key.as_ref());
+        }
         violations.required(&member("data"), entry.data.as_ref());
         return Err(finish_or_internal(violations));
     };
     let size_bytes = checked_size(partition_key, data, max_record_bytes, member)?;
     let hash_key = match &entry.explicit_hash_key {
-        Some(text) => parse_hash_key(text).ok_or_else(|| bad_hash_key(text))?,
-        None => hash_of_partition_key(partition_key),
+        _ if !keyed => None,
+        Some(text) => Some(parse_hash_key(text).ok_or_else(|| bad_hash_key(text))?),
+        None => Some(hash_of_partition_key(partition_key)),
     };
     Ok(Checked { partition_key, data, hash_key, size_bytes })
 }

@@ -1,8 +1,9 @@
 //! Streams: create, describe, list, delete; by name and by ARN.
 
-use aws_sdk_kinesis::types::{StreamMode, StreamModeDetails, StreamStatus};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamMode, StreamModeDetails, StreamStatus};
 
-use crate::support::{Backend, START_MS, STREAM, date_time, rounded_ms};
+use crate::support::{Backend, START_MS, STREAM, date_time, rounded_ms, shard_id};
 
 const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 
@@ -27,6 +28,50 @@ async fn a_new_stream_is_described_in_full() {
         assert_eq!(summary.max_record_size_in_kib(), Some(2_048));
         assert_eq!(*summary.stream_mode_details().unwrap().stream_mode(), StreamMode::Provisioned);
     }
+}
+
+#[tokio::test]
+async fn a_stream_can_leave_distribution_to_the_service_and_then_needs_no_keys() {
+    let backend = Backend::start().await;
+    let on_demand = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand).build().unwrap();
+    let create = backend.kinesis.create_stream().stream_name(STREAM).stream_mode_details(on_demand);
+    create.record_distribution_strategy(RecordDistributionStrategy::Auto).send().await.unwrap();
+    let strategy = async || {
+        let answer = backend.kinesis.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+        answer.stream_description_summary().unwrap().record_distribution_strategy().cloned()
+    };
+    assert_eq!(strategy().await, Some(RecordDistributionStrategy::Auto));
+    let put = |key: Option<&str>| {
+        let put = backend.kinesis.put_record().stream_name(STREAM).data(Blob::new("data"));
+        put.set_partition_key(key.map(str::to_owned)).send()
+    };
+    let mut used = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        used.insert(put(None).await.unwrap().shard_id().to_owned());
+        used.insert(put(Some("one key")).await.unwrap().shard_id().to_owned());
+    }
+    assert_eq!(used.len(), 4, "a key does not choose the shard");
+    let mut keys = std::collections::BTreeMap::<_, u32>::new();
+    for shard in 0..4 {
+        for record in backend.read_all(&shard_id(shard)).await {
+            *keys.entry(record.partition_key().map(str::to_owned)).or_default() += 1;
+        }
+    }
+    let wanted = [(None, 40), (Some("one key".to_owned()), 40)];
+    assert_eq!(keys.into_iter().collect::<Vec<_>>(), wanted, "a key comes back as it was given");
+
+    let update = backend.kinesis.update_stream_record_distribution_strategy().stream_arn(ARN);
+    update.record_distribution_strategy(RecordDistributionStrategy::UserPartitionKey).send().await.unwrap();
+    assert_eq!(strategy().await, Some(RecordDistributionStrategy::UserPartitionKey));
+    put(None).await.unwrap_err();
+    put(Some("one key")).await.unwrap();
+    // Of a provisioned stream it is neither told nor taken.
+    backend.kinesis.create_stream().stream_name("plain").send().await.unwrap();
+    let arn = ARN.replace(STREAM, "plain");
+    let update = backend.kinesis.update_stream_record_distribution_strategy().stream_arn(arn);
+    update.record_distribution_strategy(RecordDistributionStrategy::Auto).send().await.unwrap_err();
+    let answer = backend.kinesis.describe_stream_summary().stream_name("plain").send().await.unwrap();
+    assert_eq!(answer.stream_description_summary().unwrap().record_distribution_strategy(), None);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::progress::Always;
-use sluicegate_checkpoint::{Exclusion, HashKeyRange, PackingParameters};
+use sluicegate_checkpoint::{Exclusion, HashKey, HashKeyRange, PackingParameters};
 
 use super::*;
 use crate::item::{Item, ItemKey};
@@ -35,7 +35,7 @@ fn letters(batch: &Batch, offenders: &[Offender]) -> Vec<Letter> {
 #[test]
 fn there_is_a_letter_for_each_excluded_event_and_for_no_other() {
     let mut full = batch((1..=5).map(|n| event(n, "k", format!("payload {n}"))).collect());
-    full.records[2] = full.records[2].with_hash_key(9);
+    full.records[2] = full.records[2].with_hash_key(HashKey::sent_once(9));
     let full = with_parameters(full, |parameters| {
         parameters.hash_range = Some(HashKeyRange { start: 0, end: 5 });
         parameters.ttl_days = Some(3);
@@ -44,7 +44,7 @@ fn there_is_a_letter_for_each_excluded_event_and_for_no_other() {
     let second = amended.cut.exclusions[0].clone();
     let found = letters(&amended, &[Offender { events: second, why: "no".repeat(2_000) }]);
     let names: Vec<String> = found.iter().map(|letter| letter.header.id.to_string()).collect();
-    assert_eq!(names, ["shardId-000000000000:2", "shardId-000000000000:5"], "what is filtered is no letter");
+    assert_eq!(names, ["shardId-000000000000:2", "shardId-000000000000:5"], "what is foreign is no letter");
     assert_eq!(found[0].header.why.len(), MAX_WHY_CHARS);
     assert_eq!(found[1].header.why, WHY_NOT_SEEN);
     assert_eq!(found[1].data, "payload 5");

@@ -2,7 +2,7 @@
 //!
 //! A record whose key template finds nothing, or that gives an empty key or one over 256 characters, goes to
 //! the fallback key and is counted; nothing is dropped. A group whose events are all excluded still is a
-//! group, for an earlier revision may have stored some; one whose events are all filtered is none, for no revision
+//! group, for an earlier revision may have stored some; one whose events are all filtered or foreign is none, for no revision
 //! ever stores them.
 
 use std::borrow::Cow;
@@ -20,6 +20,7 @@ pub(super) struct Groups<'a> {
     pub events: u64,
     pub records: u64,
     pub filtered: u64,
+    pub foreign: u64,
     pub unreadable: u64,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
@@ -52,6 +53,10 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
     let mut groups = Groups::default();
     let mut before = None;
     for record in batch.records.iter().filter(|record| !stored_before(batch, record)) {
+        if batch.cut.is_foreign(record) {
+            groups.foreign += 1;
+            continue;
+        }
         let verdict = batch.cut.verdict(record);
         if verdict == Verdict::LeftOut {
             groups.filtered += 1;

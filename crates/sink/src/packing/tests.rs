@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{
-    AggregateKey, Exclusion, HashKeyRange, KeyTemplate, LeaseState, PackingParameters, Position, ShardId,
+    AggregateKey, Exclusion, HashKey, HashKeyRange, KeyTemplate, LeaseState, PackingParameters, Position,
+    ShardId,
 };
 
 use super::*;
@@ -122,21 +123,35 @@ fn user_records_of_another_shard_are_left_out_and_counted_whoever_packs() {
     let mut batch = batch(vec![event(1, "ours", "a"), event(1, "theirs", "b"), event(2, "plain", "c")]);
     batch.cut.records = 2;
     batch.records[1] = batch.records[1].at_sub(1);
-    batch.records[0] = batch.records[0].with_hash_key(7);
-    batch.records[1] = batch.records[1].with_hash_key(8);
-    assert_eq!(pack(&batch).unwrap().filtered, 0, "no range is recorded");
+    batch.records[0] = batch.records[0].with_hash_key(HashKey::sent_once(7));
+    batch.records[1] = batch.records[1].with_hash_key(HashKey::sent_once(8));
+    assert_eq!(pack(&batch).unwrap().foreign, 0, "no range is recorded");
     let range = HashKeyRange { start: 0, end: 7 };
     let mut batch = with_parameters(batch, |parameters| parameters.hash_range = Some(range));
     let packed = pack(&batch).unwrap();
-    assert_eq!((packed.events, packed.records, packed.filtered), (2, 2, 1));
+    assert_eq!((packed.events, packed.records, packed.foreign, packed.filtered), (2, 2, 1, 0));
     let keys: Vec<_> = packed.items.iter().map(|item| item.header.partition.aggregate_key.as_str()).collect();
-    assert_eq!(keys, ["ours", "plain"], "the group of filtered events alone has no item");
-    assert_eq!((batch.stored().count(), batch.filtered()), (2, 1), "other sinks leave out the same");
+    assert_eq!(keys, ["ours", "plain"], "the group of foreign events alone has no item");
+    assert_eq!(
+        (batch.stored().count(), batch.foreign(), batch.filtered()),
+        (2, 1, 0),
+        "other sinks leave out the same"
+    );
 
     batch.records.truncate(2);
-    batch.records[0] = batch.records[0].with_hash_key(9);
+    batch.records[0] = batch.records[0].with_hash_key(HashKey::sent_once(9));
     let packed = pack(&batch).unwrap();
-    assert_eq!((packed.items.len(), packed.events, packed.filtered), (0, 0, 2));
+    assert_eq!((packed.items.len(), packed.events, packed.foreign), (0, 0, 2));
+
+    // The newer rule: only what is sent again.
+    batch.records[1] = batch.records[1].with_hash_key(HashKey::sent_again(8));
+    let batch = with_parameters(batch, |parameters| {
+        parameters.only_sent_again = true;
+        *parameters = parameters.clone().with_needed_decoding_version();
+    });
+    let packed = pack(&batch).unwrap();
+    assert_eq!((packed.events, packed.foreign, packed.filtered), (1, 1, 0));
+    assert_eq!((batch.stored().count(), batch.foreign()), (1, 1));
 }
 
 fn transformed(batch: Batch, [filter, fields, reduce]: [&str; 3]) -> Batch {

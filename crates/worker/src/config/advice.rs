@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use sluicegate_checkpoint::AggregateKey;
 use sluicegate_lease::pace::{AtRest, at_rest};
 
 use super::{Config, duration_text};
 use crate::budget::resident_bytes;
+use crate::consumer::judgement::ForeignUserRecords;
+use crate::stream::Distribution;
 use crate::write_flow::BudgetChoice;
 
 /// The promise: an event is queryable so long after it was published.
@@ -73,8 +76,8 @@ impl Config {
         }
     }
 
-    /// What an operator should know of it.
-    pub fn advice(&self) -> Vec<String> {
+    /// What an operator should know of it, on a stream whose records are distributed like this, if that is known.
+    pub fn advice(&self, distribution: Option<Distribution>) -> Vec<String> {
         let settings = &self.settings;
         let outcome = self.outcome(1, 1);
         let mut advice = Vec::new();
@@ -106,6 +109,22 @@ impl Config {
                     ));
                 }
             }
+        }
+        if distribution == Some(Distribution::Auto) {
+            if settings.parameters.aggregate_key == AggregateKey::PartitionKey {
+                advice.push(
+                    "the stream distributes records itself (RecordDistributionStrategy AUTO), and records may have no partition key: all of those are stored under one fallback key unless aggregate_key is a template over a field of the events".to_owned(),
+                );
+            }
+            if settings.foreign_user_records == ForeignUserRecords::Drop {
+                advice.push(
+                    "foreign_user_records is drop, and the stream distributes records itself: hash keys are not judged on it, and all user records are stored".to_owned(),
+                );
+            }
+        } else if settings.foreign_user_records == ForeignUserRecords::Drop {
+            advice.push(
+                "foreign_user_records is drop: what any library but the native KPL puts into one aggregate for several shards is left out, counted, and nowhere else".to_owned(),
+            );
         }
         if settings.accept_gap {
             advice.push(
@@ -155,18 +174,30 @@ mod tests {
     }
 
     #[test]
+    fn on_a_stream_that_distributes_by_itself_keys_of_records_are_spoken_of() {
+        let quiet = ("write_budget_wcu", "4000");
+        let auto = |pairs: &[(&'static str, &str)]| config(pairs).advice(Some(Distribution::Auto));
+        assert!(auto(&[quiet])[0].contains("one fallback key unless aggregate_key is a template"));
+        let template = ("aggregate_key", "{/carrier}");
+        assert_eq!(auto(&[quiet, template]), Vec::<String>::new());
+        assert!(auto(&[quiet, template, ("foreign_user_records", "drop")])[0].contains("not judged"));
+        assert_eq!(config(&[quiet]).advice(Some(Distribution::UserPartitionKey)), Vec::<String>::new());
+    }
+
+    #[test]
     fn advice_names_the_setting_and_what_to_do() {
         let one = |pairs: &[(&'static str, &str)], wanted: &str| {
-            let advice = config(pairs).advice();
+            let advice = config(pairs).advice(None);
             assert!(advice.iter().any(|line| line.contains(wanted)), "{wanted}: {advice:?}");
         };
         let quiet = [("write_budget_wcu", "4000")];
-        assert_eq!(config(&quiet).advice(), Vec::<String>::new());
+        assert_eq!(config(&quiet).advice(None), Vec::<String>::new());
         one(&[("write_budget_wcu", "0")], "write_budget_wcu is 0");
         one(&[("write_budget_wcu", "4000"), ("spread", "2")], "spread is 2");
         one(&[("max_batch_age", "2m"), ("failover_time", "2m")], "lower max_batch_age (2m)");
         one(&[("drain_timeout", "40s")], "terminationGracePeriodSeconds");
         one(&[("accept_gap", "true")], "accept_gap is set");
+        one(&[("foreign_user_records", "drop")], "foreign_user_records is drop");
         one(&[("failover_time", "2s")], "failover_time is 2s");
     }
 }

@@ -119,6 +119,11 @@ pub const SETTINGS: &[Setting] = &[
         help: "Days after arrival at which items expire; 0 keeps them.",
     },
     Setting {
+        name: "foreign_user_records",
+        default: "auto",
+        help: "What becomes of user records of aggregated records whose hash key is not of their shard. auto leaves out, counted, those of aggregates that the native KPL put, which sends them again, and keeps all others; keep keeps all, and what the KPL sends again after a split is stored twice; drop leaves all out, and loses what other libraries aggregate. A stream with RecordDistributionStrategy AUTO keeps all whatever this says. Which is right for which producer: docs/guarantees.md.",
+    },
+    Setting {
         name: "filter",
         default: "none",
         help: "Which events are stored, by their fields: /carrier == \"AA\" and (/dep_delay > 15 or not exists /tailnum). none stores all. What is left out is counted and gone once its batch is committed; events that are no JSON are kept. See docs/transform.md.",

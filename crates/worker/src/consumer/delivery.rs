@@ -12,6 +12,7 @@ use sluicegate_sink::dead_letter::post::Posted;
 use sluicegate_sink::dead_letter::{letters_of, post};
 use sluicegate_sink::{DeadLetters, DeliverError, Delivered, Offender, Sink};
 
+use super::conservation::Outcomes;
 use crate::telemetry::wall_millis;
 
 /// What a durable batch came to.
@@ -24,9 +25,10 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// Records that came out of the batch (K1).
-    pub fn accounted(&self) -> u64 {
-        self.delivered.events + self.delivered.filtered + self.posted.letters
+    /// What became of the batch's records (K1, K2).
+    pub fn outcomes(&self) -> Outcomes {
+        let Delivered { events, filtered, foreign, .. } = self.delivered;
+        Outcomes { stored: events, filtered, foreign, dead_lettered: self.posted.letters }
     }
 }
 

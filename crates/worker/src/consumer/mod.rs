@@ -5,6 +5,7 @@ pub mod conservation;
 pub mod delivery;
 pub mod exclusion;
 pub mod fill;
+pub mod judgement;
 pub mod pace;
 pub mod replay;
 pub mod retention;

@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 
+use sluicegate_checkpoint::parameters::EVENT_DECODING_VERSION;
 use sluicegate_checkpoint::{Batch, Cut, Record, SequenceNumber, ShardId};
 use thiserror::Error;
+
+use crate::deaggregate::is_empty_aggregate;
 
 /// Announced records that are not there any more.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -42,7 +45,7 @@ pub struct Replay {
 pub enum Replayed {
     /// It belongs to an announced cut that is not complete yet.
     Kept,
-    /// It belongs to a dropped cut.
+    /// It belongs to a dropped cut, or is no event to the one that is being read.
     Passed,
     /// It completed a batch.
     Batch(Box<Batch>),
@@ -105,6 +108,10 @@ impl Replay {
             self.cuts.pop_front();
         }
         let Some(cut) = self.cuts.front() else { return Ok(Replayed::New(Box::new(record))) };
+        // To whoever made the cut it was no event.
+        if cut.parameters.decoding_version < EVENT_DECODING_VERSION && is_empty_aggregate(&record) {
+            return Ok(Replayed::Passed);
+        }
         if self.records.is_empty() && *record.sequence_number() != cut.first {
             return Err(self.lost(cut, format!("the first record found is {}", record.sequence_number())));
         }

@@ -23,8 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate_checkpoint::{
-    Announced, ArrivalMillis, Batch, BatchId, Cut, HashKeyRange, LeaseState, PackingParameters, Position,
-    ShardId, Tracker,
+    Announced, ArrivalMillis, Batch, BatchId, Cut, LeaseState, PackingParameters, Position, ShardId, Tracker,
 };
 use sluicegate_lease::{Lease, Shard};
 use tokio::time::Instant;
@@ -34,6 +33,7 @@ use super::batcher::{Batcher, Closed, ClosedBy};
 use super::conservation::{Conservation, Unaccounted};
 use super::exclusion::Poisoned;
 use super::fill::FillTarget;
+use super::judgement::Judging;
 use super::replay::{RecordsLost, Replay};
 use super::retention::{Overtaken, RetentionWatch};
 use crate::stream::ReadFrom;
@@ -87,6 +87,13 @@ pub struct ShardSession {
     tracker: Tracker,
     /// Closed, not announced.
     closed: VecDeque<Arc<Batch>>,
+    /// Which user records are left out of them.
+    judging: Judging,
+    /// Closed batches of which nobody said yet whether something is left out, in order, and when the last such user
+    /// record arrived: neither these nor what follows them is announced.
+    unjudged: VecDeque<(BatchId, ArrivalMillis)>,
+    /// Whether that is being asked.
+    asking: bool,
     /// Announced, not yet handed to the sink.
     ready: VecDeque<Arc<Batch>>,
     /// The batches the sink works on.
@@ -120,7 +127,8 @@ impl ShardSession {
     pub fn new(row: &Lease, state: LeaseState, policy: SessionPolicy) -> Self {
         let shard = row.key.clone();
         let newest = policy.packing_versions.last().copied().unwrap_or_default();
-        let parameters = of_shard(&policy.parameters, row);
+        let judging = Judging::of(policy.foreign_user_records, &policy.parameters, row.hash_range);
+        let parameters = Arc::clone(judging.plain());
         let mut batcher = Batcher::new(shard.clone(), state.epoch, policy.cut, parameters, newest);
         let fill = FillTarget::new(policy.cut.max_bytes, policy.parameters.max_item_bytes);
         batcher.aim_at(fill.first(), ClosedBy::First);
@@ -147,6 +155,9 @@ impl ShardSession {
             inherited: 0,
             tracker: Tracker::default(),
             closed: VecDeque::new(),
+            judging,
+            unjudged: VecDeque::new(),
+            asking: false,
             ready: VecDeque::new(),
             delivering: BTreeMap::new(),
             poisoned: Vec::new(),
@@ -272,8 +283,9 @@ impl ShardSession {
             Event::Page(page) => self.on_page(page, now),
             Event::Written(Announced::Recorded) => self.on_recorded(),
             Event::Written(Announced::Lost) => return self.finish(Finish::Lost),
-            Event::Delivered { id, revision, groups, accounted } => {
-                self.conservation.accounted(id.clone(), accounted);
+            Event::Judged { arrived, judgement } => self.on_judged(arrived, judgement),
+            Event::Delivered { id, revision, groups, outcomes } => {
+                self.conservation.accounted(id.clone(), outcomes);
                 self.on_delivered(&id, revision, groups);
             }
             Event::Poisoned { batch, events } => {
@@ -304,7 +316,11 @@ impl ShardSession {
 
     /// Queues a batch that was closed, to be announced.
     fn keep(&mut self, closed: Option<Closed>) {
-        let Some(Closed { batch, by }) = closed else { return };
+        let Some(Closed { mut batch, by }) = closed else { return };
+        Judging::settle_version(&mut batch);
+        if let Some(arrived) = self.judging.newest_foreign(&batch) {
+            self.unjudged.push_back((batch.id.clone(), arrived));
+        }
         self.closed_by.insert(batch.id.clone(), by);
         self.conservation.closed(batch.id.clone());
         self.aim();
@@ -319,6 +335,13 @@ impl ShardSession {
     /// How many batches more may be announced now, apart from those that are closed already.
     fn room(&self) -> usize {
         self.policy.max_in_flight.saturating_sub(self.tracker.len() - self.tracker.committable())
+    }
+
+    /// How many closed batches can be announced: all before the first that waits to be judged.
+    fn judged(&self) -> usize {
+        let first = self.unjudged.front();
+        let waits = |batch: &Arc<Batch>| first.is_some_and(|(id, _)| *id == batch.id);
+        self.closed.iter().position(waits).unwrap_or(self.closed.len())
     }
 
     /// Whether a batch that is closed now would be announced at once. While it would wait for others it had better grow:
@@ -352,16 +375,6 @@ fn amended(state: &LeaseState, versions: &[u32]) -> Option<LeaseState> {
     }
     let amend = |cut: &Cut| if lacks(cut) { cut.amended_to_packing_version(newest) } else { cut.clone() };
     Some(LeaseState { cuts: state.cuts.iter().map(amend).collect(), ..state.clone() })
-}
-
-/// What new batches of a shard are packed with: the configured parameters and the hash keys that the row covers. The
-/// whole range leaves nothing out and is not worth its bytes in the row.
-fn of_shard(parameters: &Arc<PackingParameters>, row: &Lease) -> Arc<PackingParameters> {
-    let hash_range = row.hash_range.filter(|range| *range != HashKeyRange::ALL);
-    if hash_range == parameters.hash_range {
-        return Arc::clone(parameters);
-    }
-    Arc::new(PackingParameters { hash_range, ..PackingParameters::clone(parameters) })
 }
 
 impl Delivery {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use rand::rngs::SmallRng;
-use sluicegate_checkpoint::{Announced, Batch, ProgressError, Right};
+use sluicegate_checkpoint::{Announced, ArrivalMillis, Batch, ProgressError, Right};
 use sluicegate_lease::{
     Clock, FixedStart, HeldLease, Interruption, Lease, SessionRight, WorkerId, open_start,
 };
@@ -28,6 +28,7 @@ use super::pace::{Pace, ReadPolicy};
 use super::state::{Event, SessionPolicy, ShardSession};
 use crate::budget::{Account, ByteBudget, Overdraw};
 use crate::deaggregate::cursor::{Answer, EventCursor};
+use crate::distribution::{DistributionBook, Judgement};
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, StreamError, StreamReader};
 use crate::watch::Watches;
@@ -134,6 +135,8 @@ pub struct Consumer {
     pub since: Option<(Interruption, Instant)>,
     /// Makes the rows of a finished shard's children.
     pub children: Arc<dyn crate::shard_sync::ChildRows>,
+    /// Who says whether hash keys may be judged.
+    pub distribution: Arc<DistributionBook>,
     /// Where its loop is watched.
     pub watches: Arc<Watches>,
     /// Requests.
@@ -197,6 +200,7 @@ struct Work {
     records: Account,
     reading: Option<BoxFuture<'static, ReadDone>>,
     writing: Option<BoxFuture<'static, WriteDone>>,
+    judging: Option<BoxFuture<'static, (ArrivalMillis, Judgement)>>,
     deliveries: FuturesUnordered<BoxFuture<'static, DeliveryDone>>,
     pace: Pace,
     drain_to: Option<Drain>,
@@ -209,6 +213,7 @@ enum Happened {
     Request(Option<Drain>),
     Wrote(WriteDone),
     Delivered(DeliveryDone),
+    Judged((ArrivalMillis, Judgement)),
     Read(ReadDone),
     Deadline,
     RightOver,
@@ -253,6 +258,7 @@ impl Consumer {
             records: self.budget.account(),
             reading: None,
             writing: None,
+            judging: None,
             deliveries: FuturesUnordered::new(),
             pace: Pace::new(self.read),
             drain_to: None,

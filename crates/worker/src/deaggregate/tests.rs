@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use serde_json::Value;
-use sluicegate_checkpoint::{ArrivalMillis, SequenceNumber};
+use sluicegate_checkpoint::{ArrivalMillis, HashKey, SequenceNumber};
 
 use bytes::Bytes;
 use prost::Message;
@@ -80,7 +80,8 @@ fn what_other_encoders_aggregate_comes_apart_again() {
             let explicit = wanted["explicit_hash_key"].as_str().map(|text| text.parse().unwrap());
             let data = from_hex(wanted["data"].as_str().unwrap());
             let wanted = record.with_key(key).with_data(data).at_sub(index as u64);
-            let wanted = wanted.with_hash_key(explicit.unwrap_or_else(|| hash_key_of(key)));
+            let wanted =
+                wanted.with_hash_key(HashKey::sent_once(explicit.unwrap_or_else(|| hash_key_of(key))));
             assert_eq!(*found, wanted, "{name}, user record {index}");
         }
         encoders.extend(vector["encoders"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()));
@@ -123,9 +124,46 @@ fn what_is_too_short_to_be_an_aggregate_is_plain() {
 }
 
 #[test]
-fn keys_without_user_records_give_no_events() {
+fn keys_without_user_records_are_one_event() {
     let keys = AggregatedRecord { partition_key_table: vec!["a".into()], ..AggregatedRecord::default() };
-    assert_eq!(deaggregate(kinesis_record(sealed(&keys))), []);
+    assert_eq!(why(&keys), Whole::Empty);
+    assert!(is_empty_aggregate(&kinesis_record(sealed(&keys))));
+    let mut damaged = sealed(&keys);
+    damaged[5] ^= 1;
+    for other in [damaged, sealed(&aggregate(&[event("a", None, "0")])), b"plain".to_vec()] {
+        assert!(!is_empty_aggregate(&kinesis_record(other)));
+    }
+}
+
+#[test]
+fn only_what_the_native_library_aggregates_is_sent_again() {
+    let sent_again = |record_key: &str, events: &[Event]| {
+        let partition_key = record_key.to_owned();
+        let record = kinesis_record(sealed(&aggregate(events))).with_key(partition_key);
+        let found: Vec<bool> = deaggregate(record)
+            .iter()
+            .map(|event| event.hash_key().is_some_and(|key| key.sent_again))
+            .collect();
+        assert_eq!(found.len(), events.len());
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "all of an aggregate, or none");
+        found[0]
+    };
+    let of = |key: &str| event(key, None, "data");
+    let explicit = |key: &str| event(key, Some(7), "data");
+    // The native library: under `a`, whatever is in it.
+    assert!(sent_again("a", &[of("x"), of("y")]));
+    assert!(sent_again("a", &[explicit("x"), explicit("y")]), "an explicit hash key changes nothing");
+    assert!(sent_again("a", &[of("x"), of("a")]), "a key `a` behind the first tells nothing");
+    // Other libraries and log agents: under the first user record's key, or under one of their own.
+    assert!(!sent_again("x", &[of("x"), of("y")]));
+    assert!(!sent_again("x", &[explicit("x"), explicit("y")]));
+    assert!(!sent_again("a", &[of("a"), of("y")]), "their first key may be `a`");
+    assert!(!sent_again("agent-7", &[of("x"), of("y")]));
+    assert!(!sent_again("", &[of("x"), of("y")]), "a stream that distributes by itself tells no key");
+    // An aggregate of one.
+    assert!(!sent_again("x", &[of("x")]));
+    assert!(!sent_again("a", &[of("a")]));
+    assert!(sent_again("a", &[of("x")]));
 }
 
 #[test]
@@ -199,8 +237,9 @@ proptest! {
             .enumerate()
             .map(|(index, record)| {
                 assert_eq!(record.sub_sequence_number().0, index as u64);
-                let hashed = record.hash_key() == Some(hash_key_of(record.partition_key()));
-                (record.partition_key().to_owned(), record.hash_key().filter(|_| !hashed), record.data().to_vec())
+                let (hash_key, hashed) =
+                    (record.hash_key().map(|at| at.key), hash_key_of(record.partition_key()));
+                (record.partition_key().to_owned(), hash_key.filter(|key| *key != hashed), record.data().to_vec())
             })
             .collect();
         prop_assert_eq!(apart, events);
@@ -216,14 +255,14 @@ proptest! {
         prop_assert_eq!(deaggregate(record.clone()), [record]);
     }
 
-    /// Whatever the bytes are: no panic, and nothing disappears but what an aggregate of nothing holds.
+    /// Whatever the bytes are: no panic, and nothing disappears.
     #[test]
     fn any_bytes_behind_the_magic_give_an_answer(message in proptest::collection::vec(any::<u8>(), 1..60)) {
         let data = [MAGIC.as_slice(), &message, Md5::digest(&message).as_slice()].concat();
         let record = kinesis_record(data);
         let events = deaggregate(record.clone());
         match user_records(&record) {
-            Ok(users) => prop_assert_eq!(events, users),
+            Ok(users) => prop_assert!(!users.is_empty() && events == users),
             Err(_) => prop_assert_eq!(events, [record]),
         }
     }

@@ -9,7 +9,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::ConfigBag;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, ShardIteratorType, StreamDescriptionSummary};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
@@ -20,7 +20,9 @@ use sluicegate_lease::StreamIdentity;
 
 use super::error::{is_expired_iterator, stream_error};
 use super::shards;
-use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use crate::stream::{
+    Distributed, Distribution, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 use crate::telemetry::wall_millis;
 
 /// A stream read by polling.
@@ -38,17 +40,22 @@ impl KinesisStream {
 
     /// Which stream it is, and how long it keeps records.
     async fn described(&self) -> Result<(StreamIdentity, Duration), StreamError> {
-        let (name, arn) = self.name_and_arn();
-        let request =
-            self.client.describe_stream_summary().set_stream_name(name).set_stream_arn(arn).send().await;
-        let answer = request.map_err(|error| stream_error(error, &self.stream))?;
-        let summary = answer.stream_description_summary().ok_or_else(|| StreamError::Unavailable {
-            source: "the answer holds no description of the stream".into(),
-        })?;
+        let summary = self.summary(None).await?;
         let hours = u64::try_from(summary.retention_period_hours()).unwrap_or_default();
         let created = arrival(summary.stream_creation_timestamp());
         let stream = StreamIdentity { name: summary.stream_name().to_owned(), created };
         Ok((stream, Duration::from_secs(hours * 3_600)))
+    }
+
+    /// What DescribeStreamSummary says; `answered` is told when.
+    async fn summary(&self, answered: Option<AnsweredAt>) -> Result<StreamDescriptionSummary, StreamError> {
+        let (name, arn) = self.name_and_arn();
+        let request = self.client.describe_stream_summary().set_stream_name(name).set_stream_arn(arn);
+        let request = request.customize().interceptor(answered.unwrap_or_default());
+        let answer = request.send().await.map_err(|error| stream_error(error, &self.stream))?;
+        answer.stream_description_summary.ok_or_else(|| StreamError::Unavailable {
+            source: "the answer holds no description of the stream".into(),
+        })
     }
 
     /// The name, or none if it is an ARN; then the ARN.
@@ -119,6 +126,22 @@ impl StreamReader for KinesisStream {
                 return Ok(ShardListing { shards, server_time, stream, retention });
             }
         }
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        let answered = AnsweredAt::default();
+        let summary = self.summary(Some(answered.clone())).await?;
+        // Absent of a stream with provisioned capacity, which has no other way.
+        let by = match summary.record_distribution_strategy() {
+            None | Some(RecordDistributionStrategy::UserPartitionKey) => Distribution::UserPartitionKey,
+            // What this build does not know it does not judge by.
+            Some(_) => Distribution::Auto,
+        };
+        let as_of = answered.millis();
+        if as_of.0 == 0 {
+            return Err(StreamError::Unavailable { source: "the answer holds no date".into() });
+        }
+        Ok(Distributed { by, as_of })
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -10,7 +10,7 @@ use sluicegate_sink::MemorySink;
 use tokio::time::Instant;
 
 use super::*;
-use crate::stream::{ReadFrom, RecordPage, ShardCursor, ShardListing};
+use crate::stream::{Distributed, Distribution, ReadFrom, RecordPage, ShardCursor, ShardListing};
 use crate::watch::Watches;
 use crate::worker::Worker;
 
@@ -78,6 +78,10 @@ impl StreamReader for Shards {
         let shards = self.locked().values().cloned().collect();
         let (stream, retention) = (self.identity(), Duration::from_secs(86_400));
         Ok(ShardListing { shards, server_time: crate::telemetry::wall_millis(), stream, retention })
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        Ok(Distributed { by: Distribution::UserPartitionKey, as_of: crate::telemetry::wall_millis() })
     }
 
     fn open(&self, shard: &ShardId, _from: ReadFrom) -> Box<dyn ShardCursor> {
@@ -406,6 +410,10 @@ impl StreamReader for Slow {
             std::future::pending().await
         }
         self.shards.shards().await
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.shards.distribution().await
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

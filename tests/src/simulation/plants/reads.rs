@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::ShardId;
-use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::{Build, Parts, Ports};
 
@@ -20,6 +22,10 @@ struct Impatient(Arc<dyn StreamReader>);
 impl StreamReader for Impatient {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
         self.0.shards().await
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.0.distribution().await
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -18,7 +18,9 @@ use sluicegate_lease::store::{ReadError, WriteError};
 use sluicegate_lease::{Lease, LeaseKey, LeaseStore, Written};
 use sluicegate_sink::item::Item;
 use sluicegate_sink::{ItemWriter, StoreError, store};
-use sluicegate_worker::{ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader};
+use sluicegate_worker::{
+    Distributed, ReadFrom, RecordPage, ShardCursor, ShardListing, StreamError, StreamReader,
+};
 
 use super::super::fleet::Parts;
 use super::super::ports::Ports;
@@ -130,6 +132,10 @@ struct Truncating(Arc<dyn StreamReader>);
 impl StreamReader for Truncating {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
         self.0.shards().await
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
+        self.0.distribution().await
     }
 
     fn open(&self, shard: &ShardId, from: ReadFrom) -> Box<dyn ShardCursor> {

@@ -9,7 +9,8 @@ use sluicegate_lease::dynamodb::worker_table_name;
 use sluicegate_sink::CapacitySource;
 use sluicegate_sink::dynamodb::DynamoDbItems;
 use sluicegate_worker::config::{Explained, Outcome, Provenance};
-use sluicegate_worker::{Config, ConfigError};
+use sluicegate_worker::kinesis::KinesisStream;
+use sluicegate_worker::{Config, ConfigError, Distribution, StreamReader};
 
 use crate::app;
 use crate::aws::{self, Aws, AwsArgs};
@@ -97,16 +98,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             return Err(bad_config(error));
         }
     };
-    let (tried, asked) = if args.preflight {
+    let (tried, asked, distribution) = if args.preflight {
         let aws = Aws::load(&args.aws).await?;
         let table = DynamoDbItems::new(aws.dynamodb(), &names.events);
         // Whether it may be asked is among the calls that are tried.
         let capacity = table.capacity().await.unwrap_or_default();
-        (Some(preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await), Asked::Said(capacity))
+        let distributed = KinesisStream::new(aws.kinesis(), &names.stream).distribution().await;
+        let tried = preflight::preflight(&aws.kinesis(), &aws.dynamodb(), &names).await;
+        (Some(tried), Asked::Said(capacity), distributed.ok().map(|distributed| distributed.by))
     } else {
-        (None, Asked::NotAsked)
+        (None, Asked::NotAsked, None)
     };
-    let checked = Checked { explained: &explained, policy: &policy, tried: tried.as_deref(), asked };
+    let checked =
+        Checked { distribution, explained: &explained, policy: &policy, tried: tried.as_deref(), asked };
     if args.json {
         output::json(&as_json(&checked, &args))?;
     } else {
@@ -123,6 +127,8 @@ struct Checked<'a> {
     tried: Option<&'a [Tried]>,
     /// What the table said of its capacity.
     asked: Asked,
+    /// Who distributes the stream's records, if it said so.
+    distribution: Option<Distribution>,
 }
 
 /// How the command ends.
@@ -148,7 +154,7 @@ fn unreadable(error: &ConfigError, policy: &serde_json::Value) -> serde_json::Va
 }
 
 fn as_json(checked: &Checked<'_>, args: &Args) -> serde_json::Value {
-    let Checked { explained, policy, tried, asked } = *checked;
+    let Checked { explained, policy, tried, asked, distribution } = *checked;
     let settings: Vec<_> = explained
         .settings
         .iter()
@@ -160,7 +166,7 @@ fn as_json(checked: &Checked<'_>, args: &Args) -> serde_json::Value {
         "settings": settings,
         "error": errors.first(),
         "errors": errors,
-        "advice": config.map(Config::advice).unwrap_or_default(),
+        "advice": config.map(|config| config.advice(distribution)).unwrap_or_default(),
         "outcome": config.ok().map(|config| {
             let outcome = config.outcome(args.shards, args.workers);
             json!({
@@ -186,14 +192,14 @@ fn as_json(checked: &Checked<'_>, args: &Args) -> serde_json::Value {
 }
 
 fn show(checked: &Checked<'_>, args: &Args) -> anyhow::Result<()> {
-    let Checked { explained, policy, tried, asked } = *checked;
+    let Checked { explained, policy, tried, asked, distribution } = *checked;
     output::line(&table(explained).to_string());
     if let Ok(config) = &explained.config {
         let outcome = config.outcome(args.shards, args.workers);
         output::line(&comes_to(&outcome, args.shards));
         output::line(&format!("\n{}", budget::told(config.settings.write_budget, asked)));
         output::line(&costs(&outcome, args.workers));
-        for advice in config.advice() {
+        for advice in config.advice(distribution) {
             output::line(&format!("Note: {advice}."));
         }
     }
@@ -276,7 +282,8 @@ mod tests {
         let flags = flags.map(|(name, value)| (name, value.to_owned()));
         let explained = Config::explain(None, &flags).unwrap();
         let policy = json!({});
-        let checked = |explained| Checked { explained, policy: &policy, tried: None, asked: Asked::NotAsked };
+        let (asked, distribution) = (Asked::NotAsked, None);
+        let checked = |explained| Checked { explained, policy: &policy, tried: None, asked, distribution };
         let told = as_json(&checked(&explained), &cli.args);
         let errors = told["errors"].as_array().unwrap();
         assert_eq!((errors.len(), &told["error"]), (2, &errors[0]));

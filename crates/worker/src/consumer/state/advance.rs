@@ -32,9 +32,15 @@ impl ShardSession {
             self.close_open(by);
         }
         self.note_commit_due(now);
+        if let (false, Some(arrived)) = (self.asking, self.unjudged.iter().map(|(_, arrived)| *arrived).max())
+        {
+            self.asking = true;
+            commands.push(Command::Judge { arrived });
+        }
         commands.extend(self.next_write(now));
         while self.delivering.len() < self.policy.max_in_flight {
             let Some(batch) = self.ready.pop_front() else { break };
+            self.conservation.hands_on(&batch);
             self.delivering.insert(batch.id.clone(), Delivery::of(&batch));
             commands.push(Command::Deliver(batch));
         }
@@ -84,7 +90,7 @@ impl ShardSession {
             return Some(self.write(PendingWrite::Exclude { batches }, self.checkpoint.clone(), state));
         }
         let committed = self.tracker.committable();
-        let wanted = if self.drain_deadline_passed(now) { 0 } else { self.room().min(self.closed.len()) };
+        let wanted = if self.drain_deadline_passed(now) { 0 } else { self.room().min(self.judged()) };
         let announced = self.fitting(wanted, committed);
         // A session that drains commits with its last write, the hand-over.
         let commit_due = self.commit_due.is_some_and(|due| due <= now) || self.end.is_some();

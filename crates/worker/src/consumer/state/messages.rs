@@ -13,8 +13,11 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::consumer::batcher::{ClosedBy, CutPolicy};
+use crate::consumer::conservation::Outcomes;
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::replay::RecordsLost;
 use crate::consumer::retention::Overtaken;
+use crate::distribution::Judgement;
 use crate::stream::RecordPage;
 
 /// What a session is told of its surroundings.
@@ -26,8 +29,10 @@ pub struct SessionPolicy {
     pub max_in_flight: usize,
     /// How long a commit waits for an announce to ride on.
     pub commit_delay: Duration,
-    /// What new batches are packed with, but for the hash key range: that is the row's.
+    /// What new batches are packed with, but for the hash key range: that is the row's, where something is left out for it.
     pub parameters: Arc<PackingParameters>,
+    /// What is done with user records whose hash key is not of the shard.
+    pub foreign_user_records: ForeignUserRecords,
     /// Packing versions the sink makes, ascending; the last is for new cuts.
     pub packing_versions: Vec<u32>,
     /// Give up records that are gone, counted, instead of stopping.
@@ -53,8 +58,15 @@ pub enum Event {
         revision: u32,
         /// How it was stored.
         groups: GroupSizes,
-        /// Records that came out of it: packed, filtered or dead-lettered.
-        accounted: u64,
+        /// What became of its records.
+        outcomes: Outcomes,
+    },
+    /// What becomes of user records that are not of the shard and arrived up to then.
+    Judged {
+        /// As it was asked.
+        arrived: ArrivalMillis,
+        /// What becomes of them.
+        judgement: Judgement,
     },
     /// Events of a batch can never be stored.
     Poisoned {
@@ -85,6 +97,11 @@ pub enum Command {
         checkpoint: Position,
         /// The state to record.
         state: Box<LeaseState>,
+    },
+    /// Ask whether user records that are not of the shard, and arrived up to then, are left out: one question at a time.
+    Judge {
+        /// When the last of them arrived.
+        arrived: ArrivalMillis,
     },
     /// Deliver an announced batch.
     Deliver(Arc<Batch>),

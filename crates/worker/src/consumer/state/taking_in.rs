@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use sluicegate_checkpoint::{Batch, BatchId, Position, Record};
+use sluicegate_checkpoint::{ArrivalMillis, Batch, BatchId, Position, Record};
 use sluicegate_sink::GroupSizes;
 use tokio::time::Instant;
 
 use super::{Delivery, Filled, PendingWrite, ShardSession};
 use crate::consumer::batcher::{ClosedBy, is_behind};
 use crate::consumer::replay::{RecordsLost, Replayed};
+use crate::distribution::Judgement;
 use crate::stream::RecordPage;
 
 impl ShardSession {
@@ -112,6 +113,24 @@ impl ShardSession {
         Ok(())
     }
 
+    /// Decides what is left out of the closed batches that waited for it. What arrived later than was asked for waits on.
+    pub(super) fn on_judged(&mut self, arrived: ArrivalMillis, judgement: Judgement) {
+        self.asking = false;
+        for batch in &mut self.closed {
+            let Some((id, newest)) = self.unjudged.front() else { break };
+            if *id != batch.id {
+                continue;
+            }
+            if *newest > arrived {
+                break;
+            }
+            if judgement == Judgement::LeftOut {
+                self.judging.leave_out(Arc::make_mut(batch));
+            }
+            self.unjudged.pop_front();
+        }
+    }
+
     pub(super) fn on_recorded(&mut self) {
         let Some((write, checkpoint, state)) = self.pending.take() else { return };
         self.checkpoint = checkpoint;
@@ -156,7 +175,7 @@ impl ShardSession {
         let (item_bytes, closed_by) = (delivery.parameters.max_item_bytes, self.closed_by.remove(id));
         let room_bytes = groups.items() * u64::from(item_bytes);
         self.filled.push(Filled { closed_by, stored_bytes: groups.stored_bytes(), room_bytes });
-        if delivery.parameters == *self.batcher.parameters() {
+        if delivery.parameters.without_judgement() == **self.batcher.parameters() {
             self.fill.learn(delivery.payload_bytes, groups);
             self.aim();
         }

@@ -1,11 +1,15 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use sluicegate_checkpoint::Record;
-use sluicegate_checkpoint::{AggregateKey, Exclusion, KeyTemplate, SequenceNumber, SubSequenceNumber};
+use sluicegate_checkpoint::{
+    AggregateKey, Exclusion, HashKey, HashKeyRange, KeyTemplate, Record, SequenceNumber, SubSequenceNumber,
+};
 use sluicegate_sink::GroupSizes;
 
 use super::*;
 use crate::consumer::batcher::CutPolicy;
+use crate::consumer::conservation::{Outcomes, Reasons};
+use crate::consumer::judgement::ForeignUserRecords;
+use crate::distribution::Judgement;
 use crate::stream::RecordPage;
 
 fn record(n: u64) -> Record {
@@ -21,7 +25,11 @@ fn record(n: u64) -> Record {
 fn user_records(n: u64) -> impl Iterator<Item = Record> {
     (0..=n % 3).map(move |sub| {
         let plain = record(n).at_sub(sub);
-        if n.is_multiple_of(3) { plain } else { plain.with_hash_key(sub.into()) }
+        if n.is_multiple_of(3) {
+            plain
+        } else {
+            plain.with_hash_key(HashKey { key: sub.into(), sent_again: n.is_multiple_of(2) })
+        }
     })
 }
 
@@ -53,6 +61,7 @@ fn policy() -> SessionPolicy {
         max_in_flight: 2,
         commit_delay: Duration::from_secs(1),
         parameters: Arc::new(PackingParameters::default()),
+        foreign_user_records: ForeignUserRecords::Auto,
         packing_versions: vec![1],
         accept_gap: false,
         retention: None,
@@ -71,7 +80,7 @@ fn session(row: &Lease, policy: SessionPolicy) -> ShardSession {
 fn deliveries(commands: &[Command]) -> Vec<Arc<Batch>> {
     let delivery = |command: &Command| match command {
         Command::Deliver(batch) => Some(Arc::clone(batch)),
-        Command::Read | Command::Write { .. } | Command::Finish(_) => None,
+        Command::Read | Command::Write { .. } | Command::Judge { .. } | Command::Finish(_) => None,
     };
     commands.iter().filter_map(delivery).collect()
 }
@@ -79,7 +88,7 @@ fn deliveries(commands: &[Command]) -> Vec<Arc<Batch>> {
 fn written(commands: &[Command]) -> Option<(Position, LeaseState)> {
     commands.iter().find_map(|command| match command {
         Command::Write { checkpoint, state } => Some((checkpoint.clone(), (**state).clone())),
-        Command::Read | Command::Deliver(_) | Command::Finish(_) => None,
+        Command::Read | Command::Deliver(_) | Command::Judge { .. } | Command::Finish(_) => None,
     })
 }
 
@@ -88,9 +97,14 @@ fn recorded() -> Event {
 }
 
 fn delivered(batch: &Batch) -> Event {
-    let accounted = batch.records.len() as u64;
+    let outcomes = Outcomes {
+        stored: batch.stored().count() as u64,
+        filtered: batch.filtered(),
+        foreign: batch.foreign(),
+        dead_lettered: batch.excluded().count() as u64,
+    };
     let (id, revision) = (batch.id.clone(), batch.cut.revision);
-    Event::Delivered { id, revision, groups: GroupSizes::default(), accounted }
+    Event::Delivered { id, revision, groups: GroupSizes::default(), outcomes }
 }
 
 fn excluded(n: u64) -> Exclusion {
@@ -163,12 +177,14 @@ fn a_record_that_does_not_come_out_is_found_at_the_commit() {
     let mut session = session(&row(), policy());
     session.on(page(1..=3, false), now);
     let batch = deliveries(&session.on(recorded(), now)).remove(0);
-    let Event::Delivered { id, revision, groups, accounted } = delivered(&batch) else { unreachable!() };
-    session.on(Event::Delivered { id: id.clone(), revision, groups, accounted: accounted - 1 }, now);
+    let Event::Delivered { id, revision, groups, .. } = delivered(&batch) else { unreachable!() };
+    let outcomes = Outcomes { stored: 2, ..Outcomes::default() };
+    session.on(Event::Delivered { id: id.clone(), revision, groups, outcomes }, now);
     assert_eq!(session.unaccounted(), vec![], "it is not committed yet");
     let due = session.next_deadline().unwrap();
     session.on(Event::Tick, due);
-    assert_eq!(session.unaccounted(), vec![Unaccounted { id, fetched: 3, accounted: 2 }]);
+    let reasons = Reasons::default();
+    assert_eq!(session.unaccounted(), vec![Unaccounted { id, fetched: 3, outcomes, reasons }]);
 }
 
 #[test]
@@ -265,7 +281,8 @@ fn what_was_stored_says_how_large_the_next_batch_should_be_and_is_counted_with_w
     let batch = deliveries(&session.on(recorded(), later)).remove(0);
     let item = u64::from(PackingParameters::DEFAULT_ITEM_BYTES);
     let groups = GroupSizes::new(vec![item / 2], 1);
-    session.on(Event::Delivered { id: batch.id.clone(), revision: 0, groups, accounted: 5 }, later);
+    let outcomes = Outcomes { stored: 5, ..Outcomes::default() };
+    session.on(Event::Delivered { id: batch.id.clone(), revision: 0, groups, outcomes }, later);
     let filled = Filled { closed_by: Some(ClosedBy::Age), stored_bytes: item / 2, room_bytes: item };
     assert_eq!(session.filled(), [filled]);
     assert_eq!(session.filled(), []);
@@ -623,9 +640,133 @@ fn the_hash_keys_of_the_shard_are_recorded_with_its_cuts() {
         written(&session(&row, policy()).on(page(1..=3, false), now)).unwrap().1.cuts.remove(0)
     };
     let half = HashKeyRange { start: 0, end: u128::MAX / 2 };
-    assert_eq!(cut_of(Some(half)).parameters.hash_range, Some(half));
-    assert_eq!(cut_of(Some(HashKeyRange::ALL)).parameters.hash_range, None);
-    assert_eq!(cut_of(None).parameters.hash_range, None);
+    for range in [Some(half), Some(HashKeyRange::ALL), None] {
+        let parameters = cut_of(range).parameters;
+        assert_eq!(*parameters, PackingParameters::default(), "nothing is foreign: {range:?}");
+    }
+}
+
+/// A page of one aggregated record with a user record of the upper half that is sent again, and plain records.
+fn page_with_foreign(numbers: impl IntoIterator<Item = u64>, foreign: u64) -> Event {
+    let Event::Page(mut page) = page(numbers, false) else { unreachable!() };
+    for record in page.records.iter_mut().filter(|record| **record == self::record(foreign)) {
+        *record = record.with_hash_key(HashKey::sent_again(u128::MAX));
+    }
+    Event::Page(page)
+}
+
+#[test]
+fn a_batch_with_something_foreign_waits_for_an_answer_and_records_what_it_says() {
+    let now = Instant::now();
+    let half = HashKeyRange { start: 0, end: u128::MAX / 2 };
+    let row = Lease { hash_range: Some(half), ..row() };
+    for (judgement, recorded_range, version, foreign) in [
+        (Judgement::LeftOut, Some(half), 3, 1),
+        (Judgement::Auto, None, 1, 0),
+        (Judgement::Unknown, None, 1, 0),
+    ] {
+        let mut session = session(&row, policy());
+        let commands = session.on(page_with_foreign(1..=3, 2), now);
+        assert!(written(&commands).is_none(), "nothing is announced before the answer");
+        let asked: Vec<_> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Judge { arrived } => Some(*arrived),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(asked, [record(2).arrival()], "one question, for the newest of them");
+        // Nor what follows it, and nothing is asked twice.
+        let commands = session.on(page(4..=6, false), now);
+        assert!(written(&commands).is_none());
+        assert!(!commands.iter().any(|command| matches!(command, Command::Judge { .. })));
+        let commands = session.on(Event::Judged { arrived: record(2).arrival(), judgement }, now);
+        let (_, state) = written(&commands).unwrap();
+        let [first, second] = &state.cuts[..] else { panic!("{:?}", state.cuts) };
+        assert_eq!(
+            (first.parameters.hash_range, first.parameters.decoding_version),
+            (recorded_range, version)
+        );
+        assert_eq!(*second.parameters, PackingParameters::default());
+        let batches = deliveries(&session.on(recorded(), now));
+        assert_eq!(batches[0].foreign(), foreign);
+        batches.iter().for_each(|batch| drop(session.on(delivered(batch), now)));
+        session.on(Event::Tick, session.next_deadline().unwrap());
+        assert_eq!(session.unaccounted(), vec![]);
+    }
+}
+
+#[test]
+fn an_answer_is_for_what_had_arrived_and_the_rest_is_asked_for() {
+    let now = Instant::now();
+    let row = Lease { hash_range: Some(HashKeyRange { start: 0, end: 9 }), ..row() };
+    let mut session = session(&row, policy());
+    session.on(page_with_foreign(1..=3, 2), now);
+    session.on(page_with_foreign(4..=6, 5), now);
+    let arrived = record(2).arrival();
+    let commands = session.on(Event::Judged { arrived, judgement: Judgement::LeftOut }, now);
+    assert_eq!(written(&commands).unwrap().1.cuts.len(), 1);
+    let again = Command::Judge { arrived: record(5).arrival() };
+    assert!(commands.contains(&again), "{commands:?}");
+}
+
+#[test]
+fn an_outcome_without_its_reason_is_found_though_the_sum_is_right() {
+    let now = Instant::now();
+    let row = Lease { hash_range: Some(HashKeyRange { start: 0, end: 9 }), ..row() };
+    let sums = [
+        Outcomes { stored: 2, foreign: 1, ..Outcomes::default() },
+        Outcomes { stored: 3, ..Outcomes::default() },
+        Outcomes { stored: 2, filtered: 1, ..Outcomes::default() },
+        Outcomes { stored: 1, foreign: 2, ..Outcomes::default() },
+        Outcomes { stored: 1, foreign: 1, dead_lettered: 1, ..Outcomes::default() },
+    ];
+    for (outcomes, differs) in sums.into_iter().zip([0, 1, 2, 1, 1]) {
+        let mut session = session(&row, policy());
+        session.on(page_with_foreign(1..=3, 2), now);
+        let arrived = record(2).arrival();
+        session.on(Event::Judged { arrived, judgement: Judgement::LeftOut }, now);
+        let batch = deliveries(&session.on(recorded(), now)).remove(0);
+        let (id, groups) = (batch.id.clone(), GroupSizes::default());
+        session.on(Event::Delivered { id, revision: 0, groups, outcomes }, now);
+        session.on(Event::Tick, session.next_deadline().unwrap());
+        let found: u64 = session.unaccounted().iter().map(Unaccounted::difference).sum();
+        assert_eq!(found, differs, "{outcomes:?}");
+    }
+}
+
+/// An aggregated record with keys and no user record in it.
+fn empty_aggregate(n: u64) -> Record {
+    let message = b"\x0a\x01a";
+    let sum = <md5::Md5 as md5::Digest>::digest(message);
+    let data = [&crate::deaggregate::MAGIC[..], message, &sum[..]].concat();
+    record(n).with_data(data)
+}
+
+#[test]
+fn an_aggregate_of_nothing_is_an_event_of_new_cuts_and_none_of_old_ones() {
+    let now = Instant::now();
+    let with_empty = |numbers: std::ops::RangeInclusive<u64>| {
+        let Event::Page(mut page) = page(numbers, false) else { unreachable!() };
+        page.records[1] = empty_aggregate(2);
+        Event::Page(page)
+    };
+    let mut first = session(&row(), policy());
+    let (checkpoint, state) = written(&first.on(with_empty(1..=3), now)).unwrap();
+    assert_eq!((state.cuts[0].records, state.cuts[0].parameters.decoding_version), (3, 3));
+    assert_eq!(deliveries(&first.on(recorded(), now))[0].stored().count(), 3);
+    // Whoever takes over delivers the same.
+    let mut second = session(&row().progressed(checkpoint.clone(), state.clone()), policy());
+    let again = deliveries(&second.on(with_empty(1..=4), now));
+    assert_eq!(again[0].records.len(), 3);
+    // A build before it saw two records there.
+    let mut old = state;
+    old.cuts[0].records = 2;
+    old.cuts[0].parameters = Arc::new(PackingParameters::default());
+    let mut third = session(&row().progressed(checkpoint, old), policy());
+    let again = deliveries(&third.on(with_empty(1..=4), now));
+    assert_eq!(again[0].records, [record(1), record(3)]);
+    assert_eq!(again[0].stored().count(), 2);
 }
 
 /// A world of one shard: sessions come and go, answers come in any order, and the oracle watches.
@@ -639,6 +780,8 @@ struct World {
     stored: BTreeMap<(SequenceNumber, SequenceNumber), BTreeMap<u32, Vec<Record>>>,
     /// What is dead-lettered.
     letters: BTreeMap<Position, Record>,
+    /// User records that were left out as foreign.
+    foreign: std::collections::BTreeSet<Position>,
 }
 
 /// Whether the sink of the [`World`] never takes a record.
@@ -653,6 +796,7 @@ struct Run {
     position: u64,
     reading: bool,
     write: Option<(Position, LeaseState)>,
+    judge: Option<ArrivalMillis>,
     deliveries: Vec<Arc<Batch>>,
     acknowledged: Vec<BatchId>,
 }
@@ -681,8 +825,15 @@ impl World {
             ReadFrom::At(number) => number.as_str().parse().unwrap(),
             ReadFrom::TrimHorizon | ReadFrom::AtTimestamp(_) | ReadFrom::After(_) => 1,
         };
-        let run =
-            Run { state, position, reading: false, write: None, deliveries: vec![], acknowledged: vec![] };
+        let run = Run {
+            state,
+            position,
+            reading: false,
+            write: None,
+            judge: None,
+            deliveries: vec![],
+            acknowledged: vec![],
+        };
         self.session = Some(run);
         self.step(Event::Tick);
     }
@@ -697,6 +848,10 @@ impl World {
                     assert!(run.write.is_none(), "one write at a time");
                     check_write(&self.row, &run.acknowledged, &checkpoint, &state);
                     run.write = Some((checkpoint, *state));
+                }
+                Command::Judge { arrived } => {
+                    assert!(run.judge.is_none(), "one question at a time");
+                    run.judge = Some(arrived);
                 }
                 Command::Deliver(batch) => {
                     let announced = self.row.pending.state().unwrap().cuts.contains(&batch.cut);
@@ -722,7 +877,10 @@ impl World {
         match choice {
             0 => self.tip += amount,
             1 | 2 => self.answer_read(amount),
-            3 => self.answer_write(),
+            3 => {
+                self.answer_write();
+                self.answer_judge(amount);
+            }
             4 | 5 => self.answer_delivery(usize::try_from(amount).unwrap()),
             6 => {
                 self.now += Duration::from_millis(700 * amount);
@@ -755,6 +913,16 @@ impl World {
         self.step(recorded());
     }
 
+    fn answer_judge(&mut self, amount: u64) {
+        let Some(arrived) = self.session.as_mut().and_then(|run| run.judge.take()) else { return };
+        let judgement = match amount {
+            1 => Judgement::Unknown,
+            2 => Judgement::Auto,
+            _ => Judgement::LeftOut,
+        };
+        self.step(Event::Judged { arrived, judgement });
+    }
+
     fn answer_delivery(&mut self, which: usize) {
         let Some(run) = self.session.as_mut().filter(|run| !run.deliveries.is_empty()) else { return };
         let batch = run.deliveries.remove(which % run.deliveries.len());
@@ -770,23 +938,26 @@ impl World {
         let before = self.stored.entry(key).or_default().insert(batch.cut.revision, stored.clone());
         assert!(before.is_none_or(|before| before == stored), "D3");
         self.letters.extend(batch.excluded().map(|record| (record.position(), record.clone())));
+        let foreign = batch.records.iter().filter(|record| batch.cut.is_foreign(record));
+        self.foreign.extend(foreign.map(Record::position));
         self.step(delivered(&batch));
         let unaccounted = self.session.as_mut().map(|run| run.state.unaccounted());
-        assert!(unaccounted.is_none_or(|unaccounted| unaccounted.is_empty()), "K1");
+        assert!(unaccounted.is_none_or(|unaccounted| unaccounted.is_empty()), "K1, K2");
     }
 }
 
 proptest! {
     /// Whatever comes in whatever order: the laws hold at each step, and once the faults stop, everything that
-    /// was published is stored or dead-lettered exactly once, and nothing but poison is dead-lettered.
+    /// was published is stored, foreign or dead-lettered exactly once, and nothing but poison is dead-lettered.
     #[test]
     fn every_record_is_stored_once(
         begun in (0u64..4, 0u64..3), steps in proptest::collection::vec((0u8..9, 1u64..6), 0..120),
     ) {
         let (tip, sub) = (begun.0, begun.1.min(begun.0 % 3));
         let checkpoint = if tip > 0 { at(tip, sub) } else { Position::TrimHorizon };
-        let row = Lease { checkpoint: checkpoint.clone(), ..row() };
-        let mut world = World { row, tip, now: Instant::now(), session: None, stored: BTreeMap::new(), letters: BTreeMap::new() };
+        let hash_range = Some(HashKeyRange { start: 0, end: 1 });
+        let row = Lease { checkpoint: checkpoint.clone(), hash_range, ..row() };
+        let mut world = World { row, tip, now: Instant::now(), session: None, stored: BTreeMap::new(), letters: BTreeMap::new(), foreign: std::collections::BTreeSet::new() };
         world.take_over();
         for (choice, amount) in steps { world.act(choice, amount); }
         world.take_over();
@@ -796,6 +967,7 @@ proptest! {
         let highest = world.stored.values().filter_map(|revisions| revisions.values().next_back()).flatten();
         prop_assert!(world.letters.values().all(is_poison));
         let mut stored: Vec<Position> = highest.chain(world.letters.values()).map(Record::position).collect();
+        stored.extend(world.foreign.iter().cloned());
         stored.sort();
         let all = (1..=world.tip).flat_map(user_records).map(|record| record.position());
         let wanted: Vec<Position> = all.filter(|position| *position > checkpoint).collect();

@@ -2,22 +2,26 @@
 
 use std::time::Duration;
 
-use sluicegate_checkpoint::SequenceNumber;
 use sluicegate_checkpoint::recurring::causes;
+use sluicegate_checkpoint::{Batch, SequenceNumber};
 
 use super::shell::Shell;
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::state::ShardSession;
-use crate::stream::StreamError;
+use crate::stream::{RecordPage, StreamError};
 use crate::telemetry::wall_millis;
 
 /// How often a shard's failed reads are told while they go on.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How often it is told of a shard that events are left out that nobody asked to leave out.
+const LEFT_OUT_EVERY: Duration = Duration::from_secs(3_600);
 
 impl Shell {
     /// Counts records that are gone and given up as configured.
     pub(super) fn note_gaps(&self, session: &mut ShardSession) {
         for gap in session.accepted_gaps() {
             self.metrics.records_lost();
+            self.metrics.given_up(&gap);
             tracing::error!(lease_key = session.shard().as_str(), error = %gap, "a gap is accepted");
         }
     }
@@ -34,13 +38,18 @@ impl Shell {
         for range in session.unaccounted() {
             self.metrics.unaccounted(range.difference());
             let (first, last) = (range.id.first.as_str(), range.id.to.as_str());
-            let (fetched, accounted) = (range.fetched, range.accounted);
+            let (fetched, outcomes, reasons) = (range.fetched, range.outcomes, range.reasons);
             tracing::error!(
                 lease_key = session.shard().as_str(),
                 first,
                 last,
                 fetched,
-                accounted,
+                accounted = outcomes.sum(),
+                stored = outcomes.stored,
+                filtered = outcomes.filtered,
+                foreign = outcomes.foreign,
+                dead_lettered = outcomes.dead_lettered,
+                ?reasons,
                 "records of a committed range are not accounted for"
             );
         }
@@ -59,6 +68,46 @@ impl Shell {
             redelivered = session.batches_of_earlier_sessions(),
             "records flow"
         );
+    }
+
+    /// Warns now and then of events that were left out although no setting asks for it.
+    pub(super) fn note_foreign(&mut self, batch: &Batch, foreign: u64) {
+        if foreign == 0 || self.foreign_user_records == ForeignUserRecords::Drop {
+            return;
+        }
+        self.foreign_untold += foreign;
+        let now = self.clock.now().saturating_duration_since(self.begun);
+        if self.foreign_told.tell(now, LEFT_OUT_EVERY).is_none() {
+            return;
+        }
+        let events = std::mem::take(&mut self.foreign_untold);
+        let last = batch.id.to.as_str();
+        tracing::warn!(
+            lease_key = batch.id.shard.as_str(),
+            events,
+            last,
+            "user records were left out: their hash keys are not of this shard, and the KPL that aggregated them sends them again; if another library put them, set foreign_user_records = keep"
+        );
+    }
+
+    /// Says once in a while that records without a partition key share one aggregate key.
+    pub(super) fn note_keyless(&mut self, page: &RecordPage) {
+        if !self.aggregates_by_partition_key {
+            return;
+        }
+        let keyless = page.records.iter().filter(|record| record.partition_key().is_empty()).count();
+        if keyless == 0 {
+            return;
+        }
+        let now = self.clock.now().saturating_duration_since(self.begun);
+        if let Some(pages) = self.keyless_told.tell(now, LEFT_OUT_EVERY) {
+            tracing::warn!(
+                lease_key = self.metrics.shard().as_str(),
+                records = keyless,
+                pages_since = pages,
+                "records came without a partition key and are all stored under one fallback key; set aggregate_key to a template over a field of the events"
+            );
+        }
     }
 
     /// Every shard of a stream that is away fails alike: each is told now and then.

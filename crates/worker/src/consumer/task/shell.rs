@@ -10,7 +10,9 @@ use rand::RngCore;
 use rand::rngs::SmallRng;
 use sluicegate_checkpoint::recurring::causes;
 use sluicegate_checkpoint::retry::Delays;
-use sluicegate_checkpoint::{Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right};
+use sluicegate_checkpoint::{
+    AggregateKey, Batch, LeaseState, Position, Progress, Recurring, RetryPolicy, Right,
+};
 use sluicegate_lease::{Clock, Interruption, SessionRight, ThroughputMeter, WorkerId};
 use sluicegate_sink::DeliverError;
 use tokio::sync::mpsc;
@@ -18,8 +20,10 @@ use tokio::time::Instant;
 
 use super::{Came, Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
+use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::pace;
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
+use crate::distribution::DistributionBook;
 use crate::kinesis::answer_gate::Admission;
 use crate::metrics::ShardMetrics;
 use crate::stream::{RecordPage, StreamError};
@@ -33,6 +37,7 @@ pub(super) struct Shell {
     pub(super) metrics: ShardMetrics,
     pub(super) throughput: ThroughputMeter,
     pub(super) since: Option<(Interruption, Instant)>,
+    pub(super) distribution: Arc<DistributionBook>,
     pub(super) children: Arc<dyn crate::shard_sync::ChildRows>,
     pub(super) rng: SmallRng,
     pub(super) read_delays: Delays,
@@ -40,6 +45,13 @@ pub(super) struct Shell {
     /// For the log; times are since `begun`.
     pub(super) failed_reads: Recurring,
     pub(super) begun: Instant,
+    /// What is done with user records of other shards, and those left out that were not told yet.
+    pub(super) foreign_user_records: ForeignUserRecords,
+    pub(super) foreign_told: Recurring,
+    pub(super) foreign_untold: u64,
+    /// Whether events are grouped by their partition key, which some may not have.
+    pub(super) aggregates_by_partition_key: bool,
+    pub(super) keyless_told: Recurring,
 }
 
 /// How often the right is asked while nothing happens.
@@ -55,9 +67,16 @@ impl Shell {
             throughput: ThroughputMeter::new(consumer.clock.now()),
             failed_reads: Recurring::default(),
             begun: consumer.clock.now(),
+            foreign_user_records: consumer.policy.foreign_user_records,
+            foreign_told: Recurring::default(),
+            foreign_untold: 0,
+            aggregates_by_partition_key: consumer.policy.parameters.aggregate_key
+                == AggregateKey::PartitionKey,
+            keyless_told: Recurring::default(),
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
+            distribution: consumer.distribution,
             children: consumer.children,
             rng: consumer.rng,
             read_delays: RetryPolicy::AWS.delays(),
@@ -80,6 +99,10 @@ impl Shell {
                     work.starved = !self.start_read(work, Duration::ZERO);
                 }
                 Command::Write { checkpoint, state } => self.start_write(work, checkpoint, *state),
+                Command::Judge { arrived } => {
+                    let book = Arc::clone(&self.distribution);
+                    work.judging = Some(async move { (arrived, book.judged(arrived).await) }.boxed());
+                }
                 Command::Deliver(batch) => self.start_delivery(work, batch, Duration::ZERO),
             }
         }
@@ -182,6 +205,7 @@ impl Shell {
         tokio::select! { biased;
             request = requests.recv(), if !requested => Happened::Request(request),
             done = poll_slot(&mut work.writing) => Happened::Wrote(done),
+            done = poll_slot(&mut work.judging) => Happened::Judged(done),
             Some(done) = work.deliveries.next() => Happened::Delivered(done),
             done = poll_slot(&mut work.reading) => Happened::Read(done),
             () = wait_deadline => Happened::Deadline,
@@ -216,6 +240,7 @@ impl Shell {
                     .map(|announced| Some(Event::Written(announced)))
                     .map_err(|error| Box::new(failed(error)))
             }
+            Happened::Judged((arrived, judgement)) => Ok(Some(Event::Judged { arrived, judgement })),
             Happened::Delivered((batch, outcome)) => self.on_delivery(work, batch, outcome),
             Happened::Read((place, outcome)) => {
                 work.place = Some(place);
@@ -238,9 +263,10 @@ impl Shell {
                 self.delivery_delays.reset();
                 self.delivery.done(&batch);
                 self.metrics.delivered(&batch, &durable);
+                self.note_foreign(&batch, durable.delivered.foreign);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
-                let (accounted, groups) = (durable.accounted(), durable.delivered.groups);
-                Ok(Some(Event::Delivered { id, revision, groups, accounted }))
+                let (outcomes, groups) = (durable.outcomes(), durable.delivered.groups);
+                Ok(Some(Event::Delivered { id, revision, groups, outcomes }))
             }
             Err(DeliverError::Poison { offenders, write_units }) => {
                 self.metrics.poisoned(write_units);
@@ -307,8 +333,9 @@ impl Shell {
         }
     }
 
-    fn took(&self, page: RecordPage) -> Event {
+    fn took(&mut self, page: RecordPage) -> Event {
         self.metrics.read(&page);
+        self.note_keyless(&page);
         Event::Page(page)
     }
 

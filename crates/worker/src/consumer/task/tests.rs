@@ -17,10 +17,12 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::consumer::batcher::CutPolicy;
+use crate::consumer::judgement::ForeignUserRecords;
+use crate::distribution::DistributionBook;
 use crate::memory::MemoryStream;
 use crate::metrics::Metrics;
 use crate::shard_sync::ShardSync;
-use crate::stream::{ReadFrom, ShardListing};
+use crate::stream::{Distributed, ReadFrom, ShardListing};
 
 const SHARD: &str = "shardId-000000000000";
 
@@ -59,7 +61,9 @@ async fn consumer_from(
         found: std::sync::Mutex::default(),
     };
     let second = Duration::from_secs(1);
+    let distribution = Arc::new(DistributionBook::new(Arc::clone(&stream), Clock::new()));
     let consumer = Consumer {
+        distribution,
         held: HeldLease::new(shared, Clock::new(), row, rng.clone()),
         stream,
         sink: Arc::new(MemorySink::default()),
@@ -78,6 +82,7 @@ async fn consumer_from(
             max_in_flight: 2,
             commit_delay: second,
             parameters: Arc::new(PackingParameters::default()),
+            foreign_user_records: ForeignUserRecords::Auto,
             packing_versions: vec![1],
             accept_gap: false,
             retention: None,
@@ -131,6 +136,10 @@ struct Mute;
 #[async_trait::async_trait]
 impl StreamReader for Mute {
     async fn shards(&self) -> Result<ShardListing, StreamError> {
+        std::future::pending().await
+    }
+
+    async fn distribution(&self) -> Result<Distributed, StreamError> {
         std::future::pending().await
     }
 
