@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use sluicegate_event::Event;
+
 use crate::parameters::{HashKeyRange, PackingParameters};
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
@@ -68,6 +70,15 @@ pub struct Cut {
     pub dropped: bool,
 }
 
+/// An event, and what becomes of it by the recorded parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged<'a> {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// What it says, if somebody asks and it can be read.
+    pub event: Option<Event<'a>>,
+}
+
 impl Cut {
     /// The identity of its batch.
     pub fn id(&self, shard: &ShardId, epoch: u32) -> BatchId {
@@ -91,13 +102,19 @@ impl Cut {
         self.verdict(record) == Verdict::LeftOut
     }
 
-    /// The same, with events told apart that a filter cannot judge, and that are kept for that.
+    /// [`Judged::verdict`] of an event.
     pub fn verdict(&self, record: &Record) -> Verdict {
+        self.judge(record).verdict
+    }
+
+    /// What becomes of an event, and what it says: it is read once, and only if the recorded parameters look into it.
+    pub fn judge<'a>(&self, record: &'a Record) -> Judged<'a> {
         let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
         if self.parameters.hash_range.zip(record.hash_key).is_some_and(outside) {
-            return Verdict::LeftOut;
+            return Judged { verdict: Verdict::LeftOut, event: None };
         }
-        self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(&record.data))
+        let event = self.parameters.event_of(record);
+        Judged { verdict: self.parameters.verdict(event.as_ref()), event }
     }
 
     /// Whether an event is left out.
@@ -154,8 +171,8 @@ impl Batch {
     pub fn stores(&self, record: &Record) -> bool {
         let cut = &self.cut;
         !cut.dropped
-            && !cut.filters(record)
             && !cut.excludes(&record.sequence_number, record.sub_sequence_number)
+            && !cut.filters(record)
     }
 
     /// The records that are dead-lettered instead: the excluded, but for those that are filtered anyway; none of a
@@ -164,8 +181,8 @@ impl Batch {
         let cut = &self.cut;
         self.records.iter().filter(move |record| {
             !cut.dropped
-                && !cut.filters(record)
                 && cut.excludes(&record.sequence_number, record.sub_sequence_number)
+                && !cut.filters(record)
         })
     }
 
@@ -244,7 +261,9 @@ mod tests {
             data: data.into(),
         };
         let mut cut = cut();
-        Arc::make_mut(&mut cut.parameters).filter = Some("/n > 1".parse().unwrap());
+        let parameters = Arc::make_mut(&mut cut.parameters);
+        parameters.filter = Some("/n > 1".parse().unwrap());
+        *parameters = parameters.clone().with_needed_decoding_version();
         let verdicts = [r#"{"n":2}"#, r#"{"n":1}"#, "text"].map(|data| cut.verdict(&record(data)));
         assert_eq!(verdicts, [Verdict::Kept, Verdict::LeftOut, Verdict::Unreadable]);
         assert_eq!(

@@ -8,6 +8,7 @@ pub mod key_template;
 pub mod parameters;
 pub mod position;
 pub mod progress;
+pub mod reading_before_3;
 pub mod record;
 pub mod record_id;
 pub mod recurring;

@@ -3,21 +3,30 @@
 //! They are recorded with the cut, so that whoever redelivers it, under whatever configuration, makes the same
 //! items under the same keys (law D3).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use sluicegate_event::Event;
 use thiserror::Error;
 
-use crate::key_template::KeyTemplate;
-use crate::transform::{Fields, Filter, Reduce};
+use crate::key_template::{Key, KeyTemplate};
+use crate::reading_before_3;
+use crate::record::Record;
+use crate::transform::{Fields, Filter, Reduce, Verdict};
 
 /// The version of decoding, filtering, grouping and keys that cuts are recorded with. No amendment changes
 /// it; who lacks a recorded one is not eligible for the lease. Version 1 takes aggregated records apart and leaves out
 /// user records outside the recorded hash key range.
 pub const DECODING_VERSION: u32 = 1;
-/// The version that cuts with a filter, a projection or a reduction need. Without one, cuts stay at
-/// [`DECODING_VERSION`], so that a build that knows of none of them can take over from this one.
+/// The version that brought filter, projection and reduction. Events were read as in
+/// [`reading_before_3`](crate::reading_before_3).
 pub const TRANSFORM_DECODING_VERSION: u32 = 2;
+/// The version that cuts need where it matters how events are read: events are read by [`sluicegate_event`], once, and
+/// numbers in keys are their digits. Without that, cuts stay at [`DECODING_VERSION`], so that an older build can take
+/// over from this one.
+pub const EVENT_DECODING_VERSION: u32 = 3;
 /// Every version that this build can work with.
-pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION];
+pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION, EVENT_DECODING_VERSION];
 
 /// Which aggregate key an event belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -176,8 +185,76 @@ impl PackingParameters {
         Self { decoding_version, ..self }
     }
 
+    /// Whether it matters how events are read: a key template, filter, fields or reduction looks into them.
+    pub fn reads_events(&self) -> bool {
+        self.transforms() || matches!(self.aggregate_key, AggregateKey::Template(_))
+    }
+
+    /// The version for new cuts.
     fn needed_decoding_version(&self) -> u32 {
-        if self.transforms() { TRANSFORM_DECODING_VERSION } else { DECODING_VERSION }
+        if self.reads_events() { EVENT_DECODING_VERSION } else { DECODING_VERSION }
+    }
+
+    /// Whether these parameters mean something under a decoding version: the one that new cuts need, or an older one
+    /// under which a cut may have been recorded.
+    fn suits(&self, decoding_version: u32) -> bool {
+        match decoding_version {
+            DECODING_VERSION => !self.transforms(),
+            TRANSFORM_DECODING_VERSION => self.transforms(),
+            newer => newer == self.needed_decoding_version(),
+        }
+    }
+
+    /// Whether events are read by [`sluicegate_event`] alone.
+    fn reads_once(&self) -> bool {
+        self.decoding_version >= EVENT_DECODING_VERSION
+    }
+
+    /// The event of a record, if these parameters look into it and it can be read.
+    pub fn event_of<'a>(&self, record: &'a Record) -> Option<Event<'a>> {
+        if self.reads_once() {
+            self.reads_events().then(|| Event::parse(&record.data).ok()).flatten()
+        } else {
+            self.transforms().then(|| reading_before_3::event(&record.data)).flatten()
+        }
+    }
+
+    /// What becomes of an event, of which this is [`PackingParameters::event_of`].
+    pub fn verdict(&self, event: Option<&Event<'_>>) -> Verdict {
+        if !self.transforms() {
+            return Verdict::Kept;
+        }
+        let Some(event) = event else { return Verdict::Unreadable };
+        if self.filter.as_ref().is_some_and(|filter| !filter.keeps(event)) {
+            return Verdict::LeftOut;
+        }
+        Verdict::Kept
+    }
+
+    /// The aggregate key of a record, of which this is [`PackingParameters::event_of`]; `None` if it goes to
+    /// [`FALLBACK_KEY`](crate::key_template::FALLBACK_KEY). An event that cannot be read has no fields for a template to
+    /// find.
+    pub fn aggregate_key_of<'a>(
+        &self,
+        record: &'a Record,
+        event: Option<&Event<'_>>,
+    ) -> Option<Cow<'a, str>> {
+        let template = match &self.aggregate_key {
+            AggregateKey::PartitionKey => {
+                let usable = KeyTemplate::could_give(&record.partition_key);
+                return usable.then_some(Cow::Borrowed(&*record.partition_key));
+            }
+            AggregateKey::Template(template) => template,
+        };
+        let key = if self.reads_once() {
+            event.map_or(Key::Fallback, |event| template.render(event))
+        } else {
+            reading_before_3::key(template, &record.data)
+        };
+        match key {
+            Key::Found(key) => Some(Cow::Owned(key)),
+            Key::Fallback => None,
+        }
     }
 
     /// Checks ranges that no type can hold.
@@ -205,8 +282,8 @@ impl PackingParameters {
         if self.fields.is_some() && self.reduce.is_some() {
             errors.push(ParametersError::FieldsOfReduced);
         }
-        let (given, needed) = (self.decoding_version, self.needed_decoding_version());
-        if given != needed {
+        if !self.suits(self.decoding_version) {
+            let (given, needed) = (self.decoding_version, self.needed_decoding_version());
             errors.push(ParametersError::DecodingVersion { given, needed });
         }
         let bytes = crate::state::encoded_parameters_bytes(self);
@@ -263,13 +340,42 @@ mod tests {
     fn a_transform_needs_its_decoding_version_and_a_reduction_has_no_fields() {
         let fields =
             PackingParameters { fields: Some(Fields::parse("/a").unwrap()), ..PackingParameters::default() };
-        assert_eq!(fields.check(), Err(ParametersError::DecodingVersion { given: 1, needed: 2 }));
+        assert_eq!(fields.check(), Err(ParametersError::DecodingVersion { given: 1, needed: 3 }));
+        let recorded = PackingParameters { decoding_version: 2, ..fields.clone() };
+        assert_eq!(recorded.check(), Ok(()), "an older build has recorded it");
         let fields = fields.with_needed_decoding_version();
-        assert_eq!(fields.check(), Ok(()));
+        assert_eq!((fields.check(), fields.decoding_version), (Ok(()), 3));
         let both = PackingParameters { reduce: Some(Reduce::parse("per 1h").unwrap()), ..fields };
         assert_eq!(both.check(), Err(ParametersError::FieldsOfReduced));
         let plain = PackingParameters { decoding_version: 2, ..PackingParameters::default() };
         assert_eq!(plain.check(), Err(ParametersError::DecodingVersion { given: 2, needed: 1 }));
+    }
+
+    #[test]
+    fn a_template_needs_the_version_by_which_it_is_read_and_older_cuts_keep_theirs() {
+        let template = KeyTemplate::parse("{/a}").unwrap();
+        let recorded = PackingParameters {
+            aggregate_key: AggregateKey::Template(template),
+            ..PackingParameters::default()
+        };
+        assert_eq!((recorded.check(), recorded.decoding_version), (Ok(()), 1));
+        let new = recorded.clone().with_needed_decoding_version();
+        assert_eq!((new.check(), new.decoding_version), (Ok(()), 3));
+        let record = Record {
+            sequence_number: crate::SequenceNumber::parse("1").unwrap(),
+            sub_sequence_number: crate::SubSequenceNumber(0),
+            arrival: crate::ArrivalMillis(0),
+            partition_key: "p".to_owned(),
+            hash_key: None,
+            data: r#"{"a":92838584930183242889}"#.into(),
+        };
+        let key = |parameters: &PackingParameters| {
+            let event = parameters.event_of(&record);
+            parameters.aggregate_key_of(&record, event.as_ref()).map(Cow::into_owned)
+        };
+        assert_eq!(key(&recorded).as_deref(), Some("9.283858493018325e+19"));
+        assert_eq!(key(&new).as_deref(), Some("92838584930183242889"));
+        assert_eq!(PackingParameters::default().with_needed_decoding_version().decoding_version, 1);
     }
 
     #[test]

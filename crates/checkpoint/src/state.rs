@@ -274,7 +274,7 @@ struct WireParameters {
     hash_start: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "8")]
     hash_end: Option<Vec<u8>>,
-    /// These three come with decoding version 2 and need it.
+    /// These three come with decoding version 2, and need it or a later one.
     #[prost(string, optional, tag = "9")]
     filter: Option<String>,
     #[prost(string, optional, tag = "10")]

@@ -56,7 +56,12 @@ impl<'a> Event<'a> {
     pub fn root(&self) -> Value<'_> {
         // There is no event without a value.
         let none = Node { span: Span::Null, begin: 0, end: 0, behind: 0 };
-        Value { text: self.text, nodes: &self.nodes, node: self.nodes.first().copied().unwrap_or(none), within: 1 }
+        Value {
+            text: self.text,
+            nodes: &self.nodes,
+            node: self.nodes.first().copied().unwrap_or(none),
+            within: 1,
+        }
     }
 
     /// What a pointer points at.
@@ -116,13 +121,23 @@ impl<'e> Value<'e> {
     /// The members of an object, in the order in which they are written; none of anything else.
     pub fn members(&self) -> Members<'e> {
         let is = self.node.span == Span::Object;
-        Members { text: self.text, nodes: self.nodes, at: self.within, end: if is { self.behind() } else { 0 } }
+        Members {
+            text: self.text,
+            nodes: self.nodes,
+            at: self.within,
+            end: if is { self.behind() } else { 0 },
+        }
     }
 
     /// The elements of an array; none of anything else.
     pub fn elements(&self) -> Elements<'e> {
         let is = self.node.span == Span::Array;
-        Elements { text: self.text, nodes: self.nodes, at: self.within, end: if is { self.behind() } else { 0 } }
+        Elements {
+            text: self.text,
+            nodes: self.nodes,
+            at: self.within,
+            end: if is { self.behind() } else { 0 },
+        }
     }
 
     /// The value of a member; of one that comes twice the last one counts.

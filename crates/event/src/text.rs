@@ -38,7 +38,8 @@ fn unicode(bytes: &[u8]) -> Option<Escape> {
     }
     let second = bytes.get(6..).and_then(unit).filter(|unit| (0xDC00..0xE000).contains(unit));
     let pair = second.filter(|_| first < 0xDC00);
-    let pair = pair.and_then(|second| char::from_u32(0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00)));
+    let pair =
+        pair.and_then(|second| char::from_u32(0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00)));
     Some(match pair {
         Some(character) => Escape { character, bytes: 12, half: false },
         None => Escape { character: REPLACEMENT, bytes: 6, half: true },

@@ -10,7 +10,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{
     ArrivalMillis, Batch, Codec, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
@@ -157,7 +156,6 @@ fn letter_of(
     let number = &record.sequence_number;
     let offender = offenders.iter().find(|known| known.events.covers(number, record.sub_sequence_number));
     let why = offender.map_or(WHY_NOT_SEEN, |offender| &offender.why);
-    let aggregate_key = aggregate_key_of(&parameters.aggregate_key, record);
     Letter {
         header: LetterHeader {
             id: LetterId {
@@ -170,7 +168,7 @@ fn letter_of(
             batch_last: cut.last.clone(),
             arrival: record.arrival,
             partition_key: record.partition_key.clone(),
-            aggregate_key: aggregate_key.as_deref().unwrap_or(FALLBACK_KEY).to_owned(),
+            aggregate_key: aggregate_key_of(parameters, record).into_owned(),
             why: why.chars().take(MAX_WHY_CHARS).collect(),
             worker: worker.to_owned(),
             put_at: now,

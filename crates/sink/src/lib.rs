@@ -40,4 +40,6 @@ pub use store::{CapacitySource, ItemSource, ItemWriter, StoreError};
 #[cfg(test)]
 mod format_vectors;
 #[cfg(test)]
+mod recorded_batches;
+#[cfg(test)]
 mod testing;

@@ -144,13 +144,13 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
     };
     let mut compressor = codec::Compressor::new(cut.parameters.codec).map_err(PackError::Compress)?;
     let mut group_bytes = Vec::with_capacity(groups.by_key.len());
-    for (key, records) in &groups.by_key {
+    for (key, group::Group { records, shape }) in groups.by_key {
         let before = packed.stored_bytes;
-        let shaped = shape::shaped(&cut.parameters, key, records);
-        packed.unreadable += shaped.unreadable;
-        let frames = shaped.frames(records);
+        let made = shape.made(&key, &records);
+        let made: Option<Vec<&Record>> = made.as_ref().map(|made| made.iter().collect());
         let reduced = cut.parameters.reduce.is_some().then_some(records.len() as u64);
-        let group = Group { batch, version, key, records, frames: &frames, reduced };
+        let frames = made.as_deref().unwrap_or(&records);
+        let group = Group { batch, version, key: &key, records: &records, frames, reduced };
         group.pack_into(&mut compressor, &mut packed)?;
         group_bytes.push(packed.stored_bytes - before);
     }

@@ -32,9 +32,10 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
     /// Writes a batch in one piece, so that batches of several shards do not mix.
     fn write(&self, batch: &Batch) -> io::Result<Delivered> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let fields = batch.cut.parameters.fields.as_ref();
+        let parameters = &batch.cut.parameters;
         for record in batch.stored() {
-            match fields.and_then(|fields| fields.project(&record.data)) {
+            let fields = parameters.fields.as_ref();
+            match fields.and_then(|fields| fields.project(&parameters.event_of(record)?)) {
                 Some(kept) => out.write_all(&kept)?,
                 None => out.write_all(&record.data)?,
             }

@@ -638,7 +638,7 @@ mod tests {
         assert_eq!(parameters.filter.unwrap().to_string(), given[0].1);
         assert_eq!(
             (parameters.reduce.unwrap().to_string(), parameters.decoding_version),
-            (given[1].1.to_owned(), 2)
+            (given[1].1.to_owned(), 3)
         );
         let error = |pairs| load(pairs).unwrap_err().to_string();
         assert_eq!(

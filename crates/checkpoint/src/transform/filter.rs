@@ -15,9 +15,10 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use super::json::{self, Kind, Node};
-use super::words::{What, Words, quoted};
-use super::{Number, Pointer, SyntaxError};
+use sluicegate_event::{Event, Kind, Number, Pointer, Value, json_string};
+
+use super::SyntaxError;
+use super::words::{What, Words, Written};
 
 /// How deep parentheses and `not` may be nested.
 const MAX_DEPTH: usize = 32;
@@ -25,17 +26,6 @@ const MAX_DEPTH: usize = 32;
 /// A parsed filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(Expression);
-
-/// What a filter says of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes into its item.
-    Kept,
-    /// It is left out, and counted as filtered.
-    LeftOut,
-    /// It is no JSON: it goes into its item as it is, and is counted.
-    Unreadable,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expression {
@@ -96,19 +86,14 @@ enum Literal {
 impl Literal {
     /// How a value of an event stands to this one; `None` if they are of different types. Truths and null are only
     /// ever equal or not.
-    fn order(&self, found: &Node<'_>) -> Option<Ordering> {
-        match (&found.kind, self) {
-            (Kind::String(found), Self::String(wanted)) => Some(found.as_ref().cmp(wanted)),
-            (Kind::Number, Self::Number(_, wanted)) => Some(Number::parse(found.text)?.cmp(wanted)),
-            (Kind::Bool(found), Self::Bool(wanted)) => (found == wanted).then_some(Ordering::Equal),
+    fn order(&self, found: Value<'_>) -> Option<Ordering> {
+        match (found.kind(), self) {
+            (Kind::String, Self::String(wanted)) => Some(found.string()?.as_ref().cmp(wanted)),
+            (Kind::Number, Self::Number(_, wanted)) => Some(Number::parse(found.text())?.cmp(wanted)),
+            (Kind::Bool(found), Self::Bool(wanted)) => (found == *wanted).then_some(Ordering::Equal),
             (Kind::Null, Self::Null) => Some(Ordering::Equal),
             (
-                Kind::Null
-                | Kind::Bool(_)
-                | Kind::Number
-                | Kind::String(_)
-                | Kind::Array(_)
-                | Kind::Object(_),
+                Kind::Null | Kind::Bool(_) | Kind::Number | Kind::String | Kind::Array | Kind::Object,
                 Self::Null | Self::Bool(_) | Self::Number(..) | Self::String(_),
             ) => None,
         }
@@ -136,24 +121,20 @@ impl Filter {
     }
 
     /// Whether an event is kept.
-    pub fn judge(&self, event: &[u8]) -> Verdict {
-        match json::parse(event) {
-            None => Verdict::Unreadable,
-            Some(event) if self.0.holds(&event) => Verdict::Kept,
-            Some(_) => Verdict::LeftOut,
-        }
+    pub fn keeps(&self, event: &Event<'_>) -> bool {
+        self.0.holds(event.root())
     }
 }
 
 impl Expression {
-    fn holds(&self, event: &Node<'_>) -> bool {
+    fn holds(&self, event: Value<'_>) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.holds(event)),
             Self::Any(parts) => parts.iter().any(|part| part.holds(event)),
             Self::Not(part) => !part.holds(event),
-            Self::Exists(pointer) => pointer.find(event).is_some(),
+            Self::Exists(pointer) => event.find(pointer).is_some(),
             Self::Compare(pointer, compare, literal) => {
-                compare.holds(pointer.find(event).and_then(|found| literal.order(found)))
+                compare.holds(event.find(pointer).and_then(|found| literal.order(found)))
             }
         }
     }
@@ -212,8 +193,12 @@ fn condition(words: &mut Words, depth: usize) -> Result<Expression, SyntaxError>
     let pointer = words.pointer(", exists, not or (")?;
     let at = words.at();
     let compare = Compare::ALL.into_iter().find(|compare| words.take(compare.mark()));
-    let why =
-        || format!("a comparison of {pointer} is missing here: write ==, !=, <, <=, > or >= and a value");
+    let why = || {
+        format!(
+            "a comparison of {} is missing here: write ==, !=, <, <=, > or >= and a value",
+            Written(&pointer)
+        )
+    };
     let compare = compare.ok_or_else(|| SyntaxError::new(at, why()))?;
     let literal = literal(words, compare)?;
     Ok(Expression::Compare(pointer, compare, literal))
@@ -268,8 +253,10 @@ impl fmt::Display for Expression {
                 f.write_str("not ")?;
                 inner(f, part)
             }
-            Self::Exists(pointer) => write!(f, "exists {pointer}"),
-            Self::Compare(pointer, compare, literal) => write!(f, "{pointer} {} {literal}", compare.mark()),
+            Self::Exists(pointer) => write!(f, "exists {}", Written(pointer)),
+            Self::Compare(pointer, compare, literal) => {
+                write!(f, "{} {} {literal}", Written(pointer), compare.mark())
+            }
         }
     }
 }
@@ -297,7 +284,7 @@ impl fmt::Display for Literal {
             Self::Null => f.write_str("null"),
             Self::Bool(truth) => truth.fmt(f),
             Self::Number(text, _) => f.write_str(text),
-            Self::String(text) => f.write_str(&quoted(text)),
+            Self::String(text) => f.write_str(&json_string(text)),
         }
     }
 }

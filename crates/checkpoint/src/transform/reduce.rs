@@ -11,9 +11,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::json::Node;
-use super::words::{What, Words};
-use super::{Decimal, Pointer, SyntaxError, time};
+use sluicegate_event::{Decimal, Event, Pointer, Value};
+
+use super::words::{What, Words, Written};
+use super::{SyntaxError, time};
 use crate::record::ArrivalMillis;
 
 /// Most fields of one reduction.
@@ -43,7 +44,10 @@ impl Reduce {
             let at = words.at();
             let pointer = words.pointer("")?;
             if of.contains(&pointer) {
-                return Err(SyntaxError::new(at, format!("{pointer} stands here twice: remove one")));
+                return Err(SyntaxError::new(
+                    at,
+                    format!("{} stands here twice: remove one", Written(&pointer)),
+                ));
             }
             if of.len() == MAX_FIELDS {
                 return Err(SyntaxError::new(
@@ -74,10 +78,10 @@ impl Reduce {
 
     /// The window that an event belongs to: when it begins, in milliseconds since 1970. `None` if it has no time, or
     /// one outside the years 1000 to 9999. An event that is no JSON is `None` here and has its arrival alone.
-    pub fn window(&self, arrival: ArrivalMillis, event: Option<&Node<'_>>) -> Option<i64> {
+    pub fn window(&self, arrival: ArrivalMillis, event: Option<&Event<'_>>) -> Option<i64> {
         let at = match &self.by {
             None => arrival.0,
-            Some(by) => moment(by.find(event?)?)?,
+            Some(by) => moment(event?.find(by)?)?,
         };
         let length = i64::from(self.seconds) * 1_000;
         let start = at.div_euclid(length) * length;
@@ -86,9 +90,9 @@ impl Reduce {
 }
 
 /// The time that a field holds.
-fn moment(field: &Node<'_>) -> Option<i64> {
+fn moment(field: Value<'_>) -> Option<i64> {
     match (field.string(), field.number()) {
-        (Some(text), _) => time::parse(text),
+        (Some(text), _) => time::parse(&text),
         (None, Some(text)) => {
             // Whole milliseconds, however they are written: 1.7e12 as well.
             i64::try_from(Decimal::of_event(text)?.whole()).ok()
@@ -114,12 +118,12 @@ fn seconds(words: &mut Words) -> Result<u32, SyntaxError> {
 impl fmt::Display for Reduce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for pointer in &self.of {
-            write!(f, "{pointer} ")?;
+            write!(f, "{} ", Written(pointer))?;
         }
         let unit = UNITS.into_iter().find(|(_, seconds)| self.seconds.is_multiple_of(*seconds));
         let (unit, length) = unit.unwrap_or(("s", 1));
         write!(f, "per {}{unit}", self.seconds / length)?;
-        self.by.iter().try_for_each(|by| write!(f, " by {by}"))
+        self.by.iter().try_for_each(|by| write!(f, " by {}", Written(by)))
     }
 }
 
@@ -135,7 +139,6 @@ impl FromStr for Reduce {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::json;
     use super::*;
 
     #[test]
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn an_event_belongs_to_the_window_of_its_time() {
         let window = |reduce: &str, arrival: i64, event: &str| {
-            let event = json::parse(event.as_bytes());
+            let event = Event::parse(event.as_bytes()).ok();
             Reduce::parse(reduce).unwrap().window(ArrivalMillis(arrival), event.as_ref())
         };
         assert_eq!(window("per 1h", 3_600_000, "no json"), Some(3_600_000));
