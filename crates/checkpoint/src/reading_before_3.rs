@@ -11,14 +11,26 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use sluicegate_event::Event;
 use sluicegate_event::pointer::Step;
+use sluicegate_event::{Decimal, Event};
 
 use crate::key_template::{Key, KeyTemplate};
+use crate::transform::time;
 
 /// An event as filter, fields and reduction read it; `None` counted as unreadable.
 pub(crate) fn event(bytes: &[u8]) -> Option<Event<'_>> {
     Event::parse(bytes).ok().filter(|event| !event.has_half_surrogates())
+}
+
+/// The time that a field held for a reduction, in milliseconds since 1970: a string as RFC 3339 has it, or any number of
+/// milliseconds.
+pub(crate) fn moment(field: sluicegate_event::Value<'_>) -> Option<i64> {
+    match (field.string(), field.number()) {
+        (Some(text), _) => time::parse(&text),
+        // Whole milliseconds, however they are written: 1.7e12 as well.
+        (None, Some(text)) => i64::try_from(Decimal::of_event(text)?.whole()).ok(),
+        (None, None) => None,
+    }
 }
 
 /// The key of an event; one that could not be read had the fallback.

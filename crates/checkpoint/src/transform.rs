@@ -22,7 +22,8 @@ mod words;
 
 pub use fields::Fields;
 pub use filter::Filter;
-pub use reduce::Reduce;
+pub use reduce::{Reduce, Window};
+pub use time::Unit;
 
 /// What becomes of an event, by the recorded parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use crate::group_sizes::GroupSizes;
 use crate::item::{EventId, Header, Item, MAX_PARTS, PartitionKey, SortKey, StoredCodec};
+use crate::sink::Untimed;
 
 mod codec;
 mod frame;
@@ -75,6 +76,8 @@ pub struct Packed {
     pub filtered: u64,
     /// Events that filter, projection or reduction could not read: stored as they are, or counted as such.
     pub unreadable: u64,
+    /// Events without a time for their reduction, in the window null.
+    pub untimed: Untimed,
     /// Bytes of the events as published.
     pub raw_bytes: u64,
     /// Bytes of the items as DynamoDB counts them.
@@ -138,6 +141,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         records: groups.records,
         filtered: groups.filtered,
         unreadable: groups.unreadable,
+        untimed: groups.untimed,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,
         ..Packed::default()

@@ -430,6 +430,7 @@ impl Sink for PackingSink {
             records: packed.records,
             filtered: packed.filtered,
             unreadable: packed.unreadable,
+            untimed: packed.untimed,
             items,
             write_units,
             raw_bytes: packed.raw_bytes,

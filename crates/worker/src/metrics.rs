@@ -44,6 +44,7 @@ pub struct Metrics {
     events_stored: IntCounter,
     events_filtered: IntCounter,
     events_unreadable: IntCounter,
+    events_untimed: IntCounter,
     raw_bytes: IntCounter,
     stored_bytes: IntCounter,
     items_written: IntCounter,
@@ -145,6 +146,10 @@ impl Metrics {
             events_unreadable: r.counter(
                 "events_unreadable_total",
                 "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again. If it rises: see what is published.",
+            )?,
+            events_untimed: r.counter(
+                "events_untimed_total",
+                "Events without a time that reduce could read: counted and summed in the window null; redelivered ones count again. If it rises: the log names the unit of `reduce ... by FIELD as UNIT`.",
             )?,
             raw_bytes: r.counter(
                 "raw_bytes_total",
@@ -457,6 +462,7 @@ impl ShardMetrics {
         metrics.events_stored.inc_by(delivered.events);
         metrics.events_filtered.inc_by(delivered.filtered);
         metrics.events_unreadable.inc_by(delivered.unreadable);
+        metrics.events_untimed.inc_by(delivered.untimed.events);
         metrics.raw_bytes.inc_by(delivered.raw_bytes);
         metrics.stored_bytes.inc_by(delivered.stored_bytes);
         metrics.items_written.inc_by(delivered.items);

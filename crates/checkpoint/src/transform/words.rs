@@ -175,6 +175,25 @@ impl Words {
         }
     }
 
+    /// Takes the name of a time zone: a word with what follows it without a space, or a string.
+    pub(super) fn zone(&mut self) -> Option<String> {
+        let at = self.at();
+        let is = |word: &Word| matches!(word.what, What::Bare(_) | What::String(_));
+        let word = self.words.next_if(is)?;
+        let mut name = match word.what {
+            What::Bare(text) => text,
+            What::String(text) => return Some(text),
+            What::Pointer(_) | What::Mark(_) => return None,
+        };
+        // `Europe/Berlin` is read as a word and a pointer.
+        let end = at + name.chars().count();
+        let adjoins = |word: &Word| word.at == end && matches!(word.what, What::Pointer(_));
+        if let Some(Word { what: What::Pointer(rest), .. }) = self.words.next_if(adjoins) {
+            name.push_str(rest.as_str());
+        }
+        Some(name)
+    }
+
     /// The next word is a pointer, or a string that stands for one.
     pub(super) fn is_pointer(&mut self) -> bool {
         matches!(self.words.peek(), Some(Word { what: What::Pointer(_) | What::String(_), .. }))

@@ -13,6 +13,7 @@ use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{Batch, BatchId, PackingParameters, Record};
 
 use super::shape::Shape;
+use crate::sink::Untimed;
 
 /// The groups of a batch, and what was counted on the way.
 #[derive(Default)]
@@ -23,6 +24,7 @@ pub(super) struct Groups<'a> {
     pub records: u64,
     pub filtered: u64,
     pub unreadable: u64,
+    pub untimed: Untimed,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
 }
@@ -60,7 +62,9 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
         if batch.cut.excludes(&record.sequence_number, record.sub_sequence_number) {
             continue;
         }
-        group.shape.add(parameters, group.records.len(), record, &judged);
+        if let Some(window) = group.shape.add(parameters, group.records.len(), record, &judged) {
+            groups.untimed.add(window);
+        }
         group.records.push(record);
         groups.events += 1;
         groups.unreadable += u64::from(judged.verdict == Verdict::Unreadable);

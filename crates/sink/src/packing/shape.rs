@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sluicegate_checkpoint::batch::Judged;
-use sluicegate_checkpoint::transform::Verdict;
+use sluicegate_checkpoint::transform::{Verdict, Window};
 use sluicegate_checkpoint::{PackingParameters, Record};
 
 use crate::reduction::Reduction;
@@ -30,27 +30,30 @@ impl Shape {
         }
     }
 
-    /// Takes the next event, which is the `place`th of its group, from 0.
+    /// Takes the next event, which is the `place`th of its group, from 0. Returns the window that it belongs to, if it is
+    /// reduced.
     pub(super) fn add(
         &mut self,
         parameters: &PackingParameters,
         place: usize,
         record: &Record,
         judged: &Judged<'_>,
-    ) {
+    ) -> Option<Window> {
         let event = judged.event.as_ref().filter(|_| judged.verdict != Verdict::Unreadable);
         match self {
-            Self::Whole => {}
+            Self::Whole => None,
             Self::Projected(kept) => {
                 let fields = parameters.fields.as_ref();
                 let projected = event.and_then(|event| fields?.project(event));
                 kept.push(projected.map_or_else(|| record.data.clone(), Bytes::from));
+                None
             }
             Self::Reduced(windows) => {
-                let Some(reduce) = &parameters.reduce else { return };
-                let window = reduce.window(record.arrival, event);
-                let begin = || (place, Reduction::new("", reduce, window));
-                windows.entry(window).or_insert_with(begin).1.add(reduce, event);
+                let reduce = parameters.reduce.as_ref()?;
+                let window = reduce.window(record.arrival, event, parameters.decoding_version);
+                let begin = || (place, Reduction::new("", reduce, window.begins()));
+                windows.entry(window.begins()).or_insert_with(begin).1.add(reduce, event);
+                Some(window)
             }
         }
     }

@@ -257,7 +257,7 @@ fn directly(reduce: &str, key: &str, records: &[&Record]) -> Vec<Reduction> {
     let mut windows: Vec<Reduction> = Vec::new();
     for record in records {
         let event = sluicegate_event::Event::parse(&record.data).ok();
-        let window = reduce.window(record.arrival, event.as_ref());
+        let window = reduce.window(record.arrival, event.as_ref(), 3).begins();
         let known = windows.iter().position(|one| one.window == window);
         let at = known.unwrap_or_else(|| {
             windows.push(Reduction::new(key, &reduce, window));

@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "reduce",
         default: "none",
-        help: "Stores counts and sums instead of events: /dep_delay /distance per 1h counts events by key and hour of arrival, with count, sum, least and greatest of both fields; per 1d by /time_hour goes by a field that holds a time. none stores events. Set filter, fields and reduce when every worker runs a build that has them.",
+        help: "Stores counts and sums instead of events: /dep_delay /distance per 1h counts events by key and hour of arrival, with count, sum, least and greatest of both fields; per 1d by /time_hour goes by a field that holds a time, by /t as seconds by a number of seconds, by /t in Europe/Berlin by times without an offset. none stores events. Set filter, fields and reduce when every worker runs a build that has them.",
     },
     Setting {
         name: "buffer_bytes",

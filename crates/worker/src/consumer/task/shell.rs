@@ -16,6 +16,7 @@ use sluicegate_sink::DeliverError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::notes::Hourly;
 use super::{Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
 use crate::consumer::state::{Command, Event, Finish, ShardSession};
@@ -37,6 +38,8 @@ pub(super) struct Shell {
     pub(super) delivery_delays: Delays,
     /// For the log; times are since `begun`.
     pub(super) failed_reads: Recurring,
+    pub(super) unreadable: Hourly,
+    pub(super) untimed: Hourly,
     pub(super) begun: Instant,
 }
 
@@ -52,6 +55,8 @@ impl Shell {
             right: consumer.right,
             throughput: ThroughputMeter::new(consumer.clock.now()),
             failed_reads: Recurring::default(),
+            unreadable: Hourly::default(),
+            untimed: Hourly::default(),
             begun: consumer.clock.now(),
             clock: consumer.clock,
             metrics: consumer.metrics,
@@ -211,6 +216,7 @@ impl Shell {
                 self.delivery_delays.reset();
                 self.delivery.done(&batch);
                 self.metrics.delivered(&batch, &durable);
+                self.note_unread(&batch, &durable);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
                 let (accounted, groups) = (durable.accounted(), durable.delivered.groups);
                 Ok(Some(Event::Delivered { id, revision, groups, accounted }))
