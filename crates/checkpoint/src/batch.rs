@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sluicegate_event::Event;
 
-use crate::parameters::{HashKeyRange, PackingParameters};
+use crate::parameters::{HashKeyRange, PackingParameters, Unreadable};
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
@@ -99,7 +99,30 @@ impl Cut {
     /// Whether an event is left out by the recorded parameters: it is a user record of another shard, or one that the
     /// filter does not keep. A function of the record and the parameters, so that a redelivery leaves out the same ones.
     pub fn filters(&self, record: &Record) -> bool {
-        self.verdict(record) == Verdict::LeftOut
+        self.quick_verdict(record) == Verdict::LeftOut
+    }
+
+    /// Whether an event goes into its item, exclusions aside.
+    fn keeps(&self, record: &Record) -> bool {
+        matches!(self.quick_verdict(record), Verdict::Kept | Verdict::Unreadable)
+    }
+
+    /// The verdict, with [`Verdict::Unreadable`] told as kept where no event is left out for what it says: then none has
+    /// to be read.
+    fn quick_verdict(&self, record: &Record) -> Verdict {
+        if self.parameters.leaves_out_events() {
+            self.verdict(record)
+        } else if self.is_of_another_shard(record) {
+            Verdict::LeftOut
+        } else {
+            Verdict::Kept
+        }
+    }
+
+    /// Whether it is a user record whose hash key lies outside the recorded range.
+    fn is_of_another_shard(&self, record: &Record) -> bool {
+        let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
+        self.parameters.hash_range.zip(record.hash_key).is_some_and(outside)
     }
 
     /// [`Judged::verdict`] of an event.
@@ -109,12 +132,18 @@ impl Cut {
 
     /// What becomes of an event, and what it says: it is read once, and only if the recorded parameters look into it.
     pub fn judge<'a>(&self, record: &'a Record) -> Judged<'a> {
-        let outside = |(range, key): (HashKeyRange, u128)| !range.contains(key);
-        if self.parameters.hash_range.zip(record.hash_key).is_some_and(outside) {
+        if self.is_of_another_shard(record) {
             return Judged { verdict: Verdict::LeftOut, event: None };
         }
         let event = self.parameters.event_of(record);
         Judged { verdict: self.parameters.verdict(event.as_ref()), event }
+    }
+
+    /// Whether an event of the first record lies before the cut, which begins behind it.
+    pub fn is_before(&self, record: &Record) -> bool {
+        self.behind_sub.is_some_and(|behind| {
+            record.sub_sequence_number <= behind && record.sequence_number == self.first
+        })
     }
 
     /// Whether an event is left out.
@@ -162,7 +191,8 @@ impl Batch {
         Some(Self { id: cut.id(shard, epoch), cut, arrival: first.arrival, records })
     }
 
-    /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
+    /// The records that a sink stores: none of a dropped cut, else all but the filtered, the excluded, and the unreadable
+    /// that become dead letters.
     pub fn stored(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(|record| self.stores(record))
     }
@@ -172,18 +202,29 @@ impl Batch {
         let cut = &self.cut;
         !cut.dropped
             && !cut.excludes(&record.sequence_number, record.sub_sequence_number)
-            && !cut.filters(record)
+            && cut.keeps(record)
     }
 
-    /// The records that are dead-lettered instead: the excluded, but for those that are filtered anyway; none of a
-    /// dropped cut.
+    /// The records that are dead-lettered because the table rejects them: the excluded, but for those that are filtered
+    /// anyway or cannot be read; none of a dropped cut.
     pub fn excluded(&self) -> impl Iterator<Item = &Record> {
         let cut = &self.cut;
         self.records.iter().filter(move |record| {
             !cut.dropped
                 && cut.excludes(&record.sequence_number, record.sub_sequence_number)
-                && !cut.filters(record)
+                && cut.keeps(record)
         })
+    }
+
+    /// The places of the records that are dead-lettered because they cannot be read; none of a dropped cut, and none that
+    /// lies before the cut.
+    pub fn unreadable(&self) -> Vec<usize> {
+        let cut = &self.cut;
+        if cut.dropped || cut.parameters.unreadable == Unreadable::Keep {
+            return Vec::new();
+        }
+        let is = |record: &Record| !cut.is_before(record) && cut.verdict(record) == Verdict::DeadLetter;
+        self.records.iter().enumerate().filter(|(_, record)| is(record)).map(|(place, _)| place).collect()
     }
 
     /// How many records the recorded parameters leave out; none of a dropped cut is counted.

@@ -19,7 +19,7 @@ pub mod transform;
 
 pub use batch::{Batch, BatchId, Cut, Exclusion};
 pub use key_template::KeyTemplate;
-pub use parameters::{AggregateKey, Codec, HashKeyRange, PackingParameters};
+pub use parameters::{AggregateKey, Codec, HashKeyRange, PackingParameters, Unreadable};
 pub use position::Position;
 pub use progress::{Announced, Progress, ProgressError, Right};
 pub use record::{ArrivalMillis, Record};

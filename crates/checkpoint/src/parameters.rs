@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use sluicegate_event::Event;
+use sluicegate_event::{Event, Kind};
 use thiserror::Error;
 
 use crate::key_template::{Key, KeyTemplate};
@@ -65,6 +65,27 @@ impl AggregateKey {
     pub const PARTITION_KEY: &'static str = "partition-key";
 }
 
+/// What is done with an event that cannot be read as it is configured: it is not JSON, or `fields` is set and it is not an
+/// object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unreadable {
+    /// It is stored as it came, whole, and counted.
+    #[default]
+    Keep,
+    /// It becomes a dead letter and is not stored with its batch.
+    DeadLetter,
+}
+
+impl Unreadable {
+    /// The word for it in configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
 /// How a group of events is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
@@ -117,6 +138,8 @@ pub struct PackingParameters {
     pub fields: Option<Fields>,
     /// What is stored instead of the events: counts and sums. `None` stores the events.
     pub reduce: Option<Reduce>,
+    /// What is done with events that cannot be read.
+    pub unreadable: Unreadable,
 }
 
 /// Why packing parameters cannot be used.
@@ -185,9 +208,17 @@ impl PackingParameters {
         Self { decoding_version, ..self }
     }
 
-    /// Whether it matters how events are read: a key template, filter, fields or reduction looks into them.
+    /// Whether it matters how events are read: a key template, filter, fields or reduction looks into them, or those that
+    /// cannot be read become dead letters.
     pub fn reads_events(&self) -> bool {
-        self.transforms() || matches!(self.aggregate_key, AggregateKey::Template(_))
+        self.transforms()
+            || matches!(self.aggregate_key, AggregateKey::Template(_))
+            || self.unreadable == Unreadable::DeadLetter
+    }
+
+    /// Whether events may be left out of the items for what they say.
+    pub(crate) fn leaves_out_events(&self) -> bool {
+        self.filter.is_some() || self.unreadable == Unreadable::DeadLetter
     }
 
     /// The version for new cuts.
@@ -199,8 +230,8 @@ impl PackingParameters {
     /// under which a cut may have been recorded.
     fn suits(&self, decoding_version: u32) -> bool {
         match decoding_version {
-            DECODING_VERSION => !self.transforms(),
-            TRANSFORM_DECODING_VERSION => self.transforms(),
+            DECODING_VERSION => !self.transforms() && self.unreadable == Unreadable::Keep,
+            TRANSFORM_DECODING_VERSION => self.transforms() && self.unreadable == Unreadable::Keep,
             newer => newer == self.needed_decoding_version(),
         }
     }
@@ -221,14 +252,19 @@ impl PackingParameters {
 
     /// What becomes of an event, of which this is [`PackingParameters::event_of`].
     pub fn verdict(&self, event: Option<&Event<'_>>) -> Verdict {
-        if !self.transforms() {
+        if !self.transforms() && self.unreadable == Unreadable::Keep {
             return Verdict::Kept;
         }
-        let Some(event) = event else { return Verdict::Unreadable };
+        let unreadable = match self.unreadable {
+            Unreadable::Keep => Verdict::Unreadable,
+            Unreadable::DeadLetter => Verdict::DeadLetter,
+        };
+        let Some(event) = event else { return unreadable };
         if self.filter.as_ref().is_some_and(|filter| !filter.keeps(event)) {
             return Verdict::LeftOut;
         }
-        Verdict::Kept
+        let has_fields = event.root().kind() == Kind::Object;
+        if self.fields.is_some() && self.reads_once() && !has_fields { unreadable } else { Verdict::Kept }
     }
 
     /// The aggregate key of a record, of which this is [`PackingParameters::event_of`]; `None` if it goes to
@@ -307,6 +343,7 @@ impl Default for PackingParameters {
             filter: None,
             fields: None,
             reduce: None,
+            unreadable: Unreadable::Keep,
         }
     }
 }

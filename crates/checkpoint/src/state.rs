@@ -13,7 +13,8 @@ use thiserror::Error;
 
 use crate::batch::{BatchId, Cut, Exclusion};
 use crate::parameters::{
-    AggregateKey, Codec, DECODING_VERSIONS, HashKeyRange, PackingParameters, TRANSFORM_DECODING_VERSION,
+    AggregateKey, Codec, DECODING_VERSIONS, EVENT_DECODING_VERSION, HashKeyRange, PackingParameters,
+    TRANSFORM_DECODING_VERSION, Unreadable,
 };
 use crate::position::Position;
 use crate::record::ArrivalMillis;
@@ -281,6 +282,10 @@ struct WireParameters {
     fields: Option<String>,
     #[prost(string, optional, tag = "11")]
     reduce: Option<String>,
+    /// Events that cannot be read become dead letters. Comes with decoding version 3 and needs it. Tag 12 is another
+    /// parameter's.
+    #[prost(bool, tag = "13")]
+    unreadable_to_dead_letters: bool,
 }
 
 impl WireState {
@@ -409,6 +414,7 @@ impl WireParameters {
             filter: parameters.filter.as_ref().map(ToString::to_string),
             fields: parameters.fields.as_ref().map(ToString::to_string),
             reduce: parameters.reduce.as_ref().map(ToString::to_string),
+            unreadable_to_dead_letters: parameters.unreadable == Unreadable::DeadLetter,
         }
     }
 
@@ -433,7 +439,15 @@ impl WireParameters {
             filter: parsed(self.filter)?,
             fields: parsed(self.fields)?,
             reduce: parsed(self.reduce)?,
+            unreadable: if self.unreadable_to_dead_letters {
+                Unreadable::DeadLetter
+            } else {
+                Unreadable::Keep
+            },
         };
+        if parameters.unreadable == Unreadable::DeadLetter && self.decoding_version < EVENT_DECODING_VERSION {
+            return Err(damaged("dead letters of unreadable events under a decoding version without them"));
+        }
         if parameters.transforms() && self.decoding_version < TRANSFORM_DECODING_VERSION {
             return Err(damaged("a filter, fields or a reduction under a decoding version without them"));
         }

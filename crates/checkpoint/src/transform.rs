@@ -34,6 +34,8 @@ pub enum Verdict {
     LeftOut,
     /// It cannot be read: it goes into its item as it is, and is counted.
     Unreadable,
+    /// It cannot be read, and becomes a dead letter.
+    DeadLetter,
 }
 
 /// Why a text is no filter, no list of fields or no reduction. Positions count characters from 1.

@@ -181,7 +181,11 @@ impl Sink for MemorySink {
         if !right.holds() {
             return Err(DeliverError::RightEnded);
         }
-        let delivered = Delivered { filtered: batch.filtered(), ..count(batch.stored()) };
+        let delivered = Delivered {
+            filtered: batch.filtered(),
+            dead_letters: batch.unreadable(),
+            ..count(batch.stored())
+        };
         let mut batches = self.locked();
         let known = batches.get(&batch.id).is_some_and(|known| known.cut.revision > batch.cut.revision);
         if !known && !batch.cut.dropped {

@@ -78,6 +78,8 @@ pub struct Packed {
     pub unreadable: u64,
     /// Events without a time for their reduction, in the window null.
     pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters: they are in no item.
+    pub dead_letters: Vec<usize>,
     /// Bytes of the events as published.
     pub raw_bytes: u64,
     /// Bytes of the items as DynamoDB counts them.
@@ -148,6 +150,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
     };
     let mut compressor = codec::Compressor::new(cut.parameters.codec).map_err(PackError::Compress)?;
     let mut group_bytes = Vec::with_capacity(groups.by_key.len());
+    packed.dead_letters = groups.dead_letters;
     for (key, group::Group { records, shape }) in groups.by_key {
         let before = packed.stored_bytes;
         let made = shape.made(&key, &records);

@@ -431,6 +431,7 @@ impl Sink for PackingSink {
             filtered: packed.filtered,
             unreadable: packed.unreadable,
             untimed: packed.untimed,
+            dead_letters: packed.dead_letters,
             items,
             write_units,
             raw_bytes: packed.raw_bytes,

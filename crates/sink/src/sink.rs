@@ -54,6 +54,9 @@ pub struct Delivered {
     pub unreadable: u64,
     /// Events without a time for their reduction; they are among [`Delivered::events`].
     pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters; they are not stored (see
+    /// [`Batch::unreadable`]).
+    pub dead_letters: Vec<usize>,
     /// Items written.
     pub items: u64,
     /// Write capacity units consumed, retries included.

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{Batch, Right};
 
 use crate::memory::count;
@@ -34,15 +35,20 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let parameters = &batch.cut.parameters;
         for record in batch.stored() {
-            let fields = parameters.fields.as_ref();
-            match fields.and_then(|fields| fields.project(&parameters.event_of(record)?)) {
+            let judged = batch.cut.judge(record);
+            let event = judged.event.filter(|_| judged.verdict == Verdict::Kept);
+            match event.zip(parameters.fields.as_ref()).and_then(|(event, fields)| fields.project(&event)) {
                 Some(kept) => out.write_all(&kept)?,
                 None => out.write_all(&record.data)?,
             }
             out.write_all(b"\n")?;
         }
         out.flush()?;
-        Ok(Delivered { filtered: batch.filtered(), ..count(batch.stored()) })
+        Ok(Delivered {
+            filtered: batch.filtered(),
+            dead_letters: batch.unreadable(),
+            ..count(batch.stored())
+        })
     }
 }
 

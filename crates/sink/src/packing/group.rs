@@ -25,6 +25,8 @@ pub(super) struct Groups<'a> {
     pub filtered: u64,
     pub unreadable: u64,
     pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters.
+    pub dead_letters: Vec<usize>,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
 }
@@ -48,11 +50,16 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
     let parameters = &*batch.cut.parameters;
     let mut groups = Groups::default();
     let mut before = None;
-    for record in batch.records.iter().filter(|record| !stored_before(batch, record)) {
+    for (place, record) in batch.records.iter().enumerate().filter(|(_, record)| !batch.cut.is_before(record))
+    {
         // Read once: for the filter, for the key and for what is stored of it.
         let judged = batch.cut.judge(record);
         if judged.verdict == Verdict::LeftOut {
             groups.filtered += 1;
+            continue;
+        }
+        if judged.verdict == Verdict::DeadLetter {
+            groups.dead_letters.push(place);
             continue;
         }
         let key = parameters.aggregate_key_of(record, judged.event.as_ref());
@@ -74,13 +81,6 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
         before = Some(&record.sequence_number);
     }
     groups
-}
-
-/// Whether an event of the first record lies before the cut, which begins behind it.
-fn stored_before(batch: &Batch, record: &Record) -> bool {
-    let cut = &batch.cut;
-    cut.behind_sub
-        .is_some_and(|behind| record.sub_sequence_number <= behind && record.sequence_number == cut.first)
 }
 
 /// Which suffix a group of a batch is stored under: 0 (none) to `spread - 1`.

@@ -49,6 +49,15 @@ impl Shell {
                 "events could not be read by filter, fields or reduce and were kept as they came; the batch named is the last one with such events"
             );
         }
+        let letters = u64::try_from(delivered.dead_letters.len()).unwrap_or(u64::MAX);
+        if let Some(events) = self.dead_letters.tell(now, letters) {
+            tracing::warn!(
+                lease_key,
+                sequence_number,
+                events,
+                "events could not be read and went to the dead letters; sluicegate dead-letters list --cause unreadable shows them"
+            );
+        }
         if let Some(events) = self.untimed.tell(now, delivered.untimed.events) {
             let advice = delivered.untimed.unit.map_or_else(
                 || {

@@ -40,6 +40,7 @@ pub(super) struct Shell {
     pub(super) failed_reads: Recurring,
     pub(super) unreadable: Hourly,
     pub(super) untimed: Hourly,
+    pub(super) dead_letters: Hourly,
     pub(super) begun: Instant,
 }
 
@@ -51,12 +52,13 @@ impl Shell {
         let me = consumer.held.row().owner.clone().unwrap_or_else(|| WorkerId::new("nobody"));
         work.held = Some(consumer.held);
         Self {
-            delivery: Delivery::new(consumer.sink, consumer.letters, me),
+            delivery: Delivery::new(consumer.sink, consumer.letters, me, consumer.letter_ttl_days),
             right: consumer.right,
             throughput: ThroughputMeter::new(consumer.clock.now()),
             failed_reads: Recurring::default(),
             unreadable: Hourly::default(),
             untimed: Hourly::default(),
+            dead_letters: Hourly::default(),
             begun: consumer.clock.now(),
             clock: consumer.clock,
             metrics: consumer.metrics,

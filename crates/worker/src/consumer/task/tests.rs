@@ -63,6 +63,7 @@ async fn consumer_from(
         stream,
         sink: Arc::new(MemorySink::default()),
         letters: Arc::new(MemoryDeadLetters::default()),
+        letter_ttl_days: None,
         right: right.session(),
         clock: Clock::new(),
         budget: ByteBudget::new(1 << 20),
@@ -367,6 +368,10 @@ impl DeadLetters for Out {
 
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         self.inner.mark_redriven(id, at).await
+    }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        self.inner.delete(id).await
     }
 }
 
