@@ -269,7 +269,7 @@ async fn run_over(
         clock.sleep(Duration::from_secs(20)).await;
         requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
     };
-    let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), drain);
+    let (ended, ()) = tokio::join!(Box::pin(consumer.run(CancellationToken::new())), drain);
     assert!(matches!(ended, Ended::HandedOver { to: None, .. }), "{ended:?}");
     assert_eq!(store.broken_laws(), vec![]);
     (String::from_utf8(metrics.text().unwrap()).unwrap(), store)
