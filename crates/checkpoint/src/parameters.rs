@@ -19,7 +19,7 @@ use crate::transform::{Fields, Filter, Reduce, Verdict};
 /// user records outside the recorded hash key range.
 pub const DECODING_VERSION: u32 = 1;
 /// The version that brought filter, projection and reduction. Events were read as in
-/// [`reading_before_3`](crate::reading_before_3).
+/// [`reading_before_3`].
 pub const TRANSFORM_DECODING_VERSION: u32 = 2;
 /// The version that cuts need where it matters how events are read: events are read by [`sluicegate_event`], once, and
 /// numbers in keys are their digits. Without that, cuts stay at [`DECODING_VERSION`], so that an older build can take
