@@ -25,10 +25,11 @@ graph() {
     sed -e 's/^sluicegate-//' -e 's/\.workspace.*//' | grep -vxE "$allowed" || true)
   [ -z "$found" ] || fail "crates/$crate must not depend on" "$found"
 }
-graph checkpoint none
+graph event none
+graph checkpoint event
 graph lease checkpoint
-graph sink checkpoint
-graph producer checkpoint
+graph sink 'checkpoint|event'
+graph producer 'checkpoint|event'
 graph worker 'checkpoint|lease|sink'
 graph local none
 

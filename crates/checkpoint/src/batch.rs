@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::parameters::PackingParameters;
+use sluicegate_event::Event;
+
+use crate::parameters::{PackingParameters, Unreadable};
 use crate::position::Position;
 use crate::record::{ArrivalMillis, Record};
 use crate::record_id::{SequenceNumber, ShardId, SubSequenceNumber};
@@ -68,6 +70,15 @@ pub struct Cut {
     pub dropped: bool,
 }
 
+/// An event, and what becomes of it by the recorded parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged<'a> {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// What it says, if somebody asks and it can be read.
+    pub event: Option<Event<'a>>,
+}
+
 impl Cut {
     /// The identity of its batch.
     pub fn id(&self, shard: &ShardId, epoch: u32) -> BatchId {
@@ -88,7 +99,24 @@ impl Cut {
     /// Whether an event is left out by the recorded parameters: it is a user record of another shard, or one that the
     /// filter does not keep. A function of the record and the parameters, so that a redelivery leaves out the same ones.
     pub fn filters(&self, record: &Record) -> bool {
-        self.verdict(record) == Verdict::LeftOut
+        self.quick_verdict(record) == Verdict::LeftOut
+    }
+
+    /// Whether an event goes into its item, exclusions aside.
+    fn keeps(&self, record: &Record) -> bool {
+        matches!(self.quick_verdict(record), Verdict::Kept | Verdict::Unreadable)
+    }
+
+    /// The verdict, with [`Verdict::Unreadable`] told as kept where no event is left out for what it says: then none has
+    /// to be read.
+    fn quick_verdict(&self, record: &Record) -> Verdict {
+        if self.parameters.leaves_out_events() {
+            self.verdict(record)
+        } else if self.is_foreign(record) {
+            Verdict::LeftOut
+        } else {
+            Verdict::Kept
+        }
     }
 
     /// Whether an event is left out because it is a user record of another shard ([`PackingParameters::is_foreign`]).
@@ -96,12 +124,25 @@ impl Cut {
         self.parameters.is_foreign(record)
     }
 
-    /// The same as [`Self::filters`], with events told apart that a filter cannot judge, and that are kept for that.
+    /// [`Judged::verdict`] of an event.
     pub fn verdict(&self, record: &Record) -> Verdict {
+        self.judge(record).verdict
+    }
+
+    /// What becomes of an event, and what it says: it is read once, and only if the recorded parameters look into it.
+    pub fn judge<'a>(&self, record: &'a Record) -> Judged<'a> {
         if self.is_foreign(record) {
-            return Verdict::LeftOut;
+            return Judged { verdict: Verdict::LeftOut, event: None };
         }
-        self.parameters.filter.as_ref().map_or(Verdict::Kept, |filter| filter.judge(record.data()))
+        let event = self.parameters.event_of(record);
+        Judged { verdict: self.parameters.verdict(event.as_ref()), event }
+    }
+
+    /// Whether an event of the first record lies before the cut, which begins behind it.
+    pub fn is_before(&self, record: &Record) -> bool {
+        self.behind_sub.is_some_and(|behind| {
+            record.sub_sequence_number() <= behind && *record.sequence_number() == self.first
+        })
     }
 
     /// Whether an event is left out.
@@ -149,7 +190,8 @@ impl Batch {
         Some(Self { id: cut.id(shard, epoch), cut, arrival: first.arrival(), records })
     }
 
-    /// The records that a sink stores: none of a dropped cut, else all but the filtered and the excluded.
+    /// The records that a sink stores: none of a dropped cut, else all but the filtered, the excluded, and the unreadable
+    /// that become dead letters.
     pub fn stored(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().filter(|record| self.stores(record))
     }
@@ -158,19 +200,30 @@ impl Batch {
     pub fn stores(&self, record: &Record) -> bool {
         let cut = &self.cut;
         !cut.dropped
-            && !cut.filters(record)
             && !cut.excludes(record.sequence_number(), record.sub_sequence_number())
+            && cut.keeps(record)
     }
 
-    /// The records that are dead-lettered instead: the excluded, but for those that are filtered anyway; none of a
-    /// dropped cut.
+    /// The records that are dead-lettered because the table rejects them: the excluded, but for those that are filtered
+    /// anyway or cannot be read; none of a dropped cut.
     pub fn excluded(&self) -> impl Iterator<Item = &Record> {
         let cut = &self.cut;
         self.records.iter().filter(move |record| {
             !cut.dropped
-                && !cut.filters(record)
                 && cut.excludes(record.sequence_number(), record.sub_sequence_number())
+                && cut.keeps(record)
         })
+    }
+
+    /// The places of the records that are dead-lettered because they cannot be read; none of a dropped cut, and none that
+    /// lies before the cut.
+    pub fn unreadable(&self) -> Vec<usize> {
+        let cut = &self.cut;
+        if cut.dropped || cut.parameters.unreadable == Unreadable::Keep {
+            return Vec::new();
+        }
+        let is = |record: &Record| !cut.is_before(record) && cut.verdict(record) == Verdict::DeadLetter;
+        self.records.iter().enumerate().filter(|(_, record)| is(record)).map(|(place, _)| place).collect()
     }
 
     /// How many records the recorded filter leaves out, foreign ones not among them; none of a dropped cut is counted.
@@ -259,7 +312,9 @@ mod tests {
     fn an_event_that_the_filter_does_not_keep_is_left_out_and_one_that_it_cannot_judge_is_not() {
         let record = |data: &'static str| Record::new(seq(1), ArrivalMillis(1), "k", data);
         let mut cut = cut();
-        Arc::make_mut(&mut cut.parameters).filter = Some("/n > 1".parse().unwrap());
+        let parameters = Arc::make_mut(&mut cut.parameters);
+        parameters.filter = Some("/n > 1".parse().unwrap());
+        *parameters = parameters.clone().with_needed_decoding_version();
         let verdicts = [r#"{"n":2}"#, r#"{"n":1}"#, "text"].map(|data| cut.verdict(&record(data)));
         assert_eq!(verdicts, [Verdict::Kept, Verdict::LeftOut, Verdict::Unreadable]);
         assert_eq!(

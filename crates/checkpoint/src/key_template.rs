@@ -6,15 +6,14 @@
 //! learns of each.
 //!
 //! Laws (tested): parsing then displaying gives back the text; a key is never empty and never longer than
-//! [`KeyTemplate::MAX_KEY_CHARS`]; [`KeyTemplate::render_json`] equals [`KeyTemplate::render`] of the parsed event.
+//! [`KeyTemplate::MAX_KEY_CHARS`]; two numbers give one key exactly if they are the same decimal.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use sluicegate_event::{Event, Kind, Pointer, PointerError, Value, number};
 use thiserror::Error;
 
 /// The key of every event for which a template finds no scalar, or gives an empty or an overlong key. It begins
@@ -27,8 +26,7 @@ pub const FALLBACK_KEY: &str = "~no-key";
 pub struct KeyTemplate {
     text: String,
     parts: Vec<Part>,
-    pointers: Vec<Vec<Token>>,
-    tree: Node,
+    pointers: Vec<Pointer>,
 }
 
 /// The key of one event.
@@ -124,8 +122,7 @@ impl KeyTemplate {
         if text.is_empty() {
             return Err(KeyTemplateError::Empty);
         }
-        let mut template =
-            Self { text: text.to_owned(), parts: Vec::new(), pointers: Vec::new(), tree: Node::default() };
+        let mut template = Self { text: text.to_owned(), parts: Vec::new(), pointers: Vec::new() };
         let characters: Vec<char> = text.chars().collect();
         let mut next = 0;
         while let Some(&character) = characters.get(next) {
@@ -137,7 +134,7 @@ impl KeyTemplate {
                 next += 2;
             } else if character == '{' {
                 let close = closing_brace(&characters, next)?;
-                template.push_pointer(tokens(&characters[next + 1..close], next + 2)?);
+                template.push_pointer(pointer(&characters[next + 1..close], next + 2)?);
                 next = close + 1;
             } else {
                 return Err(KeyTemplateError::Unopened { at: next + 1 });
@@ -146,28 +143,21 @@ impl KeyTemplate {
         Ok(template)
     }
 
-    /// The key of an event. Strings stand as they are, booleans and numbers as JSON writes their value (`1.50` as
-    /// `1.5`, `1e2` as `100.0`); a field that is missing, null, an object or an array makes the whole key a
-    /// fallback.
-    pub fn render(&self, event: &Value) -> Key {
-        self.join(|slot| scalar(find(event, &self.pointers[slot])?))
+    /// The key of an event. Strings stand as they are, escapes resolved, with U+FFFD for half of a surrogate pair;
+    /// booleans as JSON writes them; numbers in their [canonical form](number::Number::canonical): an integer is its
+    /// digits, and `1e2`, `100` and `100.0` are `100`. A field that is missing, null, an object or an array makes the
+    /// whole key a fallback.
+    pub fn render(&self, event: &Event<'_>) -> Key {
+        self.join(|slot| scalar(event.find(self.pointers.get(slot)?)?))
     }
 
-    /// [`KeyTemplate::render`] of an event that is still text. It checks all of the text, but builds values only
-    /// for the fields that the template names.
-    ///
-    /// # Errors
-    /// When the bytes are not exactly one JSON value in UTF-8.
-    pub fn render_json(&self, event: &[u8]) -> Result<Key, serde_json::Error> {
-        let text = std::str::from_utf8(event).map_err(serde_json::Error::custom)?;
-        let mut found = vec![None; self.pointers.len()];
-        let mut json = serde_json::Deserializer::from_str(text);
-        Select { node: &self.tree, found: &mut found }.deserialize(&mut json)?;
-        json.end()?;
-        Ok(self.join(|slot| found[slot].as_deref().map(Cow::Borrowed)))
+    /// What the template takes from an event, in the order in which it stands there.
+    pub(crate) fn pointers(&self) -> &[Pointer] {
+        &self.pointers
     }
 
-    fn join<'v>(&self, text_in: impl Fn(usize) -> Option<Cow<'v, str>>) -> Key {
+    /// The key that these texts make; each is asked for by the place of its pointer.
+    pub(crate) fn join<'v>(&self, text_in: impl Fn(usize) -> Option<Cow<'v, str>>) -> Key {
         let mut key = String::new();
         for part in &self.parts {
             match part {
@@ -178,9 +168,15 @@ impl KeyTemplate {
                 },
             }
         }
+        if Self::could_give(&key) { Key::Found(key) } else { Key::Fallback }
+    }
+
+    /// Whether a text is one that a template could give as a key. Kinesis allows no other partition key; a damaged
+    /// aggregate may hold any.
+    pub fn could_give(key: &str) -> bool {
         // A text has at least as many bytes as characters, so most keys need no count.
         let fits = key.len() <= Self::MAX_KEY_CHARS || key.chars().count() <= Self::MAX_KEY_CHARS;
-        if key.is_empty() || !fits { Key::Fallback } else { Key::Found(key) }
+        !key.is_empty() && fits
     }
 
     fn push_literal(&mut self, character: char) {
@@ -190,11 +186,9 @@ impl KeyTemplate {
         }
     }
 
-    fn push_pointer(&mut self, pointer: Vec<Token>) {
-        let slot = self.pointers.len();
-        self.tree.add(&pointer, slot);
+    fn push_pointer(&mut self, pointer: Pointer) {
+        self.parts.push(Part::Slot(self.pointers.len()));
         self.pointers.push(pointer);
-        self.parts.push(Part::Slot(slot));
     }
 }
 
@@ -233,55 +227,6 @@ enum Part {
     Slot(usize),
 }
 
-/// One step of a pointer: a member of an object, or, where it reads as a number, an element of an array.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Token {
-    name: String,
-    index: Option<usize>,
-}
-
-impl Token {
-    fn new(name: String) -> Self {
-        // RFC 6901, 4: an index has no leading zero and no sign.
-        let is_index =
-            name == "0" || (!name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit()));
-        let index = if is_index { name.parse().ok() } else { None };
-        Self { name, index }
-    }
-}
-
-/// All pointers of a template as one tree, so that one pass over an event finds every value.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Node {
-    /// The pointers that end here.
-    slots: Vec<usize>,
-    children: Vec<(Token, Self)>,
-}
-
-impl Node {
-    fn add(&mut self, pointer: &[Token], slot: usize) {
-        let Some((first, rest)) = pointer.split_first() else {
-            self.slots.push(slot);
-            return;
-        };
-        let known = self.children.iter().position(|(token, _)| token == first);
-        let at = known.unwrap_or(self.children.len());
-        if known.is_none() {
-            self.children.push((first.clone(), Self::default()));
-        }
-        self.children[at].1.add(rest, slot);
-    }
-
-    fn forget(&self, found: &mut [Option<String>]) {
-        for &slot in &self.slots {
-            found[slot] = None;
-        }
-        for (_, child) in &self.children {
-            child.forget(found);
-        }
-    }
-}
-
 fn closing_brace(characters: &[char], open: usize) -> Result<usize, KeyTemplateError> {
     for (at, character) in characters.iter().enumerate().skip(open + 1) {
         match character {
@@ -293,168 +238,37 @@ fn closing_brace(characters: &[char], open: usize) -> Result<usize, KeyTemplateE
     Err(KeyTemplateError::Unclosed { at: open + 1 })
 }
 
-/// Splits a pointer, whose first character is the `at`th of the template.
-fn tokens(pointer: &[char], at: usize) -> Result<Vec<Token>, KeyTemplateError> {
-    if pointer.first() != Some(&'/') {
-        return Err(KeyTemplateError::NoPointer { at, found: pointer.iter().collect() });
-    }
-    let mut names = Vec::new();
-    let mut characters = pointer.iter().enumerate();
-    while let Some((offset, &character)) = characters.next() {
-        let unescaped = match character {
-            '/' => {
-                names.push(String::new());
-                continue;
-            }
-            '~' => match characters.next() {
-                Some((_, '0')) => '~',
-                Some((_, '1')) => '/',
-                Some(_) | None => return Err(KeyTemplateError::Escape { at: at + offset }),
-            },
-            other => other,
-        };
-        if let Some(name) = names.last_mut() {
-            name.push(unescaped);
-        }
-    }
-    Ok(names.into_iter().map(Token::new).collect())
-}
-
-fn find<'v>(event: &'v Value, pointer: &[Token]) -> Option<&'v Value> {
-    pointer.iter().try_fold(event, |value, token| match value {
-        Value::Object(members) => members.get(&token.name),
-        Value::Array(elements) => elements.get(token.index?),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+/// Reads a pointer, whose first character is the `at`th of the template.
+fn pointer(characters: &[char], at: usize) -> Result<Pointer, KeyTemplateError> {
+    let text: String = characters.iter().collect();
+    Pointer::parse(&text).map_err(|error| match error {
+        PointerError::NoSlash => KeyTemplateError::NoPointer { at, found: text.clone() },
+        PointerError::Escape { at: within } => KeyTemplateError::Escape { at: at + within - 1 },
     })
 }
 
-fn scalar(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
-        Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// Reads one JSON value and keeps of it what the tree below `node` names.
-struct Select<'t, 'f> {
-    node: &'t Node,
-    found: &'f mut [Option<String>],
-}
-
-impl<'de> DeserializeSeed<'de> for Select<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        // Of a member that comes twice the last one counts, as everywhere in serde_json.
-        self.node.forget(self.found);
-        if self.node.slots.is_empty() {
-            return json.deserialize_any(self);
-        }
-        // A pointer ends here: a scalar has nothing below it, and anything else makes the whole key a fallback.
-        let text = scalar(&Value::deserialize(json)?).map(Cow::into_owned);
-        for &slot in &self.node.slots {
-            self.found[slot].clone_from(&text);
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Visitor<'de> for Select<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some(child) = members.next_key_seed(Member(self.node))? {
-            match child {
-                Some(node) => members.next_value_seed(Select { node, found: &mut *self.found })?,
-                None => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        for at in 0.. {
-            let child = self.node.children.iter().find(|(token, _)| token.index == Some(at));
-            let element = match child {
-                Some((_, node)) => elements.next_element_seed(Select { node, found: &mut *self.found })?,
-                None => elements.next_element::<IgnoredAny>()?.map(drop),
-            };
-            if element.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// Reads the name of a member: the child of this node that it leads to, if any. Nothing is allocated for it.
-struct Member<'t>(&'t Node);
-
-impl<'de, 't> DeserializeSeed<'de> for Member<'t> {
-    type Value = Option<&'t Node>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'t> Visitor<'_> for Member<'t> {
-    type Value = Option<&'t Node>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a member")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let child = self.0.children.iter().find(|(token, _)| token.name == name);
-        Ok(child.map(|(_, node)| node))
+fn scalar(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value.kind() {
+        Kind::String => value.string(),
+        Kind::Number => number::canonical(value.text()),
+        Kind::Bool(truth) => Some(Cow::Borrowed(if truth { "true" } else { "false" })),
+        Kind::Null | Kind::Array | Kind::Object => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn rendered(template: &str, event: &Value) -> Key {
-        let template = KeyTemplate::parse(template).unwrap();
-        // From text, as events come: a float that was written may read back as its neighbour.
-        let text = event.to_string();
-        let key = template.render(&serde_json::from_str(&text).unwrap());
-        assert_eq!(template.render_json(text.as_bytes()).unwrap(), key, "{template} of {event}");
-        key
+        rendered_text(template, &event.to_string())
+    }
+
+    fn rendered_text(template: &str, event: &str) -> Key {
+        KeyTemplate::parse(template).unwrap().render(&Event::parse(event.as_bytes()).unwrap())
     }
 
     #[test]
@@ -492,21 +306,25 @@ mod tests {
 
     #[test]
     fn of_a_member_that_comes_twice_the_last_one_counts() {
-        for event in [r#"{"a":{"b":1},"a":2}"#, r#"{"a":{"b":1},"a":{"b":2}}"#] {
-            let template = KeyTemplate::parse("{/a/b}").unwrap();
-            let value: Value = serde_json::from_str(event).unwrap();
-            assert_eq!(template.render_json(event.as_bytes()).unwrap(), template.render(&value), "{event}");
-        }
+        assert!(rendered_text("{/a/b}", r#"{"a":{"b":1},"a":2}"#).is_fallback());
+        assert_eq!(rendered_text("{/a/b}", r#"{"a":{"b":1},"a":{"b":2}}"#), Key::Found("2".to_owned()));
     }
 
     #[test]
-    fn text_that_is_not_one_json_value_is_refused_wherever_the_fault_lies() {
-        for template in ["{/a}", "literal"] {
-            let template = KeyTemplate::parse(template).unwrap();
-            for event in [&b"{\"a\":1,\"b\":}"[..], b"{\"a\":1} 2", b"", b"{\"b\":\"\xff\"}", b"{\"a\":1"] {
-                assert!(template.render_json(event).is_err(), "{event:?}");
-            }
+    fn numbers_are_their_digits_and_half_a_surrogate_is_the_replacement_character() {
+        for (event, key) in [
+            (r#"{"a":92838584930183242888}"#, "92838584930183242888"),
+            (r#"{"a":92838584930183242889}"#, "92838584930183242889"),
+            (r#"{"a":1e2}"#, "100"),
+            (r#"{"a":100.0}"#, "100"),
+            (r#"{"a":-0}"#, "0"),
+            (r#"{"a":1e999999999}"#, "1e999999999"),
+            (r#"{"a":"cut \ud83d"}"#, "cut \u{FFFD}"),
+        ] {
+            assert_eq!(rendered_text("{/a}", event), Key::Found(key.to_owned()), "{event}");
         }
+        let long = format!("{{\"a\":{}}}", "9".repeat(257));
+        assert!(rendered_text("{/a}", &long).is_fallback(), "longer than a key may be");
     }
 
     #[test]
@@ -556,11 +374,11 @@ mod tests {
         #[test]
         fn any_text_with_doubled_braces_is_its_own_key(text in "\\PC{1,256}") {
             let template = KeyTemplate::parse(&text.replace('{', "{{").replace('}', "}}")).unwrap();
-            prop_assert_eq!(template.render(&Value::Null), Key::Found(text));
+            prop_assert_eq!(template.render(&Event::parse(b"null").unwrap()), Key::Found(text));
         }
 
         #[test]
-        fn both_ways_agree_on_a_key_of_1_to_256_characters(
+        fn a_key_has_1_to_256_characters(
             event in any_json(),
             text in "[xy]{0,2}(\\{(/[ab01]){1,3}\\}){1,3}",
         ) {

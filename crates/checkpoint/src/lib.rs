@@ -8,6 +8,7 @@ pub mod key_template;
 pub mod parameters;
 pub mod position;
 pub mod progress;
+pub mod reading_before_3;
 pub mod record;
 pub mod record_id;
 pub mod recurring;
@@ -18,7 +19,7 @@ pub mod transform;
 
 pub use batch::{Batch, BatchId, Cut, Exclusion};
 pub use key_template::KeyTemplate;
-pub use parameters::{AggregateKey, Codec, HashKeyRange, PackingParameters};
+pub use parameters::{AggregateKey, Codec, HashKeyRange, PackingParameters, Unreadable};
 pub use position::Position;
 pub use progress::{Announced, Progress, ProgressError, Right};
 pub use record::{ArrivalMillis, HashKey, Record};

@@ -3,22 +3,28 @@
 //! They are recorded with the cut, so that whoever redelivers it, under whatever configuration, makes the same
 //! items under the same keys (law D3).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use sluicegate_event::{Event, Kind};
 use thiserror::Error;
 
-use crate::key_template::KeyTemplate;
+use crate::key_template::{Key, KeyTemplate};
+use crate::reading_before_3;
 use crate::record::Record;
-use crate::transform::{Fields, Filter, Reduce};
+use crate::transform::{Fields, Filter, Reduce, Verdict};
 
 /// The version of decoding, filtering, grouping and keys that cuts are recorded with. No amendment changes
 /// it; who lacks a recorded one is not eligible for the lease. Version 1 takes aggregated records apart and leaves out
 /// user records outside the recorded hash key range.
 pub const DECODING_VERSION: u32 = 1;
-/// The version that cuts with a filter, a projection or a reduction need. Without one, cuts stay at
-/// [`DECODING_VERSION`], so that a build that knows of none of them can take over from this one.
+/// The version that brought filter, projection and reduction. Events were read as in
+/// [`reading_before_3`].
 pub const TRANSFORM_DECODING_VERSION: u32 = 2;
-/// The version that tells user records apart which their producer sends again from those that are sent once, and in
-/// which an aggregated record of no user records is one event. Cuts that need neither stay at an older one.
+/// The version that cuts need where it matters how events are read: events are read by [`sluicegate_event`], once, and
+/// numbers in keys are their digits. It also tells user records apart which their producer sends again from those that are
+/// sent once, and an aggregated record of no user records is one event. Cuts that need none of this stay at
+/// [`DECODING_VERSION`], so that an older build can take over from this one.
 pub const EVENT_DECODING_VERSION: u32 = 3;
 /// Every version that this build can work with.
 pub const DECODING_VERSIONS: &[u32] = &[DECODING_VERSION, TRANSFORM_DECODING_VERSION, EVENT_DECODING_VERSION];
@@ -58,6 +64,27 @@ impl TryFrom<String> for AggregateKey {
 impl AggregateKey {
     /// The word for [`AggregateKey::PartitionKey`] in configuration and in recorded parameters.
     pub const PARTITION_KEY: &'static str = "partition-key";
+}
+
+/// What is done with an event that cannot be read as it is configured: it is not JSON, or `fields` is set and it is not an
+/// object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unreadable {
+    /// It is stored as it came, whole, and counted.
+    #[default]
+    Keep,
+    /// It becomes a dead letter and is not stored with its batch.
+    DeadLetter,
+}
+
+impl Unreadable {
+    /// The word for it in configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
 }
 
 /// How a group of events is compressed.
@@ -116,6 +143,8 @@ pub struct PackingParameters {
     pub fields: Option<Fields>,
     /// What is stored instead of the events: counts and sums. `None` stores the events.
     pub reduce: Option<Reduce>,
+    /// What is done with events that cannot be read.
+    pub unreadable: Unreadable,
 }
 
 /// Why packing parameters cannot be used.
@@ -203,11 +232,90 @@ impl PackingParameters {
         Self { decoding_version: EVENT_DECODING_VERSION, ..self.clone() }
     }
 
+    /// Whether it matters how events are read: a key template, filter, fields or reduction looks into them, or those that
+    /// cannot be read become dead letters.
+    pub fn reads_events(&self) -> bool {
+        self.transforms()
+            || matches!(self.aggregate_key, AggregateKey::Template(_))
+            || self.unreadable == Unreadable::DeadLetter
+    }
+
+    /// Whether events may be left out of the items for what they say.
+    pub(crate) fn leaves_out_events(&self) -> bool {
+        self.filter.is_some() || self.unreadable == Unreadable::DeadLetter
+    }
+
+    /// The version for new cuts.
     fn needed_decoding_version(&self) -> u32 {
-        if self.only_sent_again {
-            return EVENT_DECODING_VERSION;
+        if self.reads_events() || self.only_sent_again { EVENT_DECODING_VERSION } else { DECODING_VERSION }
+    }
+
+    /// Whether these parameters mean something under a decoding version: the newest, or an older one under which a cut may
+    /// have been recorded. What is recorded with them may need the newest although they do not.
+    fn suits(&self, decoding_version: u32) -> bool {
+        let is_old = self.unreadable == Unreadable::Keep && !self.only_sent_again;
+        match decoding_version {
+            DECODING_VERSION => is_old && !self.transforms(),
+            TRANSFORM_DECODING_VERSION => is_old && self.transforms(),
+            newer => newer == EVENT_DECODING_VERSION,
         }
-        if self.transforms() { TRANSFORM_DECODING_VERSION } else { DECODING_VERSION }
+    }
+
+    /// Whether events are read by [`sluicegate_event`] alone.
+    fn reads_once(&self) -> bool {
+        self.decoding_version >= EVENT_DECODING_VERSION
+    }
+
+    /// The event of a record, if these parameters look into it and it can be read.
+    pub fn event_of<'a>(&self, record: &'a Record) -> Option<Event<'a>> {
+        if self.reads_once() {
+            self.reads_events().then(|| Event::parse(record.data()).ok()).flatten()
+        } else {
+            self.transforms().then(|| reading_before_3::event(record.data())).flatten()
+        }
+    }
+
+    /// What becomes of an event, of which this is [`PackingParameters::event_of`].
+    pub fn verdict(&self, event: Option<&Event<'_>>) -> Verdict {
+        if !self.transforms() && self.unreadable == Unreadable::Keep {
+            return Verdict::Kept;
+        }
+        let unreadable = match self.unreadable {
+            Unreadable::Keep => Verdict::Unreadable,
+            Unreadable::DeadLetter => Verdict::DeadLetter,
+        };
+        let Some(event) = event else { return unreadable };
+        if self.filter.as_ref().is_some_and(|filter| !filter.keeps(event)) {
+            return Verdict::LeftOut;
+        }
+        let has_fields = event.root().kind() == Kind::Object;
+        if self.fields.is_some() && self.reads_once() && !has_fields { unreadable } else { Verdict::Kept }
+    }
+
+    /// The aggregate key of a record, of which this is [`PackingParameters::event_of`]; `None` if it goes to
+    /// [`FALLBACK_KEY`](crate::key_template::FALLBACK_KEY). An event that cannot be read has no fields for a template to
+    /// find.
+    pub fn aggregate_key_of<'a>(
+        &self,
+        record: &'a Record,
+        event: Option<&Event<'_>>,
+    ) -> Option<Cow<'a, str>> {
+        let template = match &self.aggregate_key {
+            AggregateKey::PartitionKey => {
+                let usable = KeyTemplate::could_give(record.partition_key());
+                return usable.then_some(Cow::Borrowed(record.partition_key()));
+            }
+            AggregateKey::Template(template) => template,
+        };
+        let key = if self.reads_once() {
+            event.map_or(Key::Fallback, |event| template.render(event))
+        } else {
+            reading_before_3::key(template, record.data())
+        };
+        match key {
+            Key::Found(key) => Some(Cow::Owned(key)),
+            Key::Fallback => None,
+        }
     }
 
     /// Checks ranges that no type can hold.
@@ -235,9 +343,8 @@ impl PackingParameters {
         if self.fields.is_some() && self.reduce.is_some() {
             errors.push(ParametersError::FieldsOfReduced);
         }
-        let (given, needed) = (self.decoding_version, self.needed_decoding_version());
-        // What is recorded with it may need the newest although the parameters do not.
-        if given != needed && given != EVENT_DECODING_VERSION {
+        if !self.suits(self.decoding_version) {
+            let (given, needed) = (self.decoding_version, self.needed_decoding_version());
             errors.push(ParametersError::DecodingVersion { given, needed });
         }
         let bytes = crate::state::encoded_parameters_bytes(self);
@@ -262,6 +369,7 @@ impl Default for PackingParameters {
             filter: None,
             fields: None,
             reduce: None,
+            unreadable: Unreadable::Keep,
         }
     }
 }
@@ -295,13 +403,41 @@ mod tests {
     fn a_transform_needs_its_decoding_version_and_a_reduction_has_no_fields() {
         let fields =
             PackingParameters { fields: Some(Fields::parse("/a").unwrap()), ..PackingParameters::default() };
-        assert_eq!(fields.check(), Err(ParametersError::DecodingVersion { given: 1, needed: 2 }));
+        assert_eq!(fields.check(), Err(ParametersError::DecodingVersion { given: 1, needed: 3 }));
+        let recorded = PackingParameters { decoding_version: 2, ..fields.clone() };
+        assert_eq!(recorded.check(), Ok(()), "an older build has recorded it");
         let fields = fields.with_needed_decoding_version();
-        assert_eq!(fields.check(), Ok(()));
+        assert_eq!((fields.check(), fields.decoding_version), (Ok(()), 3));
         let both = PackingParameters { reduce: Some(Reduce::parse("per 1h").unwrap()), ..fields };
         assert_eq!(both.check(), Err(ParametersError::FieldsOfReduced));
         let plain = PackingParameters { decoding_version: 2, ..PackingParameters::default() };
         assert_eq!(plain.check(), Err(ParametersError::DecodingVersion { given: 2, needed: 1 }));
+    }
+
+    #[test]
+    fn a_template_needs_the_version_by_which_it_is_read_and_older_cuts_keep_theirs() {
+        let template = KeyTemplate::parse("{/a}").unwrap();
+        let recorded = PackingParameters {
+            aggregate_key: AggregateKey::Template(template),
+            ..PackingParameters::default()
+        };
+        assert_eq!((recorded.check(), recorded.decoding_version), (Ok(()), 1));
+        let new = recorded.clone().with_needed_decoding_version();
+        assert_eq!((new.check(), new.decoding_version), (Ok(()), 3));
+        let record = Record::new(
+            crate::SequenceNumber::parse("1").unwrap(),
+            crate::ArrivalMillis(0),
+            "p",
+            r#"{"a":92838584930183242889}"#,
+        )
+        .at_sub(crate::SubSequenceNumber(0).0);
+        let key = |parameters: &PackingParameters| {
+            let event = parameters.event_of(&record);
+            parameters.aggregate_key_of(&record, event.as_ref()).map(Cow::into_owned)
+        };
+        assert_eq!(key(&recorded).as_deref(), Some("9.283858493018325e+19"));
+        assert_eq!(key(&new).as_deref(), Some("92838584930183242889"));
+        assert_eq!(PackingParameters::default().with_needed_decoding_version().decoding_version, 1);
     }
 
     #[test]

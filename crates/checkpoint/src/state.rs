@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::batch::{BatchId, Cut, Exclusion};
 use crate::parameters::{
     AggregateKey, Codec, DECODING_VERSIONS, EVENT_DECODING_VERSION, HashKeyRange, PackingParameters,
-    TRANSFORM_DECODING_VERSION,
+    TRANSFORM_DECODING_VERSION, Unreadable,
 };
 use crate::position::Position;
 use crate::record::ArrivalMillis;
@@ -276,16 +276,19 @@ struct WireParameters {
     hash_start: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "8")]
     hash_end: Option<Vec<u8>>,
-    /// These three come with decoding version 2 and need it.
+    /// These three come with decoding version 2, and need it or a later one.
     #[prost(string, optional, tag = "9")]
     filter: Option<String>,
     #[prost(string, optional, tag = "10")]
     fields: Option<String>,
     #[prost(string, optional, tag = "11")]
     reduce: Option<String>,
-    /// Comes with decoding version 3 and needs it. (12 to 14 are left to what else that version may bring.)
+    /// Comes with decoding version 3 and needs it.
     #[prost(bool, tag = "15")]
     only_sent_again: bool,
+    /// Events that cannot be read become dead letters. Comes with decoding version 3 and needs it.
+    #[prost(bool, tag = "13")]
+    unreadable_to_dead_letters: bool,
 }
 
 impl WireState {
@@ -415,6 +418,7 @@ impl WireParameters {
             filter: parameters.filter.as_ref().map(ToString::to_string),
             fields: parameters.fields.as_ref().map(ToString::to_string),
             reduce: parameters.reduce.as_ref().map(ToString::to_string),
+            unreadable_to_dead_letters: parameters.unreadable == Unreadable::DeadLetter,
         }
     }
 
@@ -440,7 +444,15 @@ impl WireParameters {
             filter: parsed(self.filter)?,
             fields: parsed(self.fields)?,
             reduce: parsed(self.reduce)?,
+            unreadable: if self.unreadable_to_dead_letters {
+                Unreadable::DeadLetter
+            } else {
+                Unreadable::Keep
+            },
         };
+        if parameters.unreadable == Unreadable::DeadLetter && self.decoding_version < EVENT_DECODING_VERSION {
+            return Err(damaged("dead letters of unreadable events under a decoding version without them"));
+        }
         if parameters.transforms() && self.decoding_version < TRANSFORM_DECODING_VERSION {
             return Err(damaged("a filter, fields or a reduction under a decoding version without them"));
         }

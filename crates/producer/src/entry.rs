@@ -1,12 +1,12 @@
 //! One line of input -> the record to publish, or why it cannot be one. Pure.
 //!
 //! The record's data are the exact bytes of the line. JSON is checked for validity and otherwise left alone; it is
-//! parsed once, and only the fields that a key template names become values.
+//! parsed once, by what reads events everywhere else, so that a worker reads whatever is published here.
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 use serde::{Serialize, Serializer};
 use sluicegate_checkpoint::KeyTemplate;
+use sluicegate_event::{Event, ParseError};
 use thiserror::Error;
 
 /// A record to put: the unit of [`crate::StreamWriter::put_records`].
@@ -53,7 +53,7 @@ pub enum LineFault {
     /// Not one JSON value.
     #[error("not valid JSON at column {column}: {message}")]
     Json {
-        /// The byte of the line, from 1, at which reading stopped making sense; 0 is the line as a whole.
+        /// The byte of the line, from 1, at which reading stopped making sense.
         column: usize,
         /// What was found or missed there.
         message: String,
@@ -104,13 +104,11 @@ impl Keying {
     /// # Errors
     /// What is wrong with the line: it is no JSON, or too large for the stream with its key.
     pub fn entry_of(&self, line: &[u8], max_record_bytes: usize) -> Result<Keyed, LineFault> {
+        let event = Event::parse(line).map_err(json_fault)?;
         let (key, fallback_key) = match self {
-            Self::LineHash => {
-                check_json(line)?;
-                (format!("{:016x}", fnv1a(line)), false)
-            }
+            Self::LineHash => (format!("{:016x}", fnv1a(line)), false),
             Self::Template(template) => {
-                let key = template.render_json(line).map_err(|error| json_fault(&error))?;
+                let key = template.render(&event);
                 let fallback = key.is_fallback();
                 (key.into_text(), fallback)
             }
@@ -123,21 +121,8 @@ impl Keying {
     }
 }
 
-fn check_json(line: &[u8]) -> Result<(), LineFault> {
-    // serde_json skips ignored strings without checking their UTF-8.
-    let text = std::str::from_utf8(line).map_err(|error| LineFault::Json {
-        column: error.valid_up_to() + 1,
-        message: "not UTF-8".to_owned(),
-    })?;
-    serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(|error| json_fault(&error))
-}
-
-/// `serde_json` ends its messages with a line number of its own, which is always 1 here and would mislead.
-fn json_fault(error: &serde_json::Error) -> LineFault {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let message = text.strip_suffix(&place).unwrap_or(&text).to_owned();
-    LineFault::Json { column: error.column(), message }
+fn json_fault(error: ParseError) -> LineFault {
+    LineFault::Json { column: error.at + 1, message: error.fault.to_string() }
 }
 
 /// FNV-1a, 64 bits (offset basis and prime: draft-eastlake-fnv). Chosen because it is fixed for ever, unlike
@@ -198,6 +183,22 @@ mod tests {
         for bad in [&b"{} {}"[..], b"{", b"nul", b"\"\xff\"", b"\xef\xbb\xbf{}"] {
             assert!(matches!(Keying::LineHash.entry_of(bad, MAX), Err(LineFault::Json { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_one_keying_takes_every_keying_takes() {
+        let half = br#"{"job":"j1","text":"cut \ud83d"}"#;
+        let deep = format!("{}{}", "[".repeat(128), "]".repeat(128));
+        for template in ["{/job}", "{/text}"] {
+            let keying = Keying::Template(KeyTemplate::parse(template).unwrap());
+            for line in [&half[..], deep.as_bytes(), b"1e999"] {
+                let taken = |keying: &Keying| keying.entry_of(line, MAX).is_ok();
+                assert_eq!(taken(&keying), taken(&Keying::LineHash));
+                assert_eq!(taken(&keying), line != deep.as_bytes());
+            }
+        }
+        let keying = Keying::Template(KeyTemplate::parse("{/text}").unwrap());
+        assert_eq!(keying.entry_of(half, MAX).unwrap().entry.key, "cut \u{FFFD}");
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{
     ArrivalMillis, Batch, Codec, Record, SequenceNumber, ShardId, SubSequenceNumber,
 };
+use sluicegate_event::Event;
 use thiserror::Error;
 
 use crate::packing::aggregate_key_of;
@@ -33,8 +33,44 @@ pub use post::post;
 pub use redrive::items_of as redriven_items;
 pub use store::{DeadLetters, LetterPage, NoDeadLetters};
 
-/// Version of the items that hold letters.
+/// Version of the items that hold letters of rejected events.
 pub const LETTER_VERSION: i64 = 1;
+/// Version of letters of unreadable events: a build that would redrive such an event whole, unasked, refuses it.
+pub const UNREADABLE_LETTER_VERSION: i64 = 2;
+
+/// Why there is a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterCause {
+    /// The table rejects the event, or what it was excluded with.
+    Rejected,
+    /// The event cannot be read, and `unreadable = dead-letter` is set.
+    Unreadable,
+}
+
+impl LetterCause {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl FromStr for LetterCause {
+    type Err = InvalidLetterCause;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let causes = [Self::Rejected, Self::Unreadable];
+        let cause = causes.into_iter().find(|cause| cause.name() == text);
+        cause.ok_or_else(|| InvalidLetterCause(text.chars().take(200).collect()))
+    }
+}
+
+/// A text is not the cause of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a cause: give rejected or unreadable")]
+pub struct InvalidLetterCause(String);
 
 /// What names a letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +146,9 @@ pub struct LetterHeader {
     pub partition_key: String,
     /// The key that it would have been stored under.
     pub aggregate_key: String,
-    /// What the table said of it, at most [`MAX_WHY_CHARS`] characters.
+    /// Why there is a letter.
+    pub cause: LetterCause,
+    /// What the table said of it, or why it cannot be read, at most [`MAX_WHY_CHARS`] characters.
     pub why: String,
     /// Who put the letter.
     pub worker: String,
@@ -124,6 +162,8 @@ pub struct LetterHeader {
     pub data_sum: u32,
     /// When it was redriven, if it was.
     pub redriven_at: Option<ArrivalMillis>,
+    /// When it expires, in seconds since 1970; `None` keeps it.
+    pub expires: Option<i64>,
 }
 
 /// An event that could not be stored.
@@ -141,23 +181,59 @@ pub const MAX_WHY_CHARS: usize = 1_000;
 /// Why an event was excluded, where this session did not see the table reject it.
 const WHY_NOT_SEEN: &str = "excluded together with rejected events, or by an earlier owner of the shard";
 
-/// The letters of a batch: one for each excluded event, whoever found it.
-pub fn letters_of(batch: &Batch, offenders: &[Offender], worker: &str, now: ArrivalMillis) -> Vec<Letter> {
-    batch.excluded().map(|record| letter_of(batch, record, offenders, worker, now)).collect()
+/// Who puts letters, and for how long.
+#[derive(Debug, Clone)]
+pub struct Postmark {
+    /// The worker.
+    pub worker: String,
+    /// Its time.
+    pub now: ArrivalMillis,
+    /// Days after which letters expire; `None` keeps them.
+    pub ttl_days: Option<u32>,
+}
+
+impl Postmark {
+    fn expires(&self) -> Option<i64> {
+        const SECONDS_A_DAY: i64 = 86_400;
+        self.ttl_days.map(|days| self.now.0.div_euclid(1_000) + i64::from(days) * SECONDS_A_DAY)
+    }
+}
+
+/// The letters of a batch, made one by one: for each excluded event, whoever found it, and for each of `unreadable`, the
+/// places of events that cannot be read.
+pub fn letters_of<'a>(
+    batch: &'a Batch,
+    offenders: &'a [Offender],
+    unreadable: &'a [usize],
+    postmark: &'a Postmark,
+) -> impl Iterator<Item = Letter> + Send + 'a {
+    let excluded = batch.excluded().map(move |record| {
+        let (number, sub) = (record.sequence_number(), record.sub_sequence_number());
+        let offender = offenders.iter().find(|known| known.events.covers(number, sub));
+        let why = offender.map_or(WHY_NOT_SEEN, |offender| &offender.why);
+        letter_of(batch, record, (LetterCause::Rejected, why), postmark)
+    });
+    let unreadable = unreadable.iter().filter_map(|place| batch.records.get(*place)).map(move |record| {
+        letter_of(batch, record, (LetterCause::Unreadable, &why_unreadable(record)), postmark)
+    });
+    excluded.chain(unreadable)
+}
+
+fn why_unreadable(record: &Record) -> String {
+    match Event::parse(record.data()) {
+        Err(error) => format!("the event is not JSON: {error}"),
+        Ok(_) => "the event is not an object, so that it has no fields to choose from".to_owned(),
+    }
 }
 
 fn letter_of(
     batch: &Batch,
     record: &Record,
-    offenders: &[Offender],
-    worker: &str,
-    now: ArrivalMillis,
+    (cause, why): (LetterCause, &str),
+    postmark: &Postmark,
 ) -> Letter {
     let (cut, parameters) = (&batch.cut, &batch.cut.parameters);
     let number = record.sequence_number();
-    let offender = offenders.iter().find(|known| known.events.covers(number, record.sub_sequence_number()));
-    let why = offender.map_or(WHY_NOT_SEEN, |offender| &offender.why);
-    let aggregate_key = aggregate_key_of(&parameters.aggregate_key, record);
     Letter {
         header: LetterHeader {
             id: LetterId {
@@ -170,10 +246,11 @@ fn letter_of(
             batch_last: cut.last.clone(),
             arrival: record.arrival(),
             partition_key: record.partition_key().to_owned(),
-            aggregate_key: aggregate_key.as_deref().unwrap_or(FALLBACK_KEY).to_owned(),
+            aggregate_key: aggregate_key_of(parameters, record).into_owned(),
+            cause,
             why: why.chars().take(MAX_WHY_CHARS).collect(),
-            worker: worker.to_owned(),
-            put_at: now,
+            worker: postmark.worker.clone(),
+            put_at: postmark.now,
             packing: LetterPacking {
                 version: cut.packing_version,
                 codec: parameters.codec,
@@ -183,6 +260,7 @@ fn letter_of(
             data_bytes: record.data().len() as u64,
             data_sum: crc32fast::hash(record.data()),
             redriven_at: None,
+            expires: postmark.expires(),
         },
         data: record.data_bytes(),
     }

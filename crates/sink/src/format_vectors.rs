@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use sluicegate_checkpoint::{ArrivalMillis, Batch, Codec, Exclusion, Record, SequenceNumber};
 
-use crate::dead_letter::{letters_of, redriven_items};
+use crate::dead_letter::{Postmark, letters_of, redriven_items};
 use crate::item::{Attributes, Item, StoredCodec, Value};
 use crate::packing::unpack;
 use crate::testing::{batch, items_of, with_parameters};
@@ -82,7 +82,8 @@ fn redriven() -> Item {
     let record = &amended.records[2];
     let place = (record.sequence_number().clone(), record.sub_sequence_number());
     amended.cut.exclusions.push(Exclusion { from: place.clone(), to: place });
-    let letter = letters_of(&amended, &[], "a worker", ArrivalMillis(0)).remove(0);
+    let postmark = Postmark { worker: "a worker".to_owned(), now: ArrivalMillis(0), ttl_days: None };
+    let letter = letters_of(&amended, &[], &[], &postmark).next().unwrap();
     redriven_items(&letter).unwrap().remove(0)
 }
 

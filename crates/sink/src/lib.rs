@@ -33,11 +33,13 @@ pub use overlap::{Overlap, overlaps};
 pub use packing_sink::{PackingSink, PackingSinkOptions};
 pub use reader::{Event, EventStream, ReadError, Reader, TimeRange};
 pub use reduction::{FieldSum, Reduction};
-pub use sink::{DeliverError, Delivered, Offender, Sink};
+pub use sink::{DeliverError, Delivered, Offender, Sink, Untimed};
 pub use stdout::StdoutSink;
 pub use store::{CapacitySource, ItemSource, ItemWriter, StoreError};
 
 #[cfg(test)]
 mod format_vectors;
+#[cfg(test)]
+mod recorded_batches;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{Batch, BatchId, Record, Right};
 
 use crate::governor::units_of;
@@ -156,10 +155,8 @@ impl MemorySink {
     pub fn events(&self, key: &str) -> Vec<Event> {
         let mut events = Vec::new();
         for batch in self.locked().values() {
-            let of_key = batch.stored().filter(|record| {
-                let found = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
-                found.as_deref().unwrap_or(FALLBACK_KEY) == key
-            });
+            let of_key =
+                batch.stored().filter(|record| aggregate_key_of(&batch.cut.parameters, record) == key);
             events.extend(of_key.map(|record| Event {
                 shard: batch.id.shard.clone(),
                 epoch: batch.id.epoch,
@@ -184,8 +181,12 @@ impl Sink for MemorySink {
         if !right.holds() {
             return Err(DeliverError::RightEnded);
         }
-        let delivered =
-            Delivered { filtered: batch.filtered(), foreign: batch.foreign(), ..count(batch.stored()) };
+        let delivered = Delivered {
+            filtered: batch.filtered(),
+            foreign: batch.foreign(),
+            dead_letters: batch.unreadable(),
+            ..count(batch.stored())
+        };
         let mut batches = self.locked();
         let known = batches.get(&batch.id).is_some_and(|known| known.cut.revision > batch.cut.revision);
         if !known && !batch.cut.dropped {

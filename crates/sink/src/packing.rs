@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use crate::group_sizes::GroupSizes;
 use crate::item::{EventId, Header, Item, MAX_PARTS, PartitionKey, SortKey, StoredCodec};
+use crate::sink::Untimed;
 
 mod codec;
 mod frame;
@@ -77,6 +78,10 @@ pub struct Packed {
     pub foreign: u64,
     /// Events that filter, projection or reduction could not read: stored as they are, or counted as such.
     pub unreadable: u64,
+    /// Events without a time for their reduction, in the window null.
+    pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters: they are in no item.
+    pub dead_letters: Vec<usize>,
     /// Bytes of the events as published.
     pub raw_bytes: u64,
     /// Bytes of the items as DynamoDB counts them.
@@ -141,19 +146,21 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         filtered: groups.filtered,
         foreign: groups.foreign,
         unreadable: groups.unreadable,
+        untimed: groups.untimed,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,
         ..Packed::default()
     };
     let mut compressor = codec::Compressor::new(cut.parameters.codec).map_err(PackError::Compress)?;
     let mut group_bytes = Vec::with_capacity(groups.by_key.len());
-    for (key, records) in &groups.by_key {
+    packed.dead_letters = groups.dead_letters;
+    for (key, group::Group { records, shape }) in groups.by_key {
         let before = packed.stored_bytes;
-        let shaped = shape::shaped(&cut.parameters, key, records);
-        packed.unreadable += shaped.unreadable;
-        let frames = shaped.frames(records);
+        let made = shape.made(&key, &records);
+        let made: Option<Vec<&Record>> = made.as_ref().map(|made| made.iter().collect());
         let reduced = cut.parameters.reduce.is_some().then_some(records.len() as u64);
-        let group = Group { batch, version, key, records, frames: &frames, reduced };
+        let frames = made.as_deref().unwrap_or(&records);
+        let group = Group { batch, version, key: &key, records: &records, frames, reduced };
         group.pack_into(&mut compressor, &mut packed)?;
         group_bytes.push(packed.stored_bytes - before);
     }

@@ -431,6 +431,8 @@ impl Sink for PackingSink {
             filtered: packed.filtered,
             foreign: packed.foreign,
             unreadable: packed.unreadable,
+            untimed: packed.untimed,
+            dead_letters: packed.dead_letters,
             items,
             write_units,
             raw_bytes: packed.raw_bytes,

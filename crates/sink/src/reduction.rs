@@ -14,8 +14,8 @@
 use std::fmt;
 
 use sluicegate_checkpoint::Reduce;
-use sluicegate_checkpoint::transform::json::{self, Kind, Node};
-use sluicegate_checkpoint::transform::{Decimal, time};
+use sluicegate_checkpoint::transform::time;
+use sluicegate_event::{Decimal, Event, Kind, Value, json_string as quoted};
 
 /// Counts and sums of the events of one key and window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,14 +79,14 @@ impl Reduction {
     }
 
     /// Counts an event in; `None` is one that is no JSON.
-    pub(crate) fn add(&mut self, reduce: &Reduce, event: Option<&Node<'_>>) {
+    pub(crate) fn add(&mut self, reduce: &Reduce, event: Option<&Event<'_>>) {
         self.events += 1;
         let Some(event) = event else {
             self.unreadable += 1;
             return;
         };
         for (pointer, sum) in reduce.of().iter().zip(&mut self.fields) {
-            let value = pointer.find(event).and_then(Node::number).and_then(Decimal::of_event);
+            let value = event.find(pointer).and_then(|value| Decimal::of_event(value.number()?));
             let Some(value) = value else { continue };
             let one = FieldSum { field: String::new(), count: 1, sum: value, range: Some((value, value)) };
             // Decimals are bounded so that no batch can make a sum overflow.
@@ -113,36 +113,39 @@ impl Reduction {
 
     /// Reads one that was stored.
     pub fn parse(stored: &[u8]) -> Option<Self> {
-        let node = json::parse(stored)?;
+        let event = Event::parse(stored).ok()?;
+        let node = event.root();
         let window = node.member("window")?;
-        let window = if window.kind == Kind::Null { None } else { Some(time::parse(window.string()?)?) };
+        let window = if window.kind() == Kind::Null { None } else { Some(time::parse(&window.string()?)?) };
         Some(Self {
-            key: node.member("key")?.string()?.to_owned(),
+            key: node.member("key")?.string()?.into_owned(),
             window,
-            reduce: node.member("reduce")?.string()?.to_owned(),
-            events: count(&node, "events")?,
-            unreadable: count(&node, "unreadable")?,
+            reduce: node.member("reduce")?.string()?.into_owned(),
+            events: count(node, "events")?,
+            unreadable: count(node, "unreadable")?,
             fields: fields(node.member("fields")?)?,
         })
     }
 }
 
-fn count(node: &Node<'_>, name: &str) -> Option<u64> {
+fn count(node: Value<'_>, name: &str) -> Option<u64> {
     node.member(name)?.number()?.parse().ok()
 }
 
-fn fields(node: &Node<'_>) -> Option<Vec<FieldSum>> {
-    let Kind::Object(members) = &node.kind else { return None };
-    let field = |member: &json::Member<'_>| {
-        let decimal = |name: &str| Decimal::parse(member.value.member(name)?.number()?);
+fn fields(node: Value<'_>) -> Option<Vec<FieldSum>> {
+    if node.kind() != Kind::Object {
+        return None;
+    }
+    let field = |(name, value): (Value<'_>, Value<'_>)| {
+        let decimal = |name: &str| Decimal::parse(value.member(name)?.number()?);
         Some(FieldSum {
-            field: member.name.clone().into_owned(),
-            count: count(&member.value, "count")?,
+            field: name.string()?.into_owned(),
+            count: count(value, "count")?,
             sum: decimal("sum")?,
             range: decimal("min").zip(decimal("max")),
         })
     };
-    members.iter().map(field).collect()
+    node.members().map(field).collect()
 }
 
 impl fmt::Display for Reduction {
@@ -164,11 +167,6 @@ impl fmt::Display for Reduction {
     }
 }
 
-fn quoted(text: &str) -> String {
-    // A string always has a JSON form.
-    serde_json::to_string(text).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -178,7 +176,7 @@ mod tests {
     fn reduced(events: &[&str]) -> Reduction {
         let reduce: Reduce = "/n \"/a b\" per 1h".parse().unwrap();
         let mut reduction = Reduction::new("k\"1", &reduce, Some(3_600_000));
-        events.iter().for_each(|event| reduction.add(&reduce, json::parse(event.as_bytes()).as_ref()));
+        events.iter().for_each(|event| reduction.add(&reduce, Event::parse(event.as_bytes()).ok().as_ref()));
         reduction
     }
 

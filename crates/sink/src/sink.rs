@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sluicegate_checkpoint::transform::{Unit, Window};
 use sluicegate_checkpoint::{Batch, Exclusion, Retry, Right};
 use thiserror::Error;
 
@@ -53,6 +54,11 @@ pub struct Delivered {
     pub foreign: u64,
     /// Events that a filter, projection or reduction could not read; they are among [`Delivered::events`].
     pub unreadable: u64,
+    /// Events without a time for their reduction; they are among [`Delivered::events`].
+    pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters; they are not stored (see
+    /// [`Batch::unreadable`]).
+    pub dead_letters: Vec<usize>,
     /// Items written.
     pub items: u64,
     /// Write capacity units consumed, retries included.
@@ -65,6 +71,25 @@ pub struct Delivered {
     pub fallback_keys: u64,
     /// How large the stored groups are; nothing from a sink that has none.
     pub groups: GroupSizes,
+}
+
+/// Events that a reduction could give no window, because they have no time that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Untimed {
+    /// How many.
+    pub events: u64,
+    /// The unit in which the number of one of them would be a time of our days.
+    pub unit: Option<Unit>,
+}
+
+impl Untimed {
+    /// Counts an event in.
+    pub(crate) fn add(&mut self, window: Window) {
+        if let Window::Untimed { unit } = window {
+            self.events += 1;
+            self.unit = self.unit.or(unit);
+        }
+    }
 }
 
 /// Events that can never be stored with their batch, and what the table says of them.

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{Batch, Right};
 
 use crate::memory::count;
@@ -32,16 +33,23 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
     /// Writes a batch in one piece, so that batches of several shards do not mix.
     fn write(&self, batch: &Batch) -> io::Result<Delivered> {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let fields = batch.cut.parameters.fields.as_ref();
+        let parameters = &batch.cut.parameters;
         for record in batch.stored() {
-            match fields.and_then(|fields| fields.project(record.data())) {
+            let judged = batch.cut.judge(record);
+            let event = judged.event.filter(|_| judged.verdict == Verdict::Kept);
+            match event.zip(parameters.fields.as_ref()).and_then(|(event, fields)| fields.project(&event)) {
                 Some(kept) => out.write_all(&kept)?,
                 None => out.write_all(record.data())?,
             }
             out.write_all(b"\n")?;
         }
         out.flush()?;
-        Ok(Delivered { filtered: batch.filtered(), foreign: batch.foreign(), ..count(batch.stored()) })
+        Ok(Delivered {
+            filtered: batch.filtered(),
+            foreign: batch.foreign(),
+            dead_letters: batch.unreadable(),
+            ..count(batch.stored())
+        })
     }
 }
 

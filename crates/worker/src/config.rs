@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluicegate_checkpoint::parameters::ParametersError;
 use sluicegate_checkpoint::transform::SyntaxError;
-use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters};
+use sluicegate_checkpoint::{AggregateKey, ArrivalMillis, Codec, PackingParameters, Unreadable};
 use sluicegate_lease::{InitialPosition, ScanBudget, WriteBudget};
 use thiserror::Error;
 
@@ -80,6 +80,27 @@ impl RawBudget {
     }
 }
 
+/// What is done with events that cannot be read, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawUnreadable {
+    /// Dead letters where fields or reduce would otherwise let a whole event through or lose it, else kept.
+    Auto,
+    Keep,
+    DeadLetter,
+}
+
+impl RawUnreadable {
+    fn of(self, parameters: &PackingParameters) -> Unreadable {
+        let needs_reading = parameters.fields.is_some() || parameters.reduce.is_some();
+        match self {
+            Self::Auto if needs_reading => Unreadable::DeadLetter,
+            Self::Auto | Self::Keep => Unreadable::Keep,
+            Self::DeadLetter => Unreadable::DeadLetter,
+        }
+    }
+}
+
 /// The settings as written.
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +139,8 @@ struct RawConfig {
     filter: String,
     fields: String,
     reduce: String,
+    unreadable: RawUnreadable,
+    dead_letter_ttl_days: u32,
     buffer_bytes: bytesize::ByteSize,
     accept_gap: bool,
     write_budget_wcu: RawBudget,
@@ -156,6 +179,8 @@ impl Default for RawConfig {
             filter: NO_TRANSFORM.to_owned(),
             fields: NO_TRANSFORM.to_owned(),
             reduce: NO_TRANSFORM.to_owned(),
+            unreadable: RawUnreadable::Auto,
+            dead_letter_ttl_days: 0,
             buffer_bytes: ByteSize::mib(128),
             accept_gap: false,
             write_budget_wcu: RawBudget::Word(BudgetWord::Auto),
@@ -334,6 +359,7 @@ impl Config {
             foreign_user_records: raw.foreign_user_records,
             buffer_bytes: bytes(raw.buffer_bytes),
             accept_gap: raw.accept_gap,
+            dead_letter_ttl_days: (raw.dead_letter_ttl_days > 0).then_some(raw.dead_letter_ttl_days),
             write_budget: raw.write_budget_wcu.choice(),
         };
         let seed = (raw.seed != 0).then_some(raw.seed);
@@ -418,6 +444,13 @@ fn check_sizes(raw: &RawConfig, wrong: &mut Wrong) {
         ToString::to_string,
         "1 to 10000000",
     ));
+    wrong.kept(in_range(
+        "dead_letter_ttl_days",
+        &raw.dead_letter_ttl_days,
+        (&0, &36_500),
+        ToString::to_string,
+        "0 to 36500",
+    ));
     wrong.kept(in_range("max_in_flight", &raw.max_in_flight, (&1, &12), ToString::to_string, "1 to 12"));
     if raw.max_batch_bytes.as_u64().saturating_mul(2) > raw.buffer_bytes.as_u64() {
         wrong.0.push(ConfigError::Contradiction {
@@ -469,6 +502,8 @@ fn parameters(raw: &RawConfig, wrong: &mut Wrong) -> Option<PackingParameters> {
         reduce: reduce.flatten(),
         ..PackingParameters::default()
     };
+    let unreadable = raw.unreadable.of(&parameters);
+    let parameters = PackingParameters { unreadable, ..parameters };
     let parameters = parameters.with_needed_decoding_version();
     let errors = parameters.errors();
     let fit = errors.is_empty();
@@ -644,8 +679,14 @@ mod tests {
         assert_eq!(parameters.filter.unwrap().to_string(), given[0].1);
         assert_eq!(
             (parameters.reduce.unwrap().to_string(), parameters.decoding_version),
-            (given[1].1.to_owned(), 2)
+            (given[1].1.to_owned(), 3)
         );
+        let unreadable = |pairs: &[(&'static str, &str)]| load(pairs).unwrap().settings.parameters.unreadable;
+        assert_eq!(unreadable(&[("filter", "/a == 1")]), Unreadable::Keep);
+        for (name, value) in [("fields", "/a"), ("reduce", "per 1h"), ("unreadable", "dead-letter")] {
+            assert_eq!(unreadable(&[(name, value)]), Unreadable::DeadLetter, "{name}");
+        }
+        assert_eq!(unreadable(&[("fields", "/a"), ("unreadable", "keep")]), Unreadable::Keep);
         let error = |pairs| load(pairs).unwrap_err().to_string();
         assert_eq!(
             error(&[("filter", "/a = 1")]),

@@ -46,6 +46,7 @@ pub struct Metrics {
     events_foreign: IntCounterVec,
     given_up: IntCounterVec,
     events_unreadable: IntCounter,
+    events_untimed: IntCounter,
     raw_bytes: IntCounter,
     stored_bytes: IntCounter,
     items_written: IntCounter,
@@ -157,6 +158,10 @@ impl Metrics {
             events_unreadable: r.counter(
                 "events_unreadable_total",
                 "Events that are no JSON for a filter, projection or reduction: kept as they are, or counted as such; redelivered ones count again. If it rises: see what is published.",
+            )?,
+            events_untimed: r.counter(
+                "events_untimed_total",
+                "Events without a time that reduce could read: counted and summed in the window null; redelivered ones count again. If it rises: the log names the unit of `reduce ... by FIELD as UNIT`.",
             )?,
             raw_bytes: r.counter(
                 "raw_bytes_total",
@@ -471,6 +476,7 @@ impl ShardMetrics {
         let cause = if batch.cut.parameters.only_sent_again { "sent_again" } else { "outside" };
         metrics.events_foreign.with_label_values(&[cause]).inc_by(delivered.foreign);
         metrics.events_unreadable.inc_by(delivered.unreadable);
+        metrics.events_untimed.inc_by(delivered.untimed.events);
         metrics.raw_bytes.inc_by(delivered.raw_bytes);
         metrics.stored_bytes.inc_by(delivered.stored_bytes);
         metrics.items_written.inc_by(delivered.items);

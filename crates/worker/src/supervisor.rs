@@ -293,6 +293,7 @@ impl Supervisor {
             stream: Arc::clone(&self.worker.stream),
             sink: Arc::clone(&self.worker.sink),
             letters: Arc::clone(&self.worker.letters),
+            letter_ttl_days: self.worker.settings.dead_letter_ttl_days,
             right,
             clock: self.worker.clock.clone(),
             budget: Arc::clone(&self.budget),

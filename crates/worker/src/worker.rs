@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
-use sluicegate_checkpoint::PackingParameters;
+use sluicegate_checkpoint::{PackingParameters, Unreadable};
 use sluicegate_lease::heartbeat::EpochSeconds;
 use sluicegate_lease::nudge::{LocalNudge, Nudges};
 use sluicegate_lease::registry::StartInFuture;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Give up records that are gone, counted, instead of stopping the shard.
     pub accept_gap: bool,
+    /// Days after which dead letters expire; none keeps them.
+    pub dead_letter_ttl_days: Option<u32>,
     /// What the whole fleet may write to the table.
     pub write_budget: BudgetChoice,
 }
@@ -82,6 +84,11 @@ pub enum WorkerError {
     /// A component is missing.
     #[error("a worker needs {0}")]
     Missing(&'static str),
+    /// Unreadable events are to become dead letters, and there is no place for them.
+    #[error(
+        "unreadable is dead-letter, the default with fields or reduce, and there is no dead-letter table: give the worker one, or set unreadable = keep, which stores events that cannot be read as they come, whole"
+    )]
+    NoLetterStore,
     /// The stream cannot be read.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -191,7 +198,7 @@ impl Worker {
             sink: None,
             governor: None,
             capacity: None,
-            letters: Arc::new(NoDeadLetters),
+            letters: None,
             metrics: None,
             admin: None,
             advertise: None,
@@ -229,7 +236,7 @@ pub struct WorkerBuilder {
     sink: Option<Arc<dyn Sink>>,
     governor: Option<Arc<Governor>>,
     capacity: Option<Arc<dyn CapacitySource>>,
-    letters: Arc<dyn DeadLetters>,
+    letters: Option<Arc<dyn DeadLetters>>,
     metrics: Option<Metrics>,
     admin: Option<TcpListener>,
     advertise: Option<String>,
@@ -304,9 +311,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Where events go that the sink never takes. Default: nowhere, so that a batch with such events stops its shard.
+    /// Where events go that the sink never takes. Default: nowhere, so that a batch with such events stops its shard, and
+    /// `unreadable = dead-letter` is refused.
     pub fn dead_letters(mut self, letters: Arc<dyn DeadLetters>) -> Self {
-        self.letters = letters;
+        self.letters = Some(letters);
         self
     }
 
@@ -370,6 +378,9 @@ impl WorkerBuilder {
     /// # Errors
     /// A required component is missing.
     pub fn build(self) -> Result<Worker, WorkerError> {
+        if self.letters.is_none() && self.settings.parameters.unreadable == Unreadable::DeadLetter {
+            return Err(WorkerError::NoLetterStore);
+        }
         let seed = self.seed.unwrap_or_else(|| SmallRng::from_os_rng().next_u64());
         let id = self.id.unwrap_or_else(|| unique_id(&self.application));
         let metrics = match self.metrics {
@@ -390,7 +401,7 @@ impl WorkerBuilder {
             sink: self.sink.ok_or(WorkerError::Missing("a sink"))?,
             governor: self.governor,
             capacity: self.capacity,
-            letters: self.letters,
+            letters: self.letters.unwrap_or_else(|| Arc::new(NoDeadLetters)),
             metrics,
             admin: self.admin,
             advertise: self.advertise,

@@ -56,7 +56,7 @@ pub fn keyed(lines: &[Bytes], template: Option<&str>) -> anyhow::Result<Vec<Even
     let template = template.map(KeyTemplate::parse).transpose()?;
     let keyed = |(number, data): (usize, &Bytes)| {
         let key = match &template {
-            Some(template) => template.render_json(data)?.into_text(),
+            Some(template) => template.render(&sluicegate_event::Event::parse(data)?).into_text(),
             None => format!("event-{number}"),
         };
         Ok(Event { key, data: data.clone() })

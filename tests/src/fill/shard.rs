@@ -217,7 +217,7 @@ impl Drain<'_> {
         });
         let (id, revision) = (batch.id.clone(), batch.cut.revision);
         let Packed { events: stored, filtered, foreign, .. } = packed;
-        let outcomes = Outcomes { stored, filtered, foreign, dead_lettered: 0 };
+        let outcomes = Outcomes { stored, filtered, foreign, dead_lettered: 0, unreadable: 0 };
         Happened::Delivered { id, revision, groups: packed.groups, outcomes }
     }
 

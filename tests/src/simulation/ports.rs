@@ -408,4 +408,8 @@ impl DeadLetters for Ports {
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         NoDeadLetters.mark_redriven(id, at).await
     }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        NoDeadLetters.delete(id).await
+    }
 }

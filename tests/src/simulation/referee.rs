@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{
     ArrivalMillis, Batch, Cut, Exclusion, Position, Record, SequenceNumber, ShardId,
 };
@@ -418,10 +417,8 @@ impl Referee {
             return;
         }
         let is_poison = |record: &Record| {
-            let key = aggregate_key_of(&cut.parameters.aggregate_key, record);
-            self.poison.is_some_and(|poison| {
-                poison.is_event(record.data()) || poison.is_key(key.as_deref().unwrap_or(FALLBACK_KEY))
-            })
+            let key = aggregate_key_of(&cut.parameters, record);
+            self.poison.is_some_and(|poison| poison.is_event(record.data()) || poison.is_key(&key))
         };
         let records = records_of(shard, cut, stream).0;
         let excluded = records

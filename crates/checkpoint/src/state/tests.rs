@@ -222,8 +222,7 @@ fn cuts_that_transform_say_so_and_those_of_a_later_build_are_refused() {
         state.cuts = vec![tiling_cut(1, 2), Cut { parameters: Arc::new(parameters), ..tiling_cut(3, 4) }];
         LeaseState::decode(&state.encode().unwrap()).map(|state| state.cuts[1].parameters.decoding_version)
     };
-    assert_eq!(transforming(2), Ok(2));
-    assert_eq!(transforming(3), Ok(3));
+    assert_eq!((transforming(2), transforming(3)), (Ok(2), Ok(3)));
     assert_eq!(transforming(4), Err(DecodeStateError::DecodingVersion { found: 4 }));
     // A build that has version 1 alone refuses any other, as this one does 4; and nothing may hide behind 1.
     assert!(matches!(transforming(1), Err(DecodeStateError::Damaged { .. })));

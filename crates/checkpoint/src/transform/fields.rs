@@ -2,16 +2,16 @@
 //!
 //! An event loses every member that no pointer names and keeps the rest in its own order, each value in the exact
 //! text that it was published as. A pointer into an array keeps that element alone; an object or array in which
-//! nothing is found is left out. What has no fields (no JSON, or a value that is neither object nor array) is kept as
-//! it is.
+//! nothing is found is left out. An event without fields (not JSON, or not an object) counts as unreadable.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::json::{self, Kind, Node};
-use super::pointer::index;
-use super::words::Words;
-use super::{Pointer, SyntaxError};
+use sluicegate_event::pointer::Step;
+use sluicegate_event::{Event, Kind, Pointer, Value};
+
+use super::SyntaxError;
+use super::words::{Words, Written};
 
 /// The fields to keep: one or more pointers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,67 +34,72 @@ impl Fields {
         }
     }
 
-    /// What is kept of an event; `None` if it has no fields.
-    pub fn project(&self, event: &[u8]) -> Option<Vec<u8>> {
-        let event = json::parse(event)?;
-        let ends = match event.kind {
-            Kind::Object(_) => "{}",
-            Kind::Array(_) => "[]",
-            Kind::Null | Kind::Bool(_) | Kind::Number | Kind::String(_) => return None,
+    /// What is kept of an event; `None` if it is neither object nor array.
+    pub fn project(&self, event: &Event<'_>) -> Option<Vec<u8>> {
+        let root = event.root();
+        let ends = match root.kind() {
+            Kind::Object => "{}",
+            Kind::Array => "[]",
+            Kind::Null | Kind::Bool(_) | Kind::Number | Kind::String => return None,
         };
-        let steps: Vec<&[String]> = self.0.iter().map(Pointer::names).collect();
-        let mut out = String::with_capacity(event.text.len());
-        if !keep(&event, &steps, &mut out) {
+        let steps: Vec<&[Step]> = self.0.iter().map(Pointer::steps).collect();
+        let mut out = String::with_capacity(root.text().len());
+        if !keep(root, &steps, &mut out) {
             out.push_str(ends);
         }
         Some(out.into_bytes())
     }
 }
 
-/// Writes what the pointers, of which these steps are left, keep of a value. Writes nothing where that is nothing.
-fn keep(node: &Node<'_>, steps: &[&[String]], out: &mut String) -> bool {
+/// Writes what the pointers, of which these steps are left, keep of a value. Writes nothing where that is nothing. It
+/// goes as deep as the pointers have steps, whatever the event is.
+fn keep(value: Value<'_>, steps: &[&[Step]], out: &mut String) -> bool {
     if steps.iter().any(|steps| steps.is_empty()) {
-        out.push_str(node.text);
+        out.push_str(value.text());
         return true;
     }
-    match &node.kind {
-        Kind::Object(members) => {
-            let members = members.iter().map(|member| {
-                (Some(member.name_text), &member.value, below(steps, |name| name == member.name))
-            });
+    match value.kind() {
+        Kind::Object => {
+            let members = value
+                .members()
+                .map(|(name, value)| (Some(name.text()), value, below(steps, |step| name.is(step.name()))));
             between("{", "}", members, out)
         }
-        Kind::Array(elements) => {
-            let elements = elements.iter().enumerate();
-            let elements =
-                elements.map(|(at, element)| (None, element, below(steps, |name| index(name) == Some(at))));
+        Kind::Array => {
+            let elements = value
+                .elements()
+                .enumerate()
+                .map(|(at, element)| (None, element, below(steps, |step| step.index() == Some(at))));
             between("[", "]", elements, out)
         }
-        Kind::Null | Kind::Bool(_) | Kind::Number | Kind::String(_) => false,
+        Kind::Null | Kind::Bool(_) | Kind::Number | Kind::String => false,
     }
 }
 
 /// The steps behind those that lead to one child.
-fn below<'s>(steps: &[&'s [String]], leads: impl Fn(&str) -> bool) -> Vec<&'s [String]> {
+fn below<'s>(steps: &[&'s [Step]], leads: impl Fn(&Step) -> bool) -> Vec<&'s [Step]> {
     let split = steps.iter().filter_map(|steps| steps.split_first());
     split.filter(|(first, _)| leads(first)).map(|(_, rest)| rest).collect()
 }
 
-fn between<'n, 'a: 'n, 's: 'n>(
+fn between<'e, 's>(
     open: &str,
     close: &str,
-    children: impl Iterator<Item = (Option<&'n str>, &'n Node<'a>, Vec<&'s [String]>)>,
+    children: impl Iterator<Item = (Option<&'e str>, Value<'e>, Vec<&'s [Step]>)>,
     out: &mut String,
 ) -> bool {
     let begin = out.len();
     for (name, child, steps) in children {
+        if steps.is_empty() {
+            continue;
+        }
         let before = out.len();
         out.push_str(if before == begin { open } else { "," });
         if let Some(name) = name {
             out.push_str(name);
             out.push(':');
         }
-        if steps.is_empty() || !keep(child, &steps, out) {
+        if !keep(child, &steps, out) {
             out.truncate(before);
         }
     }
@@ -107,7 +112,7 @@ fn between<'n, 'a: 'n, 's: 'n>(
 
 impl fmt::Display for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        let texts: Vec<String> = self.0.iter().map(|pointer| Written(pointer).to_string()).collect();
         f.write_str(&texts.join(" "))
     }
 }
@@ -123,13 +128,14 @@ impl FromStr for Fields {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
+    use serde_json::Value as Json;
 
-    use super::super::json::tests::any_json;
+    use super::super::tests::any_json;
     use super::*;
 
     fn projected(fields: &str, event: &str) -> Option<String> {
-        let kept = Fields::parse(fields).unwrap().project(event.as_bytes());
+        let event = Event::parse(event.as_bytes()).unwrap();
+        let kept = Fields::parse(fields).unwrap().project(&event);
         kept.map(|kept| String::from_utf8(kept).unwrap())
     }
 
@@ -153,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_has_no_fields_is_not_touched() {
-        for event in ["3", "\"text\"", "plain", "{\"a\":1", ""] {
+        for event in ["3", "\"text\"", "null"] {
             assert_eq!(projected("/a", event), None, "{event}");
         }
     }
@@ -166,12 +172,12 @@ mod tests {
     }
 
     /// What a value of the event is reached by.
-    fn places(value: &Value, at: &str, out: &mut Vec<String>) {
+    fn places(value: &Json, at: &str, out: &mut Vec<String>) {
         match value {
-            Value::Object(members) => {
+            Json::Object(members) => {
                 members.iter().for_each(|(name, value)| places(value, &format!("{at}/{name}"), out))
             }
-            Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            Json::Array(_) | Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
                 out.push(at.to_owned())
             }
         }
@@ -188,7 +194,7 @@ mod tests {
         fn exactly_what_is_named_is_kept(event in any_json(), text in "(/[abc]){1,3}( (/[abc]){1,3}){0,2}") {
             prop_assume!(event.is_object());
             let kept = projected(&text, &event.to_string()).unwrap();
-            let kept: Value = serde_json::from_str(&kept).unwrap();
+            let kept: Json = serde_json::from_str(&kept).unwrap();
             let (mut all, mut left) = (Vec::new(), Vec::new());
             places(&event, "", &mut all);
             places(&kept, "", &mut left);

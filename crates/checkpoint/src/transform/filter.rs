@@ -4,20 +4,25 @@
 //! filter     = all { "or" all }
 //! all        = one { "and" one }
 //! one        = "not" one | "(" filter ")" | "exists" pointer | pointer compare value
+//!            | pointer "in" "(" value { "," value } ")" | pointer "starts_with" string | pointer "contains" value
 //! compare    = "==" | "!=" | "<" | "<=" | ">" | ">="
 //! value      = string | number | "true" | "false" | "null"          as in JSON
 //! ```
 //! Strings compare by code point, numbers by the decimal that they are written as. A field that is missing, or of
 //! another type than the value, equals nothing and is neither less nor greater; so `!=` is true of it, as `not ==` is.
-//! `exists` is true of a field that is there, `null` included. An event that is no JSON cannot be judged and is kept.
+//! `exists` is true of a field that is there, `null` included. `in` is true of a field that equals one of the values,
+//! `starts_with` of a string that begins so, `contains` of a string that holds that string and of an array one of whose
+//! elements equals the value. These three come with decoding version 3. An event that is not JSON cannot be judged.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use super::json::{self, Kind, Node};
-use super::words::{What, Words, quoted};
-use super::{Number, Pointer, SyntaxError};
+use sluicegate_event::{Event, Kind, Number, Pointer, Value, json_string};
+
+use super::SyntaxError;
+use super::words::{What, Words, Written};
 
 /// How deep parentheses and `not` may be nested.
 const MAX_DEPTH: usize = 32;
@@ -26,17 +31,6 @@ const MAX_DEPTH: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(Expression);
 
-/// What a filter says of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes into its item.
-    Kept,
-    /// It is left out, and counted as filtered.
-    LeftOut,
-    /// It is no JSON: it goes into its item as it is, and is counted.
-    Unreadable,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expression {
     All(Vec<Self>),
@@ -44,6 +38,9 @@ enum Expression {
     Not(Box<Self>),
     Exists(Pointer),
     Compare(Pointer, Compare, Literal),
+    In(Pointer, Vec<Literal>),
+    StartsWith(Pointer, String),
+    Contains(Pointer, Literal),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,21 +93,42 @@ enum Literal {
 impl Literal {
     /// How a value of an event stands to this one; `None` if they are of different types. Truths and null are only
     /// ever equal or not.
-    fn order(&self, found: &Node<'_>) -> Option<Ordering> {
-        match (&found.kind, self) {
-            (Kind::String(found), Self::String(wanted)) => Some(found.as_ref().cmp(wanted)),
-            (Kind::Number, Self::Number(_, wanted)) => Some(Number::parse(found.text)?.cmp(wanted)),
-            (Kind::Bool(found), Self::Bool(wanted)) => (found == wanted).then_some(Ordering::Equal),
-            (Kind::Null, Self::Null) => Some(Ordering::Equal),
+    fn order(&self, found: &Found<'_>) -> Option<Ordering> {
+        match (found, self) {
+            (Found::String(found), Self::String(wanted)) => Some(found.as_ref().cmp(wanted)),
+            (Found::Number(found), Self::Number(_, wanted)) => Some(found.cmp(wanted)),
+            (Found::Bool(found), Self::Bool(wanted)) => (found == wanted).then_some(Ordering::Equal),
+            (Found::Null, Self::Null) => Some(Ordering::Equal),
             (
-                Kind::Null
-                | Kind::Bool(_)
-                | Kind::Number
-                | Kind::String(_)
-                | Kind::Array(_)
-                | Kind::Object(_),
+                Found::Null | Found::Bool(_) | Found::Number(_) | Found::String(_) | Found::Other,
                 Self::Null | Self::Bool(_) | Self::Number(..) | Self::String(_),
             ) => None,
+        }
+    }
+
+    fn equals(&self, found: &Found<'_>) -> bool {
+        self.order(found) == Some(Ordering::Equal)
+    }
+}
+
+/// A value of an event, ready to be compared with many.
+enum Found<'e> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(Cow<'e, str>),
+    /// An array or an object, which equals nothing.
+    Other,
+}
+
+impl<'e> Found<'e> {
+    fn of(value: Value<'e>) -> Self {
+        match value.kind() {
+            Kind::Null => Self::Null,
+            Kind::Bool(truth) => Self::Bool(truth),
+            Kind::Number => Number::parse(value.text()).map_or(Self::Other, Self::Number),
+            Kind::String => value.string().map_or(Self::Other, Self::String),
+            Kind::Array | Kind::Object => Self::Other,
         }
     }
 }
@@ -136,25 +154,37 @@ impl Filter {
     }
 
     /// Whether an event is kept.
-    pub fn judge(&self, event: &[u8]) -> Verdict {
-        match json::parse(event) {
-            None => Verdict::Unreadable,
-            Some(event) if self.0.holds(&event) => Verdict::Kept,
-            Some(_) => Verdict::LeftOut,
-        }
+    pub fn keeps(&self, event: &Event<'_>) -> bool {
+        self.0.holds(event.root())
     }
 }
 
 impl Expression {
-    fn holds(&self, event: &Node<'_>) -> bool {
+    fn holds(&self, event: Value<'_>) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.holds(event)),
             Self::Any(parts) => parts.iter().any(|part| part.holds(event)),
             Self::Not(part) => !part.holds(event),
-            Self::Exists(pointer) => pointer.find(event).is_some(),
+            Self::Exists(pointer) => event.find(pointer).is_some(),
             Self::Compare(pointer, compare, literal) => {
-                compare.holds(pointer.find(event).and_then(|found| literal.order(found)))
+                compare.holds(event.find(pointer).and_then(|found| literal.order(&Found::of(found))))
             }
+            Self::In(pointer, literals) => event
+                .find(pointer)
+                .map(Found::of)
+                .is_some_and(|found| literals.iter().any(|literal| literal.equals(&found))),
+            Self::StartsWith(pointer, start) => event
+                .find(pointer)
+                .and_then(|found| found.string())
+                .is_some_and(|found| found.starts_with(start.as_str())),
+            Self::Contains(pointer, literal) => event.find(pointer).is_some_and(|found| match literal {
+                Literal::String(part) if found.kind() == Kind::String => {
+                    found.string().is_some_and(|found| found.contains(part.as_str()))
+                }
+                Literal::Null | Literal::Bool(_) | Literal::Number(..) | Literal::String(_) => {
+                    found.elements().any(|element| literal.equals(&Found::of(element)))
+                }
+            }),
         }
     }
 }
@@ -210,13 +240,47 @@ fn condition(words: &mut Words, depth: usize) -> Result<Expression, SyntaxError>
         return words.pointer("").map(Expression::Exists);
     }
     let pointer = words.pointer(", exists, not or (")?;
+    if words.take("in") {
+        return values(words).map(|values| Expression::In(pointer, values));
+    }
+    if words.take("starts_with") {
+        let at = words.at();
+        let Some(What::String(start)) = words.next() else {
+            return Err(SyntaxError::new(at, "a string is missing here: write it in double quotes"));
+        };
+        return Ok(Expression::StartsWith(pointer, start));
+    }
+    if words.take("contains") {
+        return literal(words, Compare::Equal).map(|literal| Expression::Contains(pointer, literal));
+    }
     let at = words.at();
     let compare = Compare::ALL.into_iter().find(|compare| words.take(compare.mark()));
-    let why =
-        || format!("a comparison of {pointer} is missing here: write ==, !=, <, <=, > or >= and a value");
+    let why = || {
+        format!(
+            "a comparison of {} is missing here: write ==, !=, <, <=, > or >= and a value, or in, starts_with or contains",
+            Written(&pointer)
+        )
+    };
     let compare = compare.ok_or_else(|| SyntaxError::new(at, why()))?;
     let literal = literal(words, compare)?;
     Ok(Expression::Compare(pointer, compare, literal))
+}
+
+/// The values behind `in`.
+fn values(words: &mut Words) -> Result<Vec<Literal>, SyntaxError> {
+    let at = words.at();
+    if !words.take("(") {
+        return Err(SyntaxError::new(at, "the values of in stand in parentheses: write ( here"));
+    }
+    let mut values = vec![literal(words, Compare::Equal)?];
+    while words.take(",") {
+        values.push(literal(words, Compare::Equal)?);
+    }
+    let at = words.at();
+    if words.take(")") {
+        return Ok(values);
+    }
+    Err(SyntaxError::new(at, "the values of in end here or go on: write ) or , and another value"))
 }
 
 fn literal(words: &mut Words, compare: Compare) -> Result<Literal, SyntaxError> {
@@ -268,8 +332,18 @@ impl fmt::Display for Expression {
                 f.write_str("not ")?;
                 inner(f, part)
             }
-            Self::Exists(pointer) => write!(f, "exists {pointer}"),
-            Self::Compare(pointer, compare, literal) => write!(f, "{pointer} {} {literal}", compare.mark()),
+            Self::Exists(pointer) => write!(f, "exists {}", Written(pointer)),
+            Self::In(pointer, values) => {
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                write!(f, "{} in ({})", Written(pointer), values.join(", "))
+            }
+            Self::StartsWith(pointer, start) => {
+                write!(f, "{} starts_with {}", Written(pointer), json_string(start))
+            }
+            Self::Contains(pointer, literal) => write!(f, "{} contains {literal}", Written(pointer)),
+            Self::Compare(pointer, compare, literal) => {
+                write!(f, "{} {} {literal}", Written(pointer), compare.mark())
+            }
         }
     }
 }
@@ -287,7 +361,12 @@ fn list(f: &mut fmt::Formatter<'_>, parts: &[Expression], between: &str) -> fmt:
 fn inner(f: &mut fmt::Formatter<'_>, part: &Expression) -> fmt::Result {
     match part {
         Expression::All(_) | Expression::Any(_) => write!(f, "({part})"),
-        Expression::Not(_) | Expression::Exists(_) | Expression::Compare(..) => write!(f, "{part}"),
+        Expression::Not(_)
+        | Expression::Exists(_)
+        | Expression::Compare(..)
+        | Expression::In(..)
+        | Expression::StartsWith(..)
+        | Expression::Contains(..) => write!(f, "{part}"),
     }
 }
 
@@ -297,7 +376,7 @@ impl fmt::Display for Literal {
             Self::Null => f.write_str("null"),
             Self::Bool(truth) => truth.fmt(f),
             Self::Number(text, _) => f.write_str(text),
-            Self::String(text) => f.write_str(&quoted(text)),
+            Self::String(text) => f.write_str(&json_string(text)),
         }
     }
 }

@@ -5,8 +5,11 @@
 //! string   "a b"     as in JSON; in a pointer's place, a pointer       mark    ( ) == != < <= > >= ,
 //! ```
 
+use std::fmt;
+
+use sluicegate_event::{Event, Pointer, PointerError, json_string};
+
 use super::SyntaxError;
-use super::pointer::{Pointer, ends_bare_pointer};
 
 /// One word and where it begins, counted in characters from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +51,7 @@ fn next(rest: &str, first: char, at: usize) -> Result<(What, usize), SyntaxError
     }
     if first == '/' {
         let bytes = rest.find(ends_bare_pointer).unwrap_or(rest.len());
-        return Ok((What::Pointer(Pointer::parse(&rest[..bytes], at)?), bytes));
+        return Ok((What::Pointer(pointer(&rest[..bytes], at)?), bytes));
     }
     if let Some(mark) = MARKS.into_iter().find(|mark| rest.starts_with(mark)) {
         return Ok((What::Mark(mark), mark.len()));
@@ -75,10 +78,10 @@ fn string(rest: &str, at: usize) -> Result<(What, usize), SyntaxError> {
     for (offset, character) in rest.char_indices().skip(1) {
         match character {
             '"' if !escaped => {
-                let text = serde_json::from_str(&rest[..=offset]);
-                let text = text.map_err(|_invalid| {
-                    SyntaxError::new(at, "the string that begins here has an escape that JSON does not know")
-                })?;
+                let event = Event::parse(&rest.as_bytes()[..=offset]).ok();
+                let text = event.as_ref().and_then(|event| event.root().string());
+                let why = "the string that begins here has an escape that JSON does not know";
+                let text = text.ok_or_else(|| SyntaxError::new(at, why))?.into_owned();
                 return Ok((What::String(text), offset + 1));
             }
             '\\' => escaped = !escaped,
@@ -88,10 +91,33 @@ fn string(rest: &str, at: usize) -> Result<(What, usize), SyntaxError> {
     Err(SyntaxError::new(at, "the string that begins here is never closed: end it with \""))
 }
 
-/// A text as a JSON string.
-pub(super) fn quoted(text: &str) -> String {
-    // A string always has a JSON form.
-    serde_json::to_string(text).unwrap_or_default()
+/// Reads a pointer, whose first character is the `at`th of what it stands in.
+fn pointer(text: &str, at: usize) -> Result<Pointer, SyntaxError> {
+    Pointer::parse(text).map_err(|error| match error {
+        PointerError::NoSlash => {
+            let why = format!("{text:?} is no JSON pointer: begin it with /, as in /job_id or /job/id");
+            SyntaxError::new(at, why)
+        }
+        PointerError::Escape { .. } => {
+            let why = format!("a ~ in {text} escapes nothing: write ~0 for ~ and ~1 for / in a field's name");
+            SyntaxError::new(at, why)
+        }
+    })
+}
+
+/// Whether a character ends a pointer that is written without quotes.
+fn ends_bare_pointer(character: char) -> bool {
+    character.is_whitespace() || character.is_control() || "()=!<>,\"".contains(character)
+}
+
+/// A pointer as these texts hold it: in quotes only where it needs them.
+pub(super) struct Written<'p>(pub(super) &'p Pointer);
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.as_str();
+        if text.contains(ends_bare_pointer) { f.write_str(&json_string(text)) } else { f.write_str(text) }
+    }
 }
 
 /// The words of a text, taken one by one.
@@ -133,7 +159,7 @@ impl Words {
         let at = self.at();
         match self.next() {
             Some(What::Pointer(pointer)) => Ok(pointer),
-            Some(What::String(text)) => Pointer::parse(&text, at),
+            Some(What::String(text)) => pointer(&text, at),
             Some(What::Bare(text)) => Err(SyntaxError::new(
                 at,
                 format!("`{text}` is no field: write a JSON pointer such as /carrier{or}"),
@@ -147,6 +173,25 @@ impl Words {
                 format!("something is missing here: write a JSON pointer such as /carrier{or}"),
             )),
         }
+    }
+
+    /// Takes the name of a time zone: a word with what follows it without a space, or a string.
+    pub(super) fn zone(&mut self) -> Option<String> {
+        let at = self.at();
+        let is = |word: &Word| matches!(word.what, What::Bare(_) | What::String(_));
+        let word = self.words.next_if(is)?;
+        let mut name = match word.what {
+            What::Bare(text) => text,
+            What::String(text) => return Some(text),
+            What::Pointer(_) | What::Mark(_) => return None,
+        };
+        // `Europe/Berlin` is read as a word and a pointer.
+        let end = at + name.chars().count();
+        let adjoins = |word: &Word| word.at == end && matches!(word.what, What::Pointer(_));
+        if let Some(Word { what: What::Pointer(rest), .. }) = self.words.next_if(adjoins) {
+            name.push_str(rest.as_str());
+        }
+        Some(name)
     }
 
     /// The next word is a pointer, or a string that stands for one.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use sluicegate_checkpoint::Unreadable;
 use sluicegate_worker::Config;
 use sluicegate_worker::config::{ENV_PREFIX, SETTINGS};
 use sluicegate_worker::telemetry::start_logging;
@@ -79,6 +80,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref(), &overrides).map_err(bad_config)?;
     if args.sink == SinkKind::Stdout && config.settings.parameters.reduce.is_some() {
         let why = "reduce is set, and --sink stdout writes events: partial sums that come again there would count twice";
+        return Err(bad_config(why));
+    }
+    if args.sink == SinkKind::Stdout && config.settings.parameters.unreadable == Unreadable::DeadLetter {
+        let why = "unreadable is dead-letter, the default with fields, and --sink stdout has no dead-letter table: set unreadable = keep, which writes events that cannot be read as they come, whole, or leave fields out";
         return Err(bad_config(why));
     }
     start_logging(&config.log, config.log_format);

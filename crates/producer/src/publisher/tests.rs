@@ -64,7 +64,7 @@ async fn on_error_skip_goes_on_and_tells_the_lines() {
     assert_eq!(
         errors,
         [
-            "line 2: not valid JSON at column 2: expected ident",
+            "line 2: not valid JSON at column 1: expected value",
             "line 4: longer than the 64 bytes that a record of this stream may have"
         ]
     );

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sluicegate_checkpoint::{ArrivalMillis, Codec, SequenceNumber, ShardId, SubSequenceNumber};
 
-use super::{DeadLetters, Letter, LetterHeader, LetterId, LetterPacking};
+use super::{DeadLetters, Letter, LetterCause, LetterHeader, LetterId, LetterPacking};
 
 /// Runs every case.
 ///
@@ -17,6 +17,8 @@ pub async fn run_all(table: &dyn DeadLetters) {
     a_payload_larger_than_an_item_comes_back_whole(table).await;
     letters_are_listed_page_by_page_without_their_payloads(table).await;
     a_letter_is_marked_once_and_stays(table).await;
+    the_cause_and_the_expiry_of_a_letter_are_kept(table).await;
+    a_letter_that_is_deleted_is_gone_and_may_be_put_again(table).await;
 }
 
 /// Everything of a letter is kept, also an empty payload and one that is no text.
@@ -120,6 +122,37 @@ pub async fn a_letter_is_marked_once_and_stays(table: &dyn DeadLetters) {
     assert_eq!(found(table, &put.header.id).await, Some(expected));
 }
 
+/// Letters of unreadable events say so, in the list too.
+///
+/// # Panics
+/// When the table breaks the contract.
+pub async fn the_cause_and_the_expiry_of_a_letter_are_kept(table: &dyn DeadLetters) {
+    let mut put = letter("cause", 1, scrambled(500_000));
+    put.header.cause = LetterCause::Unreadable;
+    put.header.expires = Some(4_000_000_000);
+    assert!(new(table, &put).await);
+    assert_eq!(found(table, &put.header.id).await, Some(put));
+}
+
+/// Nothing of it is left, however many items it took.
+///
+/// # Panics
+/// When the table breaks the contract.
+pub async fn a_letter_that_is_deleted_is_gone_and_may_be_put_again(table: &dyn DeadLetters) {
+    let (gone, stays) = (letter("delete", 1, scrambled(900_000)), letter("delete", 2, Bytes::new()));
+    for letter in [&gone, &stays] {
+        assert!(new(table, letter).await);
+    }
+    for is_there in [true, false] {
+        let deleted = table.delete(&gone.header.id).await;
+        assert!(deleted.as_ref().is_ok_and(|deleted| *deleted == is_there), "{deleted:?}");
+        assert_eq!(found(table, &gone.header.id).await, None);
+    }
+    assert_eq!(found(table, &stays.header.id).await, Some(stays));
+    assert!(new(table, &gone).await);
+    assert_eq!(found(table, &gone.header.id).await, Some(gone));
+}
+
 async fn new(table: &dyn DeadLetters, letter: &Letter) -> bool {
     let put = table.put(letter).await;
     assert!(put.is_ok(), "the letter was not put: {put:?}");
@@ -163,6 +196,7 @@ fn letter(case: &str, n: u64, data: Bytes) -> Letter {
             arrival: ArrivalMillis(1_700_000_000_000),
             partition_key: "a key~".to_owned(),
             aggregate_key: "another".to_owned(),
+            cause: LetterCause::Rejected,
             why: "ValidationException: so it is".to_owned(),
             worker: "me".to_owned(),
             put_at: ArrivalMillis(1_700_000_000_123),
@@ -175,6 +209,7 @@ fn letter(case: &str, n: u64, data: Bytes) -> Letter {
             data_bytes: data.len() as u64,
             data_sum: crc32fast::hash(&data),
             redriven_at: None,
+            expires: None,
         },
         data,
     }

@@ -7,7 +7,10 @@
 use bytes::Bytes;
 use sluicegate_checkpoint::{ArrivalMillis, Codec, SequenceNumber, ShardId, SubSequenceNumber};
 
-use super::{LETTER_VERSION, Letter, LetterError, LetterHeader, LetterId, LetterPacking};
+use super::{
+    LETTER_VERSION, Letter, LetterCause, LetterError, LetterHeader, LetterId, LetterPacking,
+    UNREADABLE_LETTER_VERSION,
+};
 use crate::item::{Attributes, ItemKey, Value};
 
 /// Names of the attributes, as DynamoDB stores them. Letters are few and people look at them, so these are words.
@@ -32,6 +35,10 @@ pub mod names {
     pub const PARTITION_KEY: &str = "partitionKey";
     /// Aggregate key of the event.
     pub const AGGREGATE_KEY: &str = "aggregateKey";
+    /// Why there is a letter; absent where the table rejected the event.
+    pub const CAUSE: &str = "cause";
+    /// When the item expires, in seconds since 1970; absent where it does not. The time to live of the table goes by it.
+    pub const EXPIRES: &str = "t";
     /// The table's answer.
     pub const WHY: &str = "why";
     /// Who put the letter.
@@ -55,7 +62,7 @@ pub mod names {
     /// This part of the payload.
     pub const DATA: &str = "d";
     /// All of the first item but the payload.
-    pub const HEADER: [&str; 20] = [
+    pub const HEADER: [&str; 22] = [
         PARTITION,
         SORT,
         VERSION,
@@ -66,6 +73,8 @@ pub mod names {
         ARRIVAL,
         PARTITION_KEY,
         AGGREGATE_KEY,
+        CAUSE,
+        EXPIRES,
         WHY,
         WORKER,
         PUT_AT,
@@ -117,8 +126,8 @@ impl LetterId {
 }
 
 impl Letter {
-    /// The items of the letter in the order of their parts. All but the first follow from the event alone, so that two
-    /// workers that write them at the same time write the same.
+    /// The items of the letter in the order of their parts. All but the first follow from the event alone, their expiry
+    /// aside, so that two workers that write them at the same time write the same.
     pub(crate) fn to_items(&self) -> Vec<Attributes> {
         let parts = self.data.len().div_ceil(PART_BYTES).clamp(1, LETTER_PARTS);
         (0..parts)
@@ -126,6 +135,9 @@ impl Letter {
                 let end = self.data.len().min((part + 1) * PART_BYTES);
                 let mut item =
                     if part == 0 { self.header.to_attributes(parts) } else { Attributes::default() };
+                if let Some(expires) = self.header.expires {
+                    item.set(names::EXPIRES, Value::Number(expires));
+                }
                 item.set(names::PARTITION, Value::Text(self.header.id.shard.to_string()));
                 item.set(names::SORT, Value::Text(self.header.id.sort_key(part + 1)));
                 item.set(names::DATA, Value::Bytes(self.data.slice(part * PART_BYTES..end)));
@@ -161,9 +173,17 @@ impl Letter {
 impl LetterHeader {
     fn to_attributes(&self, parts: usize) -> Attributes {
         let mut attributes = Attributes::default();
+        let version = match self.cause {
+            LetterCause::Rejected => LETTER_VERSION,
+            LetterCause::Unreadable => {
+                let cause = LetterCause::Unreadable.name().to_owned();
+                attributes.set(names::CAUSE, Value::Text(cause));
+                UNREADABLE_LETTER_VERSION
+            }
+        };
         let clamped = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let mut numbers = vec![
-            (names::VERSION, LETTER_VERSION),
+            (names::VERSION, version),
             (names::PARTS, clamped(parts as u64)),
             (names::EPOCH, i64::from(self.epoch)),
             (names::ARRIVAL, self.arrival.0),
@@ -210,12 +230,19 @@ impl LetterHeader {
         let id =
             LetterId::of_key(&key).ok_or_else(|| fail("its key does not follow the format".to_owned()))?;
         let version = attributes.number(names::VERSION);
-        if version != Some(LETTER_VERSION) {
-            return Err(fail(format!(
-                "version {}, this build reads {LETTER_VERSION}: run the newer build",
-                version.unwrap_or_default()
-            )));
-        }
+        let cause = match (version, attributes.text(names::CAUSE)) {
+            (Some(LETTER_VERSION), None) => LetterCause::Rejected,
+            (Some(UNREADABLE_LETTER_VERSION), Some(cause)) => {
+                cause.parse().map_err(|_none| missing(names::CAUSE))?
+            }
+            (Some(LETTER_VERSION | UNREADABLE_LETTER_VERSION), _) => return Err(missing(names::CAUSE)),
+            (version, _) => {
+                return Err(fail(format!(
+                    "version {}, this build reads up to {UNREADABLE_LETTER_VERSION}: run the newer build",
+                    version.unwrap_or_default()
+                )));
+            }
+        };
         let number = |name: &str| attributes.number(name).ok_or_else(|| missing(name));
         let small = |name: &str| number(name).and_then(|n| u32::try_from(n).map_err(|_| missing(name)));
         let owned = |name: &str| attributes.text(name).map(str::to_owned).ok_or_else(|| missing(name));
@@ -232,6 +259,7 @@ impl LetterHeader {
             arrival: ArrivalMillis(number(names::ARRIVAL)?),
             partition_key: owned(names::PARTITION_KEY)?,
             aggregate_key: owned(names::AGGREGATE_KEY)?,
+            cause,
             why: owned(names::WHY)?,
             worker: owned(names::WORKER)?,
             put_at: ArrivalMillis(number(names::PUT_AT)?),
@@ -244,6 +272,7 @@ impl LetterHeader {
             data_bytes: u64::try_from(number(names::DATA_BYTES)?).map_err(|_| missing(names::DATA_BYTES))?,
             data_sum: small(names::DATA_SUM)?,
             redriven_at: attributes.number(names::REDRIVEN_AT).map(ArrivalMillis),
+            expires: attributes.number(names::EXPIRES),
         })
     }
 }

@@ -78,6 +78,10 @@ impl DeadLetters for MemoryDeadLetters {
         head.set(names::REDRIVEN_AT, Value::Number(at.0));
         Ok(true)
     }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        Ok(self.locked().remove(id).is_some())
+    }
 }
 
 #[cfg(test)]

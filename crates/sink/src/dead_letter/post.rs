@@ -16,7 +16,7 @@ use crate::sink::DeliverError;
 use crate::store::StoreError;
 
 /// Letters on their way at the same time. Merged ranges may hold thousands of events: one by one, at 5 ms each, these
-/// would hold their shard for minutes.
+/// would hold their shard for minutes. It also bounds the rate of letters of unreadable events: the shard waits for them.
 const AT_ONCE: usize = 8;
 /// How long one attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,8 @@ pub struct Posted {
     pub new: u64,
 }
 
-/// Makes all these letters durable. The right is asked before each attempt.
+/// Makes all these letters durable, a few at a time; no more than those are made of the iterator. The right is asked before
+/// each attempt.
 ///
 /// *Repeating it*: harmless. *Cancelling it*: some may be stored.
 ///
@@ -45,11 +46,11 @@ pub struct Posted {
 /// As a delivery.
 pub async fn post(
     table: &dyn DeadLetters,
-    letters: &[Letter],
+    letters: impl Iterator<Item = Letter> + Send,
     right: &dyn Right,
     rng: &mut SmallRng,
 ) -> Result<Posted, DeliverError> {
-    let mut left = letters.iter();
+    let mut left = letters;
     let mut under_way = FuturesUnordered::new();
     let mut posted = Posted::default();
     loop {
@@ -66,7 +67,7 @@ pub async fn post(
 
 async fn put_until_durable(
     table: &dyn DeadLetters,
-    letter: &Letter,
+    letter: Letter,
     right: &dyn Right,
     seed: u64,
 ) -> Result<bool, DeliverError> {
@@ -76,7 +77,7 @@ async fn put_until_durable(
         if !right.holds() {
             return Err(DeliverError::RightEnded);
         }
-        let error = match tokio::time::timeout(ATTEMPT_TIMEOUT, table.put(letter)).await {
+        let error = match tokio::time::timeout(ATTEMPT_TIMEOUT, table.put(&letter)).await {
             Ok(Ok(new)) => return Ok(new),
             Ok(Err(error)) => error,
             Err(_elapsed) => StoreError::Unavailable(Box::new(TimedOut)),

@@ -42,6 +42,15 @@ pub trait DeadLetters: Send + Sync + 'static {
     /// # Errors
     /// See [`StoreError`].
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError>;
+
+    /// Deletes a letter; returns false if there is none. While a batch that it belongs to is announced, it may be put again.
+    ///
+    /// *To be correct*: when it returns, nothing of the letter is left, and until then it is listed.
+    /// *Repeating it*: harmless. *Cancelling it*: some of it may be gone; repeat it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError>;
 }
 
 /// Some letters.
@@ -81,5 +90,9 @@ impl DeadLetters for NoDeadLetters {
 
     async fn mark_redriven(&self, _: &LetterId, _: ArrivalMillis) -> Result<bool, StoreError> {
         nowhere()
+    }
+
+    async fn delete(&self, _: &LetterId) -> Result<bool, StoreError> {
+        Ok(false)
     }
 }

@@ -9,9 +9,12 @@ use sluicegate_checkpoint::progress::Always;
 use sluicegate_checkpoint::{Exclusion, HashKey, HashKeyRange, PackingParameters};
 
 use super::*;
+use sluicegate_checkpoint::Unreadable;
+
 use crate::item::{Item, ItemKey};
 use crate::memory::MemoryTable;
 use crate::offload::Inline;
+use crate::packing::pack;
 use crate::packing_sink::{PackingSink, PackingSinkOptions};
 use crate::reader::{Reader, TimeRange};
 use crate::sink::{DeliverError, Sink};
@@ -29,7 +32,8 @@ fn excluding(mut batch: Batch, indices: &[usize]) -> Batch {
 }
 
 fn letters(batch: &Batch, offenders: &[Offender]) -> Vec<Letter> {
-    letters_of(batch, offenders, "me", ArrivalMillis(42))
+    let postmark = Postmark { worker: "me".to_owned(), now: ArrivalMillis(42), ttl_days: None };
+    letters_of(batch, offenders, &batch.unreadable(), &postmark).collect()
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn a_damaged_letter_is_an_error_and_never_a_guess() {
     damaged[1].set(names::DATA, crate::item::Value::Bytes(vec![8; PART].into()));
     assert!(Letter::from_items(&damaged).is_err());
     let mut newer = items;
-    newer[0].set(names::VERSION, crate::item::Value::Number(2));
+    newer[0].set(names::VERSION, crate::item::Value::Number(3));
     assert!(Letter::from_items(&newer).unwrap_err().why.contains("newer build"));
 }
 
@@ -146,6 +150,52 @@ impl DeadLetters for Scripted {
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         self.inner.mark_redriven(id, at).await
     }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        self.inner.delete(id).await
+    }
+}
+
+#[test]
+fn an_unreadable_event_becomes_one_letter_the_same_whoever_packs_it_and_is_in_no_item() {
+    let events = [r#"{"a":1,"secret":2}"#, r#""secret""#, r#"["secret"]"#, "secret", "{}"];
+    let full = batch((1..).zip(events).map(|(n, data)| event(n, "k", data)).collect());
+    let set = |unreadable, filter: Option<&str>| {
+        with_parameters(full.clone(), |parameters| {
+            parameters.fields = Some("/a".parse().unwrap());
+            parameters.filter = filter.map(|filter| filter.parse().unwrap());
+            parameters.unreadable = unreadable;
+            *parameters = parameters.clone().with_needed_decoding_version();
+        })
+    };
+    let batch = set(Unreadable::DeadLetter, None);
+    let packed = pack(&batch).unwrap();
+    assert_eq!((&packed.dead_letters, &batch.unreadable()), (&vec![1, 2, 3], &vec![1, 2, 3]));
+    assert_eq!((packed.events, packed.unreadable, packed.filtered), (2, 0, 0));
+    assert_eq!((batch.stored().count(), batch.excluded().count()), (2, 0));
+    let found = letters(&batch, &[]);
+    let whys: Vec<(LetterCause, &str)> =
+        found.iter().map(|letter| (letter.header.cause, letter.header.why.as_str())).collect();
+    let no_fields = "the event is not an object, so that it has no fields to choose from";
+    assert_eq!(
+        whys,
+        [
+            (LetterCause::Unreadable, no_fields),
+            (LetterCause::Unreadable, no_fields),
+            (LetterCause::Unreadable, "the event is not JSON: expected value at byte 0"),
+        ]
+    );
+    // Excluded as well, for another reason: there is one letter all the same.
+    let excluded = excluding(batch, &[0, 1]);
+    let ids = |letters: &[Letter]| -> Vec<String> {
+        letters.iter().map(|letter| letter.header.id.to_string()).collect()
+    };
+    assert_eq!(ids(&letters(&excluded, &[])).len(), 4);
+    // What the filter leaves out is left out, and what is kept when asked for is stored whole.
+    let filtered = pack(&set(Unreadable::DeadLetter, Some("exists /a"))).unwrap();
+    assert_eq!((filtered.dead_letters, filtered.filtered, filtered.events), (vec![3], 3, 1));
+    let kept = pack(&set(Unreadable::Keep, None)).unwrap();
+    assert_eq!((kept.events, kept.unreadable, kept.dead_letters), (5, 3, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,9 +205,9 @@ async fn letters_are_put_until_they_are_durable_and_counted_once() {
     let amended = excluding(batch((1..=20).map(|n| event(n, "k", "x")).collect()), &[0, 7, 19]);
     let mut rng = SmallRng::seed_from_u64(1);
     let found = letters(&amended, &[]);
-    let posted = post(&table, &found, &Always, &mut rng).await.unwrap();
+    let posted = post(&table, found.iter().cloned(), &Always, &mut rng).await.unwrap();
     assert_eq!(posted, post::Posted { letters: 3, new: 3 });
-    let again = post(&table, &found, &Always, &mut rng).await.unwrap();
+    let again = post(&table, found.iter().cloned(), &Always, &mut rng).await.unwrap();
     assert_eq!(again, post::Posted { letters: 3, new: 0 });
     assert_eq!(table.inner.all().unwrap(), found);
 }
@@ -172,10 +222,10 @@ async fn a_table_that_refuses_ends_the_delivery_and_so_does_the_right() {
     }
     let found = letters(&excluding(batch(vec![event(1, "k", "x")]), &[0]), &[]);
     let mut rng = SmallRng::seed_from_u64(1);
-    let refused = post(&NoDeadLetters, &found, &Always, &mut rng).await;
+    let refused = post(&NoDeadLetters, found.iter().cloned(), &Always, &mut rng).await;
     assert!(matches!(refused, Err(DeliverError::Refused { .. })), "{refused:?}");
     let table = MemoryDeadLetters::default();
-    let ended = post(&table, &found, &Never, &mut rng).await;
+    let ended = post(&table, found.iter().cloned(), &Never, &mut rng).await;
     assert!(matches!(ended, Err(DeliverError::RightEnded)), "{ended:?}");
     assert_eq!(table.all().unwrap(), []);
 }

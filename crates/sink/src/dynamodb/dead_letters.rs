@@ -115,6 +115,41 @@ impl DeadLetters for DynamoDbDeadLetters {
         Ok(Some(Letter::from_items(&items)?))
     }
 
+    /// The first item last: until then the letter is listed, so that a purge that was interrupted finds it again.
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        let mut keys: Vec<ItemKey> = Vec::new();
+        let mut start = None;
+        loop {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .projection_expression("#pk, #sk")
+                .key_condition_expression("#pk = :pk AND begins_with(#sk, :sk)")
+                .expression_attribute_names("#pk", names::PARTITION)
+                .expression_attribute_names("#sk", names::SORT)
+                .expression_attribute_values(":pk", AttributeValue::S(id.shard.to_string()))
+                .expression_attribute_values(":sk", AttributeValue::S(id.sort_prefix()))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| error::store_error(error, &self.table))?;
+            keys.extend(answer.items.unwrap_or_default().iter().filter_map(sdk_key));
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        let head = id.head_key();
+        let is_there = keys.first() == Some(&head);
+        for key in keys.into_iter().rev() {
+            let call = self.client.delete_item().table_name(&self.table).set_key(Some(Self::key(key)));
+            call.send().await.map_err(|error| error::store_error(error, &self.table))?;
+        }
+        Ok(is_there)
+    }
+
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         let call = self
             .client

@@ -37,12 +37,13 @@ pub async fn ensure_table(client: &Client, table: &str, create: bool) -> Result<
     Ok(())
 }
 
-/// The same for the dead-letter table, which has keys of the same names and types. Letters never expire.
+/// The same for the dead-letter table, which has keys of the same names and types. Letters expire where
+/// they say so.
 ///
 /// # Errors
 /// See [`TableError`].
 pub async fn ensure_letters_table(client: &Client, table: &str, create: bool) -> Result<(), TableError> {
-    ensure(client, table, create).await.map(drop)
+    ensure_table(client, table, create).await
 }
 
 /// Returns whether the table is new.

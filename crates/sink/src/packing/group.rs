@@ -8,83 +8,84 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use sluicegate_checkpoint::key_template::{FALLBACK_KEY, Key};
+use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::transform::Verdict;
-use sluicegate_checkpoint::{AggregateKey, Batch, BatchId, KeyTemplate, Record};
+use sluicegate_checkpoint::{Batch, BatchId, PackingParameters, Record};
+
+use super::shape::Shape;
+use crate::sink::Untimed;
 
 /// The groups of a batch, and what was counted on the way.
 #[derive(Default)]
 pub(super) struct Groups<'a> {
-    /// Records of each aggregate key, in shard order, exclusions left out.
-    pub by_key: BTreeMap<Cow<'a, str>, Vec<&'a Record>>,
+    /// What belongs to each aggregate key.
+    pub by_key: BTreeMap<Cow<'a, str>, Group<'a>>,
     pub events: u64,
     pub records: u64,
     pub filtered: u64,
     pub foreign: u64,
     pub unreadable: u64,
+    pub untimed: Untimed,
+    /// Places in the batch of events that cannot be read and become dead letters.
+    pub dead_letters: Vec<usize>,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
 }
 
-/// The aggregate key of a record, or `None` if it goes to [`FALLBACK_KEY`]. An event that is no JSON has no
-/// fields for a template to find.
-pub fn aggregate_key_of<'a>(key: &AggregateKey, record: &'a Record) -> Option<Cow<'a, str>> {
-    match key {
-        AggregateKey::PartitionKey => {
-            usable(record.partition_key()).then_some(Cow::Borrowed(&*record.partition_key()))
-        }
-        AggregateKey::Template(template) => match template.render_json(record.data()) {
-            Ok(Key::Found(key)) => Some(Cow::Owned(key)),
-            Ok(Key::Fallback) | Err(_) => None,
-        },
-    }
+/// The events of one aggregate key.
+pub(super) struct Group<'a> {
+    /// In shard order, exclusions left out.
+    pub records: Vec<&'a Record>,
+    /// What is stored of them.
+    pub shape: Shape,
 }
 
-/// Whether a partition key is one that a template could have given. Kinesis allows no other; a damaged
-/// aggregate may hold any.
-fn usable(key: &str) -> bool {
-    const MAX: usize = KeyTemplate::MAX_KEY_CHARS;
-    // A text has at least as many bytes as characters, so most keys need no count.
-    !key.is_empty() && (key.len() <= MAX || key.chars().count() <= MAX)
+/// The aggregate key of a record, which is read for it: for callers that do not know the event.
+pub fn aggregate_key_of<'a>(parameters: &PackingParameters, record: &'a Record) -> Cow<'a, str> {
+    let event = parameters.event_of(record);
+    parameters.aggregate_key_of(record, event.as_ref()).unwrap_or(Cow::Borrowed(FALLBACK_KEY))
 }
 
 /// Sorts the records of a batch into groups.
 pub(super) fn group(batch: &Batch) -> Groups<'_> {
+    let parameters = &*batch.cut.parameters;
     let mut groups = Groups::default();
     let mut before = None;
-    for record in batch.records.iter().filter(|record| !stored_before(batch, record)) {
+    for (place, record) in batch.records.iter().enumerate().filter(|(_, record)| !batch.cut.is_before(record))
+    {
         if batch.cut.is_foreign(record) {
             groups.foreign += 1;
             continue;
         }
-        let verdict = batch.cut.verdict(record);
-        if verdict == Verdict::LeftOut {
+        // Read once: for the filter, for the key and for what is stored of it.
+        let judged = batch.cut.judge(record);
+        if judged.verdict == Verdict::LeftOut {
             groups.filtered += 1;
             continue;
         }
-        let key = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
+        if judged.verdict == Verdict::DeadLetter {
+            groups.dead_letters.push(place);
+            continue;
+        }
+        let key = parameters.aggregate_key_of(record, judged.event.as_ref());
         let fallback = key.is_none();
-        let group = groups.by_key.entry(key.unwrap_or(Cow::Borrowed(FALLBACK_KEY))).or_default();
+        let none = || Group { records: Vec::new(), shape: Shape::of(parameters) };
+        let group = groups.by_key.entry(key.unwrap_or(Cow::Borrowed(FALLBACK_KEY))).or_insert_with(none);
         if batch.cut.excludes(record.sequence_number(), record.sub_sequence_number()) {
             continue;
         }
-        group.push(record);
+        if let Some(window) = group.shape.add(parameters, group.records.len(), record, &judged) {
+            groups.untimed.add(window);
+        }
+        group.records.push(record);
         groups.events += 1;
-        groups.unreadable += u64::from(verdict == Verdict::Unreadable);
+        groups.unreadable += u64::from(judged.verdict == Verdict::Unreadable);
         groups.raw_bytes += record.data().len() as u64;
         groups.fallback_keys += u64::from(fallback);
         groups.records += u64::from(before != Some(record.sequence_number()));
         before = Some(record.sequence_number());
     }
     groups
-}
-
-/// Whether an event of the first record lies before the cut, which begins behind it.
-fn stored_before(batch: &Batch, record: &Record) -> bool {
-    let cut = &batch.cut;
-    cut.behind_sub.is_some_and(|behind| {
-        record.sub_sequence_number() <= behind && *record.sequence_number() == cut.first
-    })
 }
 
 /// Which suffix a group of a batch is stored under: 0 (none) to `spread - 1`.

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use sluicegate_checkpoint::key_template::FALLBACK_KEY;
+use sluicegate_checkpoint::transform::Unit;
 use sluicegate_checkpoint::{
     AggregateKey, Exclusion, HashKey, HashKeyRange, KeyTemplate, LeaseState, PackingParameters, Position,
     ShardId,
@@ -244,6 +245,26 @@ fn a_reduction_stores_one_record_for_each_key_and_window() {
     let places: Vec<String> =
         unpacked(&packed)[1].1.iter().map(|one| one.sequence_number.to_string()).collect();
     assert_eq!(places, ["1", "2", "5"], "a window stands where its first event stood");
+}
+
+#[test]
+fn events_without_a_time_are_counted_and_the_unit_that_would_make_sense_is_named() {
+    let events = [
+        r#"{"t":"2013-01-01T10:00:00+0000"}"#,
+        r#"{"t":1357034400}"#,
+        r#"{"t":"2013-01-01T10:00:00"}"#,
+        "no json",
+    ];
+    let records: Vec<Record> = (1..).zip(events).map(|(n, data)| event(n, "k", data)).collect();
+    let packed = pack(&transformed(batch(records.clone()), ["", "", "per 1h by /t"])).unwrap();
+    assert_eq!(packed.untimed, Untimed { events: 2, unit: Some(Unit::Seconds) });
+    assert_eq!((packed.events, packed.unreadable), (4, 1));
+    let packed = pack(&transformed(batch(records), ["", "", "per 1h by /t as seconds in UTC"])).unwrap();
+    assert_eq!(packed.untimed, Untimed::default());
+    let windows = payloads(&packed).remove(0).1;
+    assert!(
+        windows[0].contains(r#""window":"2013-01-01T10:00:00Z""#) && windows[0].contains(r#""events":3"#)
+    );
 }
 
 #[test]

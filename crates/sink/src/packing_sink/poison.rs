@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
-use sluicegate_checkpoint::key_template::FALLBACK_KEY;
 use sluicegate_checkpoint::{Batch, Exclusion, Record, Retry, Right};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -240,8 +239,8 @@ fn groups(batch: &Batch, rejected: Vec<Rejected>) -> Vec<Group> {
         groups.entry(aggregate_key).or_insert(Group { places: Vec::new(), span, why });
     }
     for (place, record) in batch.records.iter().enumerate() {
-        let key = aggregate_key_of(&batch.cut.parameters.aggregate_key, record);
-        if let Some(group) = groups.get_mut(key.as_deref().unwrap_or(FALLBACK_KEY))
+        let key = aggregate_key_of(&batch.cut.parameters, record);
+        if let Some(group) = groups.get_mut(&*key)
             && batch.stores(record)
         {
             group.places.push(place);

@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use proptest::prelude::*;
-use sluicegate_checkpoint::transform::json;
 use sluicegate_checkpoint::{Batch, Codec, PackingParameters, Record, Reduce};
 
 use super::*;
@@ -257,8 +256,8 @@ fn directly(reduce: &str, key: &str, records: &[&Record]) -> Vec<Reduction> {
     let reduce: Reduce = reduce.parse().unwrap();
     let mut windows: Vec<Reduction> = Vec::new();
     for record in records {
-        let event = json::parse(record.data());
-        let window = reduce.window(record.arrival(), event.as_ref());
+        let event = sluicegate_event::Event::parse(record.data()).ok();
+        let window = reduce.window(record.arrival(), event.as_ref(), 3).begins();
         let known = windows.iter().position(|one| one.window == window);
         let at = known.unwrap_or_else(|| {
             windows.push(Reduction::new(key, &reduce, window));

@@ -143,13 +143,18 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::result_large_err, reason = "figment's own test harness")]
     fn settings_that_contradict_each_other_are_told_with_the_rest() {
-        let flags = [("failover_time", "3s".to_owned()), ("safety_margin", "1s".to_owned())];
-        let explained = Config::explain(None, &flags).unwrap();
-        assert!(matches!(explained.config.unwrap_err()[..], [ConfigError::Contradiction { .. }]));
-        assert_eq!(explained.settings.len(), SETTINGS.len());
-        let token = explained.settings.iter().find(|setting| setting.name == "admin_token").unwrap();
-        assert_eq!(token.value, "none", "that there is none is no secret");
-        assert!(Config::explain(Some(Path::new("nowhere.toml")), &[]).is_err());
+        // Alone with the environment, which other tests change.
+        figment::Jail::expect_with(|_jail| {
+            let flags = [("failover_time", "3s".to_owned()), ("safety_margin", "1s".to_owned())];
+            let explained = Config::explain(None, &flags).unwrap();
+            assert!(matches!(explained.config.unwrap_err()[..], [ConfigError::Contradiction { .. }]));
+            assert_eq!(explained.settings.len(), SETTINGS.len());
+            let token = explained.settings.iter().find(|setting| setting.name == "admin_token").unwrap();
+            assert_eq!(token.value, "none", "that there is none is no secret");
+            assert!(Config::explain(Some(Path::new("nowhere.toml")), &[]).is_err());
+            Ok(())
+        });
     }
 }

@@ -136,7 +136,17 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "reduce",
         default: "none",
-        help: "Stores counts and sums instead of events: /dep_delay /distance per 1h counts events by key and hour of arrival, with count, sum, least and greatest of both fields; per 1d by /time_hour goes by a field that holds a time. none stores events. Set filter, fields and reduce when every worker runs a build that has them.",
+        help: "Stores counts and sums instead of events: /dep_delay /distance per 1h counts events by key and hour of arrival, with count, sum, least and greatest of both fields; per 1d by /time_hour goes by a field that holds a time, by /t as seconds by a number of seconds, by /t in Europe/Berlin by times without an offset. none stores events. Set filter, fields and reduce when every worker runs a build that has them.",
+    },
+    Setting {
+        name: "unreadable",
+        default: "auto",
+        help: "What is done with events that filter, fields or reduce cannot read (not JSON, or with fields no object): keep stores them as they came, whole, and counts them; dead-letter puts them into the dead-letter table instead, and their shard waits for it. auto is dead-letter with fields or reduce, else keep. See docs/transform.md.",
+    },
+    Setting {
+        name: "dead_letter_ttl_days",
+        default: "0",
+        help: "Days after which a dead letter expires, counted from when it was put; 0 keeps it. For letters that are put from then on.",
     },
     Setting {
         name: "buffer_bytes",

@@ -4,11 +4,12 @@
 //! Two counts that do not know of each other. One is made here, record by record, as records are handed to the batcher
 //! or to the batches that are read again. The other comes with each delivery: what the sink packed and filtered, and the
 //! letters that were stored. Their sum is compared when the range is committed (K1). So is each of them with its reason
-//! (K2): as many are foreign as the recorded rule makes foreign, none is filtered without a filter, and there is a letter
-//! for each excluded event. A dropped batch counts on neither side: it is given up, and counted as that.
+//! (K2): as many are foreign as the recorded rule makes foreign, none is filtered without a filter, none is unreadable where
+//! those are kept, and there is a letter for each excluded event. A dropped batch counts on neither side: it is given up, and counted as that.
 
 use std::collections::BTreeMap;
 
+use sluicegate_checkpoint::parameters::Unreadable;
 use sluicegate_checkpoint::{Batch, BatchId};
 
 /// What became of the events of a range.
@@ -20,14 +21,16 @@ pub struct Outcomes {
     pub filtered: u64,
     /// Left out as user records of another shard.
     pub foreign: u64,
-    /// In the dead letters.
+    /// In the dead letters because the table never takes them.
     pub dead_lettered: u64,
+    /// In the dead letters because they cannot be read, as configured.
+    pub unreadable: u64,
 }
 
 impl Outcomes {
     /// All of them.
     pub fn sum(&self) -> u64 {
-        self.stored + self.filtered + self.foreign + self.dead_lettered
+        self.stored + self.filtered + self.foreign + self.dead_lettered + self.unreadable
     }
 }
 
@@ -40,6 +43,8 @@ pub struct Reasons {
     pub has_filter: bool,
     /// Events that are excluded.
     pub excluded: u64,
+    /// Whether events that cannot be read become dead letters.
+    pub has_unreadable: bool,
 }
 
 impl Reasons {
@@ -50,13 +55,16 @@ impl Reasons {
             foreign: batch.foreign(),
             has_filter: batch.cut.parameters.filter.is_some(),
             excluded: u64::try_from(excluded).unwrap_or(u64::MAX),
+            has_unreadable: batch.cut.parameters.unreadable == Unreadable::DeadLetter,
         }
     }
 
     /// How many outcomes have no reason, or reasons no outcome.
     fn difference(&self, outcomes: &Outcomes) -> u64 {
         let filtered = if self.has_filter { 0 } else { outcomes.filtered };
-        self.foreign.abs_diff(outcomes.foreign) + self.excluded.abs_diff(outcomes.dead_lettered) + filtered
+        let unreadable = if self.has_unreadable { 0 } else { outcomes.unreadable };
+        let excluded = self.excluded.abs_diff(outcomes.dead_lettered);
+        self.foreign.abs_diff(outcomes.foreign) + excluded + filtered + unreadable
     }
 }
 
@@ -211,7 +219,7 @@ mod tests {
         /// K2: whatever is in a batch and recorded with it, each event comes to exactly one outcome, which has a reason;
         /// and whoever takes one event for another outcome, or for none, is found.
         #[test]
-        fn every_event_comes_to_one_outcome_with_a_reason(batch in any_batch(), moved in 0usize..4, to in 0usize..5) {
+        fn every_event_comes_to_one_outcome_with_a_reason(batch in any_batch(), moved in 0usize..4, to in 0usize..6) {
             let count = |counts: &dyn Fn(&Record) -> bool| {
                 u64::try_from(batch.records.iter().filter(|record| counts(record)).count()).unwrap()
             };
@@ -234,6 +242,7 @@ mod tests {
                 filtered: count(&filtered),
                 foreign: count(&outside),
                 dead_lettered: count(&excluded),
+                unreadable: 0,
             };
             let found = |outcomes: Outcomes| {
                 let mut counts = Conservation::default();
@@ -246,14 +255,15 @@ mod tests {
             };
             prop_assert_eq!(outcomes.sum(), u64::try_from(batch.records.len()).unwrap());
             prop_assert_eq!(found(outcomes), vec![]);
-            // One event elsewhere, or nowhere (4). A filter is not run again: what it left out may be stored by mistake.
-            let mut mistaken = [outcomes.stored, outcomes.filtered, outcomes.foreign, outcomes.dead_lettered, 0];
+            // One event elsewhere, or nowhere (5). A filter is not run again: what it left out may be stored by mistake.
+            let mut mistaken =
+                [outcomes.stored, outcomes.filtered, outcomes.foreign, outcomes.dead_lettered, 0, 0];
             let seen = moved != to && (parameters.filter.is_none() || [moved, to].iter().any(|one| *one > 1));
             if seen && mistaken[moved] > 0 {
                 mistaken[moved] -= 1;
                 mistaken[to] += 1;
-                let [stored, filtered, foreign, dead_lettered, _] = mistaken;
-                let found = found(Outcomes { stored, filtered, foreign, dead_lettered });
+                let [stored, filtered, foreign, dead_lettered, unreadable, _] = mistaken;
+                let found = found(Outcomes { stored, filtered, foreign, dead_lettered, unreadable });
                 prop_assert!(found.iter().any(|range| range.difference() > 0));
             }
         }

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use sluicegate_checkpoint::{Batch, BatchId, Right};
 use sluicegate_lease::WorkerId;
 use sluicegate_sink::dead_letter::post::Posted;
-use sluicegate_sink::dead_letter::{letters_of, post};
+use sluicegate_sink::dead_letter::{Postmark, letters_of, post};
 use sluicegate_sink::{DeadLetters, DeliverError, Delivered, Offender, Sink};
 
 use super::conservation::Outcomes;
@@ -28,7 +28,10 @@ impl Durable {
     /// What became of the batch's records (K1, K2).
     pub fn outcomes(&self) -> Outcomes {
         let Delivered { events, filtered, foreign, .. } = self.delivered;
-        Outcomes { stored: events, filtered, foreign, dead_lettered: self.posted.letters }
+        let unreadable = u64::try_from(self.delivered.dead_letters.len()).unwrap_or(u64::MAX);
+        let dead_lettered = self.posted.letters.saturating_sub(unreadable);
+        let unreadable = self.posted.letters - dead_lettered;
+        Outcomes { stored: events, filtered, foreign, dead_lettered, unreadable }
     }
 }
 
@@ -37,14 +40,20 @@ pub struct Delivery {
     sink: Arc<dyn Sink>,
     letters: Arc<dyn DeadLetters>,
     worker: WorkerId,
+    letter_ttl_days: Option<u32>,
     /// What the table said, for the letters of batches that are not durable yet.
     offenders: BTreeMap<BatchId, Vec<Offender>>,
 }
 
 impl Delivery {
     /// Nothing is known yet.
-    pub fn new(sink: Arc<dyn Sink>, letters: Arc<dyn DeadLetters>, worker: WorkerId) -> Self {
-        Self { sink, letters, worker, offenders: BTreeMap::new() }
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        letters: Arc<dyn DeadLetters>,
+        worker: WorkerId,
+        letter_ttl_days: Option<u32>,
+    ) -> Self {
+        Self { sink, letters, worker, letter_ttl_days, offenders: BTreeMap::new() }
     }
 
     /// Makes a batch durable. `seed` is for the jitter of retries.
@@ -58,13 +67,14 @@ impl Delivery {
         seed: u64,
     ) -> impl Future<Output = Result<Durable, DeliverError>> + Send + use<> {
         let (sink, table, batch) = (Arc::clone(&self.sink), Arc::clone(&self.letters), Arc::clone(batch));
-        let worker = self.worker.clone();
+        let (worker, ttl_days) = (self.worker.clone(), self.letter_ttl_days);
         let offenders = self.offenders.get(&batch.id).cloned().unwrap_or_default();
         async move {
             let delivered = sink.deliver(Arc::clone(&batch), Arc::clone(&right)).await?;
-            let letters = letters_of(&batch, &offenders, worker.as_str(), wall_millis());
+            let postmark = Postmark { worker: worker.as_str().to_owned(), now: wall_millis(), ttl_days };
+            let letters = letters_of(&batch, &offenders, &delivered.dead_letters, &postmark);
             let mut rng = SmallRng::seed_from_u64(seed);
-            let posted = post(&*table, &letters, &*right, &mut rng).await?;
+            let posted = post(&*table, letters, &*right, &mut rng).await?;
             if posted.letters > 0 {
                 tracing::info!(
                     lease_key = batch.id.shard.as_str(),

@@ -117,6 +117,8 @@ pub struct Consumer {
     pub sink: Arc<dyn Sink>,
     /// Where events go that the sink never takes.
     pub letters: Arc<dyn DeadLetters>,
+    /// Days after which letters expire; none keeps them.
+    pub letter_ttl_days: Option<u32>,
     /// The worker's right, as of the session's beginning.
     pub right: SessionRight,
     /// The worker's clock.

@@ -100,6 +100,7 @@ fn retry(error: &WorkerError) -> Retry {
         WorkerError::Sync(SyncError::NoChildren(_)) => Retry::Backoff,
         WorkerError::Sync(SyncError::AnotherStream(_)) => Retry::Never,
         WorkerError::Missing(_)
+        | WorkerError::NoLetterStore
         | WorkerError::KclRunning(_)
         | WorkerError::MultiStream(_)
         | WorkerError::Start(_)

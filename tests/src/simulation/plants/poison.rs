@@ -37,6 +37,10 @@ impl DeadLetters for LostLetters {
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         NoDeadLetters.mark_redriven(id, at).await
     }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        NoDeadLetters.delete(id).await
+    }
 }
 
 /// What is asked about is stored.

@@ -6,7 +6,7 @@ use comfy_table::{Cell, Color, Table};
 use sluicegate_checkpoint::ArrivalMillis;
 use sluicegate_sink::dead_letter::LetterHeader;
 
-use super::{Letters, LettersArgs, Shown};
+use super::{Letters, LettersArgs, Shown, Which};
 use crate::output::{self, counted};
 
 /// Print all letters, without their payloads
@@ -19,12 +19,14 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
     letters: LettersArgs,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let mut letters = Letters::open(&args.letters).await?.all().await?;
-    letters.retain(|letter| !args.open || letter.redriven_at.is_none());
+    letters.retain(|letter| args.which.takes(letter) && (!args.open || letter.redriven_at.is_none()));
     if args.json {
         return letters.iter().try_for_each(|letter| output::json(&Shown::of(letter)));
     }
@@ -44,7 +46,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 fn table(letters: &[LetterHeader]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(["letter", "state", "key", "bytes", "arrived", "why"]);
+    table.set_header(["letter", "state", "cause", "key", "bytes", "arrived", "why"]);
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     for letter in letters {
         let shown = Shown::of(letter);
@@ -52,6 +54,7 @@ fn table(letters: &[LetterHeader]) -> Table {
         table.add_row([
             Cell::new(&shown.letter),
             Cell::new(shown.state).fg(colour),
+            Cell::new(shown.cause),
             Cell::new(shortened(shown.key, 40)),
             Cell::new(shown.bytes),
             Cell::new(time(letter.arrival)),

@@ -1,6 +1,7 @@
 //! `sluicegate dead-letters`: events that the table rejected, and bringing them home.
 
 mod list;
+mod purge;
 mod redrive;
 mod show;
 
@@ -10,8 +11,8 @@ use clap::Subcommand;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::Serialize;
-use sluicegate_checkpoint::RetryPolicy;
-use sluicegate_sink::dead_letter::{DeadLetters, LetterHeader};
+use sluicegate_checkpoint::{ArrivalMillis, RetryPolicy};
+use sluicegate_sink::dead_letter::{DeadLetters, LetterCause, LetterHeader};
 use sluicegate_sink::item::ItemKey;
 use sluicegate_sink::store::StoreError;
 
@@ -22,7 +23,7 @@ use crate::aws_names;
 /// See the events that can never be stored with their batch, and store them again
 ///
 /// An event that the table rejects for good does not stop its shard: it goes to the dead letters, whole, and the shard
-/// goes on. Once the cause is mended, `redrive` stores it after all; readers then find it in its place.
+/// goes on. So does one that cannot be read, where unreadable = dead-letter is set. Once the cause is mended, `redrive` stores it after all; readers then find it in its place.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true, after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -35,7 +36,8 @@ Examples:
   sluicegate dead-letters list    --application billing
   sluicegate dead-letters show    --application billing shardId-000000000003:49590338271490256608559692538361571095
   sluicegate dead-letters redrive --application billing --all --dry-run
-  sluicegate dead-letters redrive --application billing --all";
+  sluicegate dead-letters redrive --application billing --all
+  sluicegate dead-letters purge   --application billing --cause unreadable --until 2026-01-31T00:00:00Z --dry-run";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -45,6 +47,8 @@ enum Command {
     Show(show::Args),
     /// Store events again, and mark their letters
     Redrive(redrive::Args),
+    /// Delete letters
+    Purge(purge::Args),
 }
 
 /// Runs a subcommand.
@@ -53,6 +57,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Command::List(args) => list::run(args).await,
         Command::Show(args) => show::run(args).await,
         Command::Redrive(args) => redrive::run(args).await,
+        Command::Purge(args) => purge::run(args).await,
     }
 }
 
@@ -67,6 +72,37 @@ struct LettersArgs {
     dead_letters: Option<String>,
     #[command(flatten)]
     aws: AwsArgs,
+}
+
+/// Which of the letters.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Only those of this cause: rejected (by the table) or unreadable
+    #[arg(long)]
+    cause: Option<LetterCause>,
+    /// Only those that were put at this time or later, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<ArrivalMillis>,
+    /// Only those that were put before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<ArrivalMillis>,
+}
+
+impl Which {
+    /// Whether a letter is one of them.
+    fn takes(&self, letter: &LetterHeader) -> bool {
+        self.cause.is_none_or(|cause| letter.cause == cause)
+            && self.since.is_none_or(|since| letter.put_at >= since)
+            && self.until.is_none_or(|until| letter.put_at < until)
+    }
+}
+
+/// A time as people write it.
+fn time(text: &str) -> Result<ArrivalMillis, String> {
+    let why = || format!("`{text}` is not a time: write one such as 2026-01-31T12:00:00Z");
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_no_time| why())?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_before_1970| why())?;
+    i64::try_from(since.as_millis()).map(ArrivalMillis).map_err(|_too_late| why())
 }
 
 /// The table of letters, as a command asks it.
@@ -132,6 +168,8 @@ struct Shown<'a> {
     sub_sequence_number: u64,
     /// `open` or `redriven`.
     state: &'static str,
+    /// `rejected` or `unreadable`.
+    cause: &'static str,
     why: &'a str,
     key: &'a str,
     partition_key: &'a str,
@@ -143,6 +181,7 @@ struct Shown<'a> {
     worker: &'a str,
     put_at_ms: i64,
     redriven_at_ms: Option<i64>,
+    expires_s: Option<i64>,
 }
 
 impl<'a> Shown<'a> {
@@ -153,6 +192,7 @@ impl<'a> Shown<'a> {
             sequence_number: header.id.sequence_number.as_str(),
             sub_sequence_number: header.id.sub_sequence_number.0,
             state: if header.redriven_at.is_some() { "redriven" } else { "open" },
+            cause: header.cause.name(),
             why: &header.why,
             key: &header.aggregate_key,
             partition_key: &header.partition_key,
@@ -164,6 +204,7 @@ impl<'a> Shown<'a> {
             worker: &header.worker,
             put_at_ms: header.put_at.0,
             redriven_at_ms: header.redriven_at.map(|at| at.0),
+            expires_s: header.expires,
         }
     }
 }

@@ -4,10 +4,10 @@ use anyhow::bail;
 use serde::Serialize;
 use sluicegate_checkpoint::progress::Always;
 use sluicegate_sink::PackingSink;
-use sluicegate_sink::dead_letter::LetterId;
+use sluicegate_sink::dead_letter::{LetterCause, LetterId};
 use sluicegate_worker::telemetry::wall_millis;
 
-use super::{Letters, LettersArgs};
+use super::{Letters, LettersArgs, Which};
 use crate::app;
 use crate::aws_names;
 use crate::exit::bad_config;
@@ -17,16 +17,21 @@ use crate::output::{self, counted};
 ///
 /// Each event is stored by itself, under the key that it would have had with its batch and under a class of sort keys
 /// that no batch uses; readers find it in its place. The same letter always gives the same items, so this can be
-/// interrupted and repeated. Letters are marked and never deleted. Those that are marked already are passed over.
+/// interrupted and repeated. Letters are marked, and stay until they expire or are purged. Those that are marked already are passed over.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
     /// Letters, as `list` prints them
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     letter: Vec<String>,
-    /// All that were not redriven yet
+    /// All that were not redriven yet; --cause, --since and --until choose among them
     #[arg(long)]
     all: bool,
+    /// Store events that cannot be read too, whole, as they were published: fields and reduce do not apply to them
+    #[arg(long)]
+    as_is: bool,
+    #[command(flatten)]
+    which: Which,
     /// Say what would be stored, and store nothing
     #[arg(long)]
     dry_run: bool,
@@ -47,7 +52,7 @@ Exit codes: 0 all are stored (with --dry-run: could be tried), 1 some are not, 6
 #[derive(Debug, Serialize)]
 struct Outcome {
     letter: String,
-    /// `would_redrive`, `redriven`, `redriven_before`, `missing` or `failed`.
+    /// `would_redrive`, `redriven`, `redriven_before`, `needs_as_is`, `missing` or `failed`.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
@@ -58,19 +63,22 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         args.letter.iter().map(|name| name.parse().map_err(bad_config)).collect::<Result<_, _>>()?;
     let letters = Letters::open(&args.letters).await?;
     let ids = if args.all {
-        let open = letters.all().await?.into_iter().filter(|letter| letter.redriven_at.is_none());
+        let mut open = letters.all().await?;
+        open.retain(|letter| letter.redriven_at.is_none() && args.which.takes(letter));
+        let open = open.into_iter();
         open.map(|letter| letter.id).collect()
     } else {
         named
     };
     let of_application = args.letters.application.as_deref().map(app::default_table);
-    let table = args.table.or(of_application).unwrap_or_default();
+    let table = args.table.clone().or(of_application).unwrap_or_default();
     let sink = app::redriving_sink(&letters.aws, &table);
-    let (mut done, mut not_done) = (0, 0);
+    let (mut done, mut not_done, mut left) = (0, 0, 0);
     for id in &ids {
-        let outcome = redrive(&letters, &sink, id, args.dry_run).await?;
+        let outcome = redrive(&letters, &sink, id, &args).await?;
         match outcome.outcome {
-            "missing" | "failed" => not_done += 1,
+            "needs_as_is" if args.all => left += 1,
+            "missing" | "failed" | "needs_as_is" => not_done += 1,
             _ => done += 1,
         }
         if args.json {
@@ -84,6 +92,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         let what = if args.dry_run { "would be redriven" } else { "redriven" };
         output::note(&format!("{} {what}", counted(done, "letter")));
     }
+    if left > 0 && !args.json {
+        let left = counted(left, "letter");
+        output::note(&format!("{left} of unreadable events stay open: --as-is stores them whole"));
+    }
     if not_done > 0 {
         bail!("{} could not be redriven", counted(not_done, "letter"));
     }
@@ -94,7 +106,7 @@ async fn redrive(
     letters: &Letters,
     sink: &PackingSink,
     id: &LetterId,
-    dry_run: bool,
+    args: &Args,
 ) -> anyhow::Result<Outcome> {
     let outcome = |outcome, why| Ok(Outcome { letter: id.to_string(), outcome, why });
     let Some(letter) = letters.ask(async |table| table.letter(id).await).await? else {
@@ -103,7 +115,11 @@ async fn redrive(
     if letter.header.redriven_at.is_some() {
         return outcome("redriven_before", None);
     }
-    if dry_run {
+    if letter.header.cause == LetterCause::Unreadable && !args.as_is {
+        let why = "the event cannot be read, so that fields and reduce cannot apply: --as-is stores it whole";
+        return outcome("needs_as_is", Some(why.to_owned()));
+    }
+    if args.dry_run {
         return outcome("would_redrive", None);
     }
     if let Err(error) = sink.redrive(&letter, &Always).await {

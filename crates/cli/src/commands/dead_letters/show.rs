@@ -64,6 +64,7 @@ fn text(letter: &Letter) -> String {
     let state = header.redriven_at.map_or_else(|| "open".to_owned(), |at| format!("redriven {}", time(at)));
     let mut text = format!("{}  {state}", shown.letter);
     let lines = [
+        ("cause", shown.cause.to_owned()),
         ("why", shown.why.to_owned()),
         ("key", shown.key.to_owned()),
         ("partition key", shown.partition_key.to_owned()),

@@ -102,6 +102,7 @@ fn delivered(batch: &Batch) -> Event {
         filtered: batch.filtered(),
         foreign: batch.foreign(),
         dead_lettered: batch.excluded().count() as u64,
+        unreadable: batch.unreadable().len() as u64,
     };
     let (id, revision) = (batch.id.clone(), batch.cut.revision);
     Event::Delivered { id, revision, groups: GroupSizes::default(), outcomes }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use sluicegate_checkpoint::recurring::causes;
-use sluicegate_checkpoint::{Batch, SequenceNumber};
+use sluicegate_checkpoint::{Batch, Recurring, SequenceNumber};
 
 use super::shell::Shell;
+use crate::consumer::delivery::Durable;
 use crate::consumer::judgement::ForeignUserRecords;
 use crate::consumer::state::ShardSession;
 use crate::stream::{RecordPage, StreamError};
@@ -16,7 +17,73 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 /// How often it is told of a shard that events are left out that nobody asked to leave out.
 const LEFT_OUT_EVERY: Duration = Duration::from_secs(3_600);
 
+/// How often a shard's events that could not be read as configured are told.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Events of one cause, told once an hour with how many there were since the last time.
+#[derive(Debug, Default)]
+pub(super) struct Hourly {
+    told: Recurring,
+    events: u64,
+}
+
+impl Hourly {
+    /// Counts events in; returns how many to tell of, if it is time.
+    fn tell(&mut self, now: Duration, events: u64) -> Option<u64> {
+        if events == 0 {
+            return None;
+        }
+        self.events += events;
+        self.told.tell(now, HOUR).map(|_batches| std::mem::take(&mut self.events))
+    }
+}
+
 impl Shell {
+    /// Tells of events that filter, fields or reduction could not read as configured.
+    pub(super) fn note_unread(&mut self, batch: &Batch, durable: &Durable) {
+        let now = self.clock.now().saturating_duration_since(self.begun);
+        let (delivered, lease_key) = (&durable.delivered, batch.id.shard.as_str());
+        let sequence_number = batch.id.first.as_str();
+        if let Some(events) = self.unreadable.tell(now, delivered.unreadable) {
+            tracing::warn!(
+                lease_key,
+                sequence_number,
+                events,
+                "events could not be read by filter, fields or reduce and were kept as they came; the batch named is the last one with such events"
+            );
+        }
+        let letters = u64::try_from(delivered.dead_letters.len()).unwrap_or(u64::MAX);
+        if let Some(events) = self.dead_letters.tell(now, letters) {
+            tracing::warn!(
+                lease_key,
+                sequence_number,
+                events,
+                "events could not be read and went to the dead letters; sluicegate dead-letters list --cause unreadable shows them"
+            );
+        }
+        if let Some(events) = self.untimed.tell(now, delivered.untimed.events) {
+            let advice = delivered.untimed.unit.map_or_else(
+                || {
+                    "if times lack their offset, write `in` and a time zone behind the field of reduce"
+                        .to_owned()
+                },
+                |unit| {
+                    format!(
+                        "a number among them is a time in {0}: write `as {0}` behind the field of reduce",
+                        unit.name()
+                    )
+                },
+            );
+            tracing::warn!(
+                lease_key,
+                sequence_number,
+                events,
+                advice,
+                "events had no time that reduce can read and were summed up without a window"
+            );
+        }
+    }
+
     /// Counts records that are gone and given up as configured.
     pub(super) fn note_gaps(&self, session: &mut ShardSession) {
         for gap in session.accepted_gaps() {

@@ -18,6 +18,7 @@ use sluicegate_sink::DeliverError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::notes::Hourly;
 use super::{Came, Consumer, Drain, Ended, Happened, Work, failed};
 use crate::consumer::delivery::{Delivery, Durable};
 use crate::consumer::judgement::ForeignUserRecords;
@@ -44,6 +45,9 @@ pub(super) struct Shell {
     pub(super) delivery_delays: Delays,
     /// For the log; times are since `begun`.
     pub(super) failed_reads: Recurring,
+    pub(super) unreadable: Hourly,
+    pub(super) untimed: Hourly,
+    pub(super) dead_letters: Hourly,
     pub(super) begun: Instant,
     /// What is done with user records of other shards, and those left out that were not told yet.
     pub(super) foreign_user_records: ForeignUserRecords,
@@ -62,10 +66,13 @@ impl Shell {
         let me = consumer.held.row().owner.clone().unwrap_or_else(|| WorkerId::new("nobody"));
         work.held = Some(consumer.held);
         Self {
-            delivery: Delivery::new(consumer.sink, consumer.letters, me),
+            delivery: Delivery::new(consumer.sink, consumer.letters, me, consumer.letter_ttl_days),
             right: consumer.right,
             throughput: ThroughputMeter::new(consumer.clock.now()),
             failed_reads: Recurring::default(),
+            unreadable: Hourly::default(),
+            untimed: Hourly::default(),
+            dead_letters: Hourly::default(),
             begun: consumer.clock.now(),
             foreign_user_records: consumer.policy.foreign_user_records,
             foreign_told: Recurring::default(),
@@ -264,6 +271,7 @@ impl Shell {
                 self.delivery.done(&batch);
                 self.metrics.delivered(&batch, &durable);
                 self.note_foreign(&batch, durable.delivered.foreign);
+                self.note_unread(&batch, &durable);
                 let (id, revision) = (batch.id.clone(), batch.cut.revision);
                 let (outcomes, groups) = (durable.outcomes(), durable.delivered.groups);
                 Ok(Some(Event::Delivered { id, revision, groups, outcomes }))

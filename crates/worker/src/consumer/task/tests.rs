@@ -68,6 +68,7 @@ async fn consumer_from(
         stream,
         sink: Arc::new(MemorySink::default()),
         letters: Arc::new(MemoryDeadLetters::default()),
+        letter_ttl_days: None,
         right: right.session(),
         clock: Clock::new(),
         budget: ByteBudget::new(1 << 20),
@@ -284,7 +285,7 @@ async fn run_over(
         clock.sleep(Duration::from_secs(20)).await;
         requester.send(Drain { to: None, within: Duration::from_secs(5) }).await.unwrap();
     };
-    let (ended, ()) = tokio::join!(consumer.run(CancellationToken::new()), drain);
+    let (ended, ()) = tokio::join!(Box::pin(consumer.run(CancellationToken::new())), drain);
     assert!(matches!(ended, Ended::HandedOver { to: None, .. }), "{ended:?}");
     assert_eq!(store.broken_laws(), vec![]);
     (String::from_utf8(metrics.text().unwrap()).unwrap(), store)
@@ -383,6 +384,10 @@ impl DeadLetters for Out {
 
     async fn mark_redriven(&self, id: &LetterId, at: ArrivalMillis) -> Result<bool, StoreError> {
         self.inner.mark_redriven(id, at).await
+    }
+
+    async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
+        self.inner.delete(id).await
     }
 }
 

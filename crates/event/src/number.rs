@@ -1,12 +1,13 @@
-//! Numbers as they are written: compared exactly, and added without rounding. **Pure.**
+//! Numbers as they are written: compared exactly, added without rounding, and one text for each in keys. **Pure.**
 //!
 //! Doubles would not do: their sums depend on the order of the events, and so on how records fell into batches. Here
 //! adding is exact, so any grouping of the same events gives the same sum.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::json;
+use crate::parse::is_number;
 
 /// A JSON number, of any size: `0.digits * 10^point`, digits without zeros at either end; zero has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +18,13 @@ pub struct Number {
 }
 
 impl Number {
+    /// Most digits, on both sides of the point together, with which [`Number::canonical`] writes a number out: as many
+    /// as a key has characters. An exponent of nine digits must not become a text of a gigabyte.
+    pub const MAX_PLAIN_DIGITS: i64 = 256;
+
     /// Reads a JSON number. Exponents beyond all reason (18 digits and more) count as the largest there is.
     pub fn parse(text: &str) -> Option<Self> {
-        if !json::is_number(text) {
+        if !is_number(text) {
             return None;
         }
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
@@ -36,6 +41,42 @@ impl Number {
         Some(Self { negative, digits, point })
     }
 
+    /// The one text of a number: the same for two numbers exactly if they are equal.
+    ///
+    /// | written | canonical |
+    /// |---|---|
+    /// | `92838584930183242888` | `92838584930183242888`: an integer is its digits |
+    /// | `1e2`, `100`, `100.0` | `100` |
+    /// | `1.50`, `15e-1` | `1.5` |
+    /// | `-0`, `0.0` | `0` |
+    /// | `1e-7` | `0.0000001` |
+    /// | `12e300`, which has more than [`Number::MAX_PLAIN_DIGITS`] digits | `1.2e301` |
+    /// | `1e-300`, likewise | `1e-300` |
+    pub fn canonical(&self) -> String {
+        let sign = if self.negative { "-" } else { "" };
+        let digits = &self.digits;
+        let (count, point) = (length(digits), self.point);
+        if count == 0 {
+            return "0".to_owned();
+        }
+        let plain_digits = point.max(1).saturating_add(count.saturating_sub(point).max(0));
+        if plain_digits > Self::MAX_PLAIN_DIGITS {
+            let (first, rest) = digits.split_at(1);
+            let dot = if rest.is_empty() { "" } else { "." };
+            return format!("{sign}{first}{dot}{rest}e{}", point.saturating_sub(1));
+        }
+        // Both are below MAX_PLAIN_DIGITS here.
+        let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or(0));
+        if point <= 0 {
+            return format!("{sign}0.{}{digits}", zeros(-point));
+        }
+        match usize::try_from(point).ok().and_then(|point| digits.split_at_checked(point)) {
+            Some((whole, "")) => format!("{sign}{whole}"),
+            Some((whole, fraction)) => format!("{sign}{whole}.{fraction}"),
+            None => format!("{sign}{digits}{}", zeros(point - count)),
+        }
+    }
+
     fn magnitude(&self, other: &Self) -> Ordering {
         match (self.digits.is_empty(), other.digits.is_empty()) {
             (true, true) => Ordering::Equal,
@@ -44,6 +85,16 @@ impl Number {
             (false, false) => self.point.cmp(&other.point).then_with(|| self.digits.cmp(&other.digits)),
         }
     }
+}
+
+/// [`Number::canonical`] of a JSON number; `None` of another text. Most integers are their own canonical form.
+pub fn canonical(text: &str) -> Option<Cow<'_, str>> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_plain && digits != "0" && is_number(text) && length(digits) <= Number::MAX_PLAIN_DIGITS {
+        return Some(Cow::Borrowed(text));
+    }
+    Number::parse(text).map(|number| Cow::Owned(number.canonical()))
 }
 
 fn length(digits: &str) -> i64 {
@@ -131,6 +182,11 @@ impl Decimal {
         self.whole
     }
 
+    /// [`Decimal::whole`] of a thousand times the number; `None` where that is more than an `i128` holds.
+    pub fn whole_of_thousandfold(self) -> Option<i128> {
+        self.whole.checked_mul(1_000)?.checked_add(self.fraction * 1_000 / ONE)
+    }
+
     /// The sum; `None` where it needs more than 38 digits before the point.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
@@ -159,8 +215,16 @@ impl fmt::Display for Decimal {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::json::tests::any_number_text;
     use super::*;
+
+    /// A number in one of the many ways that JSON has for it.
+    fn any_number_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,4})?([eE][+-]?[0-9]{1,2})?",
+            any::<i64>().prop_map(|n| n.to_string()),
+            (-1e9f64..1e9).prop_map(|n| n.to_string()),
+        ]
+    }
 
     fn number(text: &str) -> Number {
         Number::parse(text).unwrap()
@@ -180,6 +244,41 @@ mod tests {
         for text in ["", "1.", "01", "abc", "1e", " 1", "--1", "1d"] {
             assert_eq!(Number::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn every_number_has_one_canonical_text() {
+        let long = "7".repeat(256);
+        for (text, shown) in [
+            ("92838584930183242888", "92838584930183242888"),
+            ("-92838584930183242889", "-92838584930183242889"),
+            ("1e2", "100"),
+            ("100", "100"),
+            ("100.0", "100"),
+            ("1.50", "1.5"),
+            ("-0", "0"),
+            ("0", "0"),
+            ("0.0e7", "0"),
+            ("-15e-1", "-1.5"),
+            ("1e-7", "0.0000001"),
+            ("12345.678e-2", "123.45678"),
+            (long.as_str(), long.as_str()),
+            ("1e255", format!("1{}", "0".repeat(255)).as_str()),
+            ("1e256", "1e256"),
+            ("12e300", "1.2e301"),
+            ("-1e-255", format!("-0.{}1", "0".repeat(254)).as_str()),
+            ("1e-256", "1e-256"),
+            ("1.5e-300", "1.5e-300"),
+            ("1e999999999", "1e999999999"),
+            ("1e-999999999", "1e-999999999"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(shown), "{text}");
+            assert_eq!(number(text).canonical(), shown, "{text}");
+        }
+        let longer = format!("7{long}");
+        let scientific = format!("7.{long}e256");
+        assert_eq!(canonical(&longer).as_deref(), Some(scientific.as_str()));
+        assert_eq!(["", "-", "1.", "01", "x", "--1", "+1"].map(canonical), [const { None }; 7]);
     }
 
     #[test]
@@ -236,6 +335,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn canonical_texts_are_equal_exactly_if_the_numbers_are(
+            a in any_number_text(),
+            b in prop_oneof![any_number_text(), "[1-9]0{0,3}(\\.0{1,3})?(e-?[0-3])?"],
+            shift in 0usize..300,
+        ) {
+            let shown = canonical(&a).unwrap();
+            prop_assert_eq!(number(&shown), number(&a));
+            prop_assert_eq!(shown == canonical(&b).unwrap(), number(&a) == number(&b));
+            if !a.contains(['.', 'e', 'E']) && number(&a) != number("0") {
+                let same = format!("{a}{}.00e-{shift}", "0".repeat(shift));
+                prop_assert_eq!(canonical(&same), canonical(&a));
+            }
+        }
+
         #[test]
         fn order_is_that_of_the_doubles_where_those_differ(a in any_number_text(), b in any_number_text()) {
             let (x, y): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
