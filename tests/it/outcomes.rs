@@ -64,10 +64,10 @@ async fn stored_exactly(
 ) -> anyhow::Result<(String, String)> {
     let wanted: Vec<Vec<u8>> = wanted.into_iter().collect();
     let mut fleet = Fleet::new(backend, name)?;
-    fleet.start(&[])?;
+    let worker = fleet.start(&[])?;
     fleet.drained(wanted.len()).await?;
     let metrics = fleet.scrapes().await?.into_values().collect();
-    let log = std::fs::read_to_string(fleet.log_of(0))?;
+    let log = fleet.worker(worker).log()?;
     fleet.stop().await?;
     let table = backend.table(APPLICATION);
     wanted.into_iter().collect::<Multiset>().equals(&table.everything().await?)?;

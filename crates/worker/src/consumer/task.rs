@@ -246,7 +246,8 @@ impl Consumer {
         }
         let session = ShardSession::new(&row, state, self.policy.clone());
         self.metrics.session_began(session.batches_to_redeliver());
-        self.work(session, stop).await
+        // On the heap: what waits for all that a session waits for is large.
+        Box::pin(self.work(session, stop)).await
     }
 
     async fn work(mut self, mut session: ShardSession, stop: CancellationToken) -> Ended {

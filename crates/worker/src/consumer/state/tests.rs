@@ -673,7 +673,7 @@ fn a_batch_with_something_foreign_waits_for_an_answer_and_records_what_it_says()
             .iter()
             .filter_map(|command| match command {
                 Command::Judge { arrived } => Some(*arrived),
-                _ => None,
+                Command::Read | Command::Write { .. } | Command::Deliver(_) | Command::Finish(_) => None,
             })
             .collect();
         assert_eq!(asked, [record(2).arrival()], "one question, for the newest of them");
