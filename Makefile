@@ -1,5 +1,5 @@
 # `verify` only reads; `fix` alone writes. The gate needs cargo, make and what a POSIX shell brings.
-.PHONY: verify fix shape deny demo simulate failover handoff budget capacity lift outage stalled hotkey poison burst chaos reads
+.PHONY: verify fix shape deny demo simulate failover handoff budget capacity lift memory outage stalled hotkey poison burst chaos reads
 
 # The tests come last, so that the run ends with their summary.
 verify:

@@ -164,7 +164,7 @@ async fn measure(plan: &MemoryPlan, load: Load, buffer_mib: usize, name: &str) -
     let folder = tempfile::tempdir()?;
     let dir = folder.path().to_str().context("the folder's name is not UTF-8")?;
     let backend = Backend::process_with(&["--dir", dir]).await?;
-    let shards = plan.shards.unwrap_or(load.shards());
+    let shards = plan.shards.unwrap_or_else(|| load.shards());
     let create = backend.kinesis().create_stream().stream_name(STREAM).shard_count(i32::try_from(shards)?);
     create.max_record_size_in_kib(10 << 10).send().await?;
     let mut events = 0;

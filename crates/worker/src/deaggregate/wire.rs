@@ -150,6 +150,7 @@ fn skip(wire_type: WireType, number: u32, rest: &mut &[u8]) -> Result<(), Whole>
     skip_field(wire_type, number, rest, DecodeContext::default()).map_err(undecodable)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn undecodable(error: prost::DecodeError) -> Whole {
     Whole::Message(error.to_string())
 }
