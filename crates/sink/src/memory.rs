@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sluicegate_checkpoint::{Batch, BatchId, Record, Right};
+use sluicegate_checkpoint::{Batch, BatchId, Right};
 
 use crate::governor::units_of;
 use crate::item::{Attributes, Header, Item, ItemKey};
@@ -181,12 +181,7 @@ impl Sink for MemorySink {
         if !right.holds() {
             return Err(DeliverError::RightEnded);
         }
-        let delivered = Delivered {
-            filtered: batch.filtered(),
-            foreign: batch.foreign(),
-            dead_letters: batch.unreadable(),
-            ..count(batch.stored())
-        };
+        let delivered = Delivered::of(&batch);
         let mut batches = self.locked();
         let known = batches.get(&batch.id).is_some_and(|known| known.cut.revision > batch.cut.revision);
         if !known && !batch.cut.dropped {
@@ -198,21 +193,6 @@ impl Sink for MemorySink {
     fn packing_versions(&self) -> &[u32] {
         UNPACKED
     }
-}
-
-/// What a sink reports that stores records as they come, one an item.
-pub(crate) fn count<'a>(records: impl Iterator<Item = &'a Record>) -> Delivered {
-    let mut delivered = Delivered::default();
-    let mut before = None;
-    for record in records {
-        delivered.events += 1;
-        delivered.items += 1;
-        delivered.raw_bytes += record.data().len() as u64;
-        delivered.stored_bytes += record.data().len() as u64;
-        delivered.records += u64::from(before != Some(record.sequence_number()));
-        before = Some(record.sequence_number());
-    }
-    delivered
 }
 
 #[cfg(test)]

@@ -73,6 +73,28 @@ pub struct Delivered {
     pub groups: GroupSizes,
 }
 
+impl Delivered {
+    /// What a sink reports that stores the events of a batch as they come ([`Batch::stored`]), one an item.
+    pub fn of(batch: &Batch) -> Self {
+        let mut delivered = Self {
+            filtered: batch.filtered(),
+            foreign: batch.foreign(),
+            dead_letters: batch.unreadable(),
+            ..Self::default()
+        };
+        let mut before = None;
+        for record in batch.stored() {
+            delivered.events += 1;
+            delivered.items += 1;
+            delivered.raw_bytes += record.data().len() as u64;
+            delivered.stored_bytes += record.data().len() as u64;
+            delivered.records += u64::from(before != Some(record.sequence_number()));
+            before = Some(record.sequence_number());
+        }
+        delivered
+    }
+}
+
 /// Events that a reduction could give no window, because they have no time that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Untimed {

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{Batch, Right};
 
-use crate::memory::count;
 use crate::sink::{DeliverError, Delivered, Sink, UNPACKED};
 
 /// Writes lines to whatever it is given, standard output as a rule.
@@ -44,12 +43,7 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
             out.write_all(b"\n")?;
         }
         out.flush()?;
-        Ok(Delivered {
-            filtered: batch.filtered(),
-            foreign: batch.foreign(),
-            dead_letters: batch.unreadable(),
-            ..count(batch.stored())
-        })
+        Ok(Delivered::of(batch))
     }
 }
 

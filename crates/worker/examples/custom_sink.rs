@@ -16,14 +16,8 @@ impl Sink for Counting {
     async fn deliver(&self, batch: Arc<Batch>, _right: Arc<dyn Right>) -> Result<Delivered, DeliverError> {
         let closed =
             |source| DeliverError::Unavailable { what: "nobody counts".into(), source: Box::new(source) };
-        let events = batch.stored().count();
-        self.0.send(events).await.map_err(closed)?;
-        Ok(Delivered {
-            events: events as u64,
-            filtered: batch.filtered(),
-            foreign: batch.foreign(),
-            ..Delivered::default()
-        })
+        self.0.send(batch.stored().count()).await.map_err(closed)?;
+        Ok(Delivered::of(&batch))
     }
 
     fn packing_versions(&self) -> &[u32] {

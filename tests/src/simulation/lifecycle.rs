@@ -36,6 +36,13 @@ pub struct Lifecycle {
     passed: BTreeMap<WorkerId, u64>,
 }
 
+/// When a worker was told the shards for the last time, and read each row by itself.
+#[derive(Debug, Default)]
+pub struct Looked {
+    listed: Duration,
+    read: BTreeMap<LeaseKey, Duration>,
+}
+
 impl Lifecycle {
     /// A worker counts here.
     pub fn counts(&mut self, worker: &WorkerId, metrics: Metrics) {
@@ -52,10 +59,19 @@ impl Lifecycle {
         self.read.insert((worker.clone(), key.clone()), now);
     }
 
+    /// When a worker looked for the last time.
+    pub fn looked(&self, worker: &WorkerId) -> Looked {
+        let reads = self.read.iter().filter(|((reader, _), _)| reader == worker);
+        Looked {
+            listed: self.listed.get(worker).copied().unwrap_or_default(),
+            read: reads.map(|((_, key), at)| (key.clone(), *at)).collect(),
+        }
+    }
+
     /// A row was created: says why it must not have been (S3).
     pub fn created(
         &mut self,
-        writer: &WorkerId,
+        (writer, looked): (&WorkerId, &Looked),
         row: &Lease,
         (stream, rows): (&SimStream, &BTreeMap<LeaseKey, Lease>),
         now: Duration,
@@ -64,12 +80,12 @@ impl Lifecycle {
         if let Some(born) = covered_to(row) {
             self.born.insert(row.key.clone(), born);
         }
-        let listed = self.listed.get(writer).copied().unwrap_or_default();
         let known = |key: &ShardId| {
             let began = self.began.get(key).copied()?;
-            let read = self.read.get(&(writer.clone(), key.clone()));
+            let read = looked.read.get(key);
             // A put may land long after its sender looked.
-            (rows.contains_key(key) && began < listed && read.is_none_or(|read| *read > began)).then_some(())
+            (rows.contains_key(key) && began < looked.listed && read.is_none_or(|read| *read > began))
+                .then_some(())
         };
         let begun = stream.descendants(&row.key).into_iter().find(|key| known(key).is_some())?;
         Some(format!("{writer} makes a row for {}, whose descendant {begun} has begun", row.key))

@@ -107,7 +107,10 @@ impl LeaseStore for Ports {
 
     async fn create(&self, lease: &Lease) -> Result<Written<Lease>, WriteError> {
         let (row, me) = (lease.clone(), self.0.worker.clone());
-        let written = self.0.write(Service::Leases, move |world, now| world.create(&me, &row, now));
+        // What the writer saw is what it had seen when it sent the write, not when a late one lands.
+        let looked = self.0.world.with(|world| world.referee.lifecycle.looked(&me));
+        let written =
+            self.0.write(Service::Leases, move |world, now| world.create((&me, &looked), &row, now));
         written.await.map_err(unwritten)
     }
 

@@ -14,7 +14,7 @@ use sluicegate_sink::item::{Attributes, Header, Item, ItemKey};
 use sluicegate_sink::packing::{aggregate_key_of, pack};
 use sluicegate_sink::{Letter, LetterId};
 
-use super::lifecycle::Lifecycle;
+use super::lifecycle::{Lifecycle, Looked};
 use super::poison::Poison;
 use super::script::FAILOVER;
 use super::stream::SimStream;
@@ -160,7 +160,7 @@ impl Referee {
     /// A row was created (S3).
     pub fn created(
         &mut self,
-        writer: &WorkerId,
+        writer: (&WorkerId, &Looked),
         row: &Lease,
         around: (&SimStream, &BTreeMap<LeaseKey, Lease>),
         now: Duration,

@@ -15,6 +15,7 @@ use sluicegate_sink::{Letter, LetterId};
 use tokio::time::Instant;
 
 use super::history::History;
+use super::lifecycle::Looked;
 use super::meter::Meter;
 use super::poison::Poison;
 use super::reads::SharedReads;
@@ -194,7 +195,7 @@ impl Inner {
     }
 
     /// Puts a new row, if there is none.
-    pub fn create(&mut self, writer: &WorkerId, row: &Lease, now: Duration) -> Written<Lease> {
+    pub fn create(&mut self, writer: (&WorkerId, &Looked), row: &Lease, now: Duration) -> Written<Lease> {
         if let Some(found) = self.rows.get(&row.key) {
             return Written::Lost(Some(found.clone()));
         }
@@ -203,9 +204,9 @@ impl Inner {
     }
 
     /// A row was put where there was none.
-    pub fn created(&mut self, writer: &WorkerId, row: &Lease, now: Duration) {
+    pub fn created(&mut self, writer: (&WorkerId, &Looked), row: &Lease, now: Duration) {
         self.referee.created(writer, row, (&self.stream, &self.rows), now);
-        self.history.line(now, writer.as_str(), format_args!("creates {} at {}", row.key, row.checkpoint));
+        self.history.line(now, writer.0.as_str(), format_args!("creates {} at {}", row.key, row.checkpoint));
         self.rows.insert(row.key.clone(), row.clone());
     }
 

@@ -189,7 +189,10 @@ impl Witness<'_> {
             (Some(before), Some(after)) => {
                 self.world.replaced((&self.me.id, &self.me.sight), &before, &after, self.now)
             }
-            (None, Some(after)) => self.world.created(&self.me.id, &after, self.now),
+            (None, Some(after)) => {
+                let looked = self.world.referee.lifecycle.looked(&self.me.id);
+                self.world.created((&self.me.id, &looked), &after, self.now);
+            }
             (Some(before), None) => self.world.deleted(&self.me.id, &before, self.now),
             (None, None) => {}
         }
