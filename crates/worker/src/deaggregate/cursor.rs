@@ -1,7 +1,7 @@
 //! Reading with deaggregation: the one place through which sessions read a shard, whatever the stream is.
 //!
 //! A page of Kinesis records is fetched, and its events are taken out of it bit by bit: what each Kinesis record will weigh is
-//! known beforehand ([`shape`](super::shape)), so that no more of them are made than there is memory for. All user records of
+//! known beforehand ([`shape`]), so that no more of them are made than there is memory for. All user records of
 //! a Kinesis record come out together, for a record is never split between batches.
 
 use std::collections::VecDeque;
