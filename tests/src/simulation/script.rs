@@ -332,6 +332,6 @@ fn build(rng: &mut SmallRng) -> Build {
         max_age: Duration::from_millis(rng.random_range(200..3_000)),
         max_in_flight: rng.random_range(1..=4),
         commit_delay: Duration::from_millis(rng.random_range(0..1_500)),
-        buffer_bytes: [3_000, 1 << 20][rng.random_range(0..2)],
+        buffer_bytes: [12_000, 1 << 20][rng.random_range(0..2)],
     }
 }
