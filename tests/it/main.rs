@@ -29,6 +29,7 @@ mod kcl;
 #[cfg(test)]
 mod local;
 mod lost_row;
+mod memory;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]

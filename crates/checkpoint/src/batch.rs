@@ -99,12 +99,12 @@ impl Cut {
     /// Whether an event is left out by the recorded parameters: it is a user record of another shard, or one that the
     /// filter does not keep. A function of the record and the parameters, so that a redelivery leaves out the same ones.
     pub fn filters(&self, record: &Record) -> bool {
-        self.quick_verdict(record) == Verdict::LeftOut
+        matches!(self.quick_verdict(record), Verdict::LeftOut | Verdict::Foreign)
     }
 
     /// Whether an event goes into its item, exclusions aside.
     fn keeps(&self, record: &Record) -> bool {
-        matches!(self.quick_verdict(record), Verdict::Kept | Verdict::Unreadable)
+        self.quick_verdict(record).keeps()
     }
 
     /// The verdict, with [`Verdict::Unreadable`] told as kept where no event is left out for what it says: then none has
@@ -113,7 +113,7 @@ impl Cut {
         if self.parameters.leaves_out_events() {
             self.verdict(record)
         } else if self.is_foreign(record) {
-            Verdict::LeftOut
+            Verdict::Foreign
         } else {
             Verdict::Kept
         }
@@ -132,7 +132,7 @@ impl Cut {
     /// What becomes of an event, and what it says: it is read once, and only if the recorded parameters look into it.
     pub fn judge<'a>(&self, record: &'a Record) -> Judged<'a> {
         if self.is_foreign(record) {
-            return Judged { verdict: Verdict::LeftOut, event: None };
+            return Judged { verdict: Verdict::Foreign, event: None };
         }
         let event = self.parameters.event_of(record);
         Judged { verdict: self.parameters.verdict(event.as_ref()), event }
@@ -228,7 +228,7 @@ impl Batch {
 
     /// How many records the recorded filter leaves out, foreign ones not among them; none of a dropped cut is counted.
     pub fn filtered(&self) -> u64 {
-        self.count(|record| !self.cut.is_foreign(record) && self.cut.filters(record))
+        self.count(|record| self.cut.quick_verdict(record) == Verdict::LeftOut)
     }
 
     /// How many records are left out because they are not of the shard; none of a dropped cut is counted.
@@ -294,7 +294,7 @@ mod tests {
         cut.parameters =
             Arc::new(PackingParameters { hash_range: Some(range), ..PackingParameters::default() });
         let left_out =
-            |cut: &Cut, record: &Record| (cut.is_foreign(record), cut.verdict(record) == Verdict::LeftOut);
+            |cut: &Cut, record: &Record| (cut.is_foreign(record), cut.verdict(record) == Verdict::Foreign);
         for (key, foreign) in [(9, true), (10, false), (20, false), (21, true)] {
             for key in [once(key), again(key)] {
                 assert_eq!(left_out(&cut, &record(Some(key))), (foreign, foreign), "{key:?}");

@@ -30,12 +30,24 @@ pub use time::Unit;
 pub enum Verdict {
     /// It goes into its item.
     Kept,
-    /// It is left out, and counted as filtered.
+    /// The filter does not keep it: it is left out, and counted as filtered.
     LeftOut,
+    /// It is a user record of another shard: it is left out, and counted as foreign.
+    Foreign,
     /// It cannot be read: it goes into its item as it is, and is counted.
     Unreadable,
     /// It cannot be read, and becomes a dead letter.
     DeadLetter,
+}
+
+impl Verdict {
+    /// Whether the event goes into its item.
+    pub fn keeps(self) -> bool {
+        match self {
+            Self::Kept | Self::Unreadable => true,
+            Self::LeftOut | Self::Foreign | Self::DeadLetter => false,
+        }
+    }
 }
 
 /// Why a text is no filter, no list of fields or no reduction. Positions count characters from 1.

@@ -33,7 +33,7 @@ pub use overlap::{Overlap, overlaps};
 pub use packing_sink::{PackingSink, PackingSinkOptions};
 pub use reader::{Event, EventStream, ReadError, Reader, TimeRange};
 pub use reduction::{FieldSum, Reduction};
-pub use sink::{DeliverError, Delivered, Offender, Sink, Untimed};
+pub use sink::{Arrivals, DeliverError, Delivered, Offender, Sink, Untimed};
 pub use stdout::StdoutSink;
 pub use store::{CapacitySource, ItemSource, ItemWriter, StoreError};
 

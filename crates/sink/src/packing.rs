@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use crate::group_sizes::GroupSizes;
 use crate::item::{EventId, Header, Item, MAX_PARTS, PartitionKey, SortKey, StoredCodec};
-use crate::sink::Untimed;
+use crate::sink::{Arrivals, Untimed};
 
 mod codec;
 mod frame;
@@ -88,6 +88,8 @@ pub struct Packed {
     pub stored_bytes: u64,
     /// Events under the fallback key, because the key template found nothing usable.
     pub fallback_keys: u64,
+    /// When the events arrived.
+    pub arrivals: Arrivals,
     /// How large the groups are.
     pub groups: GroupSizes,
 }
@@ -149,6 +151,7 @@ pub fn pack(batch: &Batch) -> Result<Packed, PackError> {
         untimed: groups.untimed,
         raw_bytes: groups.raw_bytes,
         fallback_keys: groups.fallback_keys,
+        arrivals: groups.arrivals,
         ..Packed::default()
     };
     let mut compressor = codec::Compressor::new(cut.parameters.codec).map_err(PackError::Compress)?;

@@ -438,6 +438,7 @@ impl Sink for PackingSink {
             raw_bytes: packed.raw_bytes,
             stored_bytes: packed.stored_bytes,
             fallback_keys: packed.fallback_keys,
+            arrivals: packed.arrivals,
             groups: packed.groups,
         })
     }

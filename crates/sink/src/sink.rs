@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sluicegate_checkpoint::transform::{Unit, Window};
-use sluicegate_checkpoint::{Batch, Exclusion, Retry, Right};
+use sluicegate_checkpoint::{ArrivalMillis, Batch, Exclusion, Retry, Right};
 use thiserror::Error;
 
 use crate::group_sizes::GroupSizes;
@@ -69,6 +69,8 @@ pub struct Delivered {
     pub stored_bytes: u64,
     /// Events that went to the fallback key, because the key template found nothing usable.
     pub fallback_keys: u64,
+    /// When the stored events arrived: what the worker tells their age by.
+    pub arrivals: Arrivals,
     /// How large the stored groups are; nothing from a sink that has none.
     pub groups: GroupSizes,
 }
@@ -85,6 +87,7 @@ impl Delivered {
         let mut before = None;
         for record in batch.stored() {
             delivered.events += 1;
+            delivered.arrivals.add(record.arrival());
             delivered.items += 1;
             delivered.raw_bytes += record.data().len() as u64;
             delivered.stored_bytes += record.data().len() as u64;
@@ -92,6 +95,25 @@ impl Delivered {
             before = Some(record.sequence_number());
         }
         delivered
+    }
+}
+
+/// Arrivals of events in the order of their shard; those of the same millisecond that follow each other are one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Arrivals(Vec<(ArrivalMillis, u64)>);
+
+impl Arrivals {
+    /// Adds the next event.
+    pub fn add(&mut self, arrival: ArrivalMillis) {
+        match self.0.last_mut() {
+            Some((last, events)) if *last == arrival => *events += 1,
+            Some(_) | None => self.0.push((arrival, 1)),
+        }
+    }
+
+    /// Each arrival, and how many events have it.
+    pub fn iter(&self) -> impl Iterator<Item = (ArrivalMillis, u64)> {
+        self.0.iter().copied()
     }
 }
 

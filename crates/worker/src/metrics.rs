@@ -466,9 +466,9 @@ impl ShardMetrics {
         metrics.dead_letters.inc_by(durable.posted.new);
         let now = wall_millis();
         let availability = metrics.availability.local();
-        for record in batch.stored() {
-            let waited = u64::try_from(now.0 - record.arrival().0).unwrap_or(0);
-            availability.observe(Duration::from_millis(waited).as_secs_f64());
+        for (arrival, events) in delivered.arrivals.iter() {
+            let waited = Duration::from_millis(u64::try_from(now.0 - arrival.0).unwrap_or(0)).as_secs_f64();
+            (0..events).for_each(|_| availability.observe(waited));
         }
         availability.flush();
         metrics.events_stored.inc_by(delivered.events);

@@ -34,6 +34,37 @@ impl DynamoDbDeadLetters {
         ])
     }
 
+    /// The items of a letter, in order: of each what the expression names (`#pk`, `#sk`), or all of it.
+    async fn items_of(
+        &self,
+        id: &LetterId,
+        projection: Option<&str>,
+    ) -> Result<Vec<HashMap<String, AttributeValue>>, StoreError> {
+        let (mut items, mut start) = (Vec::new(), None);
+        loop {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .set_projection_expression(projection.map(ToOwned::to_owned))
+                .key_condition_expression("#pk = :pk AND begins_with(#sk, :sk)")
+                .expression_attribute_names("#pk", names::PARTITION)
+                .expression_attribute_names("#sk", names::SORT)
+                .expression_attribute_values(":pk", AttributeValue::S(id.shard.to_string()))
+                .expression_attribute_values(":sk", AttributeValue::S(id.sort_prefix()))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| error::store_error(error, &self.table))?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
     /// Stores an item unless there is one under its key; returns whether it is new.
     async fn put_if_absent(&self, item: Attributes) -> Result<bool, StoreError> {
         let call = self
@@ -84,29 +115,7 @@ impl DeadLetters for DynamoDbDeadLetters {
     }
 
     async fn letter(&self, id: &LetterId) -> Result<Option<Letter>, StoreError> {
-        let text = |text: String| AttributeValue::S(text);
-        let (mut items, mut start) = (Vec::new(), None);
-        loop {
-            let answer = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :pk AND begins_with(#sk, :sk)")
-                .expression_attribute_names("#pk", names::PARTITION)
-                .expression_attribute_names("#sk", names::SORT)
-                .expression_attribute_values(":pk", text(id.shard.to_string()))
-                .expression_attribute_values(":sk", text(id.sort_prefix()))
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| error::store_error(error, &self.table))?;
-            items.extend(answer.items.unwrap_or_default().into_iter().map(from_sdk));
-            start = answer.last_evaluated_key;
-            if start.is_none() {
-                break;
-            }
-        }
+        let items: Vec<Attributes> = self.items_of(id, None).await?.into_iter().map(from_sdk).collect();
         // Without its first item a letter is still being put.
         let is_head = |item: &Attributes| item.text(names::SORT) == Some(&id.sort_key(1));
         if !items.first().is_some_and(is_head) {
@@ -117,30 +126,8 @@ impl DeadLetters for DynamoDbDeadLetters {
 
     /// The first item last: until then the letter is listed, so that a purge that was interrupted finds it again.
     async fn delete(&self, id: &LetterId) -> Result<bool, StoreError> {
-        let mut keys: Vec<ItemKey> = Vec::new();
-        let mut start = None;
-        loop {
-            let answer = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
-                .projection_expression("#pk, #sk")
-                .key_condition_expression("#pk = :pk AND begins_with(#sk, :sk)")
-                .expression_attribute_names("#pk", names::PARTITION)
-                .expression_attribute_names("#sk", names::SORT)
-                .expression_attribute_values(":pk", AttributeValue::S(id.shard.to_string()))
-                .expression_attribute_values(":sk", AttributeValue::S(id.sort_prefix()))
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| error::store_error(error, &self.table))?;
-            keys.extend(answer.items.unwrap_or_default().iter().filter_map(sdk_key));
-            start = answer.last_evaluated_key;
-            if start.is_none() {
-                break;
-            }
-        }
+        let items = self.items_of(id, Some("#pk, #sk")).await?;
+        let keys: Vec<ItemKey> = items.iter().filter_map(sdk_key).collect();
         let head = id.head_key();
         let is_there = keys.first() == Some(&head);
         for key in keys.into_iter().rev() {

@@ -13,7 +13,7 @@ use sluicegate_checkpoint::transform::Verdict;
 use sluicegate_checkpoint::{Batch, BatchId, PackingParameters, Record};
 
 use super::shape::Shape;
-use crate::sink::Untimed;
+use crate::sink::{Arrivals, Untimed};
 
 /// The groups of a batch, and what was counted on the way.
 #[derive(Default)]
@@ -30,6 +30,7 @@ pub(super) struct Groups<'a> {
     pub dead_letters: Vec<usize>,
     pub raw_bytes: u64,
     pub fallback_keys: u64,
+    pub arrivals: Arrivals,
 }
 
 /// The events of one aggregate key.
@@ -53,18 +54,15 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
     let mut before = None;
     for (place, record) in batch.records.iter().enumerate().filter(|(_, record)| !batch.cut.is_before(record))
     {
-        if batch.cut.is_foreign(record) {
-            groups.foreign += 1;
-            continue;
-        }
         // Read once: for the filter, for the key and for what is stored of it.
         let judged = batch.cut.judge(record);
-        if judged.verdict == Verdict::LeftOut {
-            groups.filtered += 1;
-            continue;
+        match judged.verdict {
+            Verdict::Kept | Verdict::Unreadable => {}
+            Verdict::Foreign => groups.foreign += 1,
+            Verdict::LeftOut => groups.filtered += 1,
+            Verdict::DeadLetter => groups.dead_letters.push(place),
         }
-        if judged.verdict == Verdict::DeadLetter {
-            groups.dead_letters.push(place);
+        if !judged.verdict.keeps() {
             continue;
         }
         let key = parameters.aggregate_key_of(record, judged.event.as_ref());
@@ -79,6 +77,7 @@ pub(super) fn group(batch: &Batch) -> Groups<'_> {
         }
         group.records.push(record);
         groups.events += 1;
+        groups.arrivals.add(record.arrival());
         groups.unreadable += u64::from(judged.verdict == Verdict::Unreadable);
         groups.raw_bytes += record.data().len() as u64;
         groups.fallback_keys += u64::from(fallback);

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluicegate_checkpoint::record::weight_bytes;
 use sluicegate_checkpoint::{
     Announced, ArrivalMillis, Batch, BatchId, Cut, LeaseState, PackingParameters, Position, ShardId, Tracker,
 };
@@ -41,8 +42,6 @@ use crate::stream::ReadFrom;
 /// A batch that the sink works on.
 #[derive(Debug)]
 struct Delivery {
-    /// Memory that it takes.
-    weight: usize,
     payload_bytes: usize,
     /// What it is packed with.
     parameters: Arc<PackingParameters>,
@@ -101,6 +100,8 @@ pub struct ShardSession {
     /// Announced, and not to be delivered again before some events are excluded.
     poisoned: Vec<Poisoned>,
     conservation: Conservation,
+    /// Memory that each batch takes that is not durable yet, in bytes.
+    weights: BTreeMap<BatchId, usize>,
     /// Arrival of the last record of each announced batch.
     last_arrivals: BTreeMap<BatchId, ArrivalMillis>,
     commit_due: Option<Instant>,
@@ -162,6 +163,7 @@ impl ShardSession {
             delivering: BTreeMap::new(),
             poisoned: Vec::new(),
             conservation: Conservation::default(),
+            weights: BTreeMap::new(),
             last_arrivals: BTreeMap::new(),
             commit_due: None,
             caught_up: None,
@@ -201,13 +203,7 @@ impl ShardSession {
 
     /// Memory that this session's records take, in bytes.
     pub fn weight_bytes(&self) -> usize {
-        let poisoned = self.poisoned.iter().map(|(batch, _)| batch);
-        let queued = self.closed.iter().chain(&self.ready).chain(poisoned);
-        let queued = queued.map(|batch| weight(batch)).sum::<usize>();
-        queued
-            + self.delivering.values().map(|delivery| delivery.weight).sum::<usize>()
-            + self.batcher.weight_bytes()
-            + self.replay.weight_bytes()
+        self.weights.values().sum::<usize>() + self.batcher.weight_bytes() + self.replay.weight_bytes()
     }
 
     /// How many announced batches of earlier sessions are still to be delivered again.
@@ -323,6 +319,7 @@ impl ShardSession {
         }
         self.closed_by.insert(batch.id.clone(), by);
         self.conservation.closed(batch.id.clone());
+        self.weights.insert(batch.id.clone(), weight_bytes(&batch.records));
         self.aim();
         self.closed.push_back(Arc::new(batch));
     }
@@ -380,15 +377,10 @@ fn amended(state: &LeaseState, versions: &[u32]) -> Option<LeaseState> {
 impl Delivery {
     fn of(batch: &Batch) -> Self {
         Self {
-            weight: weight(batch),
             payload_bytes: batch.records.iter().map(|record| record.data().len()).sum(),
             parameters: Arc::clone(&batch.cut.parameters),
         }
     }
-}
-
-fn weight(batch: &Batch) -> usize {
-    sluicegate_checkpoint::record::weight_bytes(&batch.records)
 }
 
 #[cfg(test)]

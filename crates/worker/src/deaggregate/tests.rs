@@ -228,6 +228,29 @@ fn any_events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..20)
 }
 
+/// Partition key, hash key and payload of each user record, as prost's messages make them; `None` where the record is one event.
+fn by_prost(record: &Record) -> Option<Vec<Event>> {
+    let data = record.data_bytes();
+    let aggregate = AggregatedRecord::decode(data.slice(MAGIC.len()..data.len() - SUM_BYTES)).ok()?;
+    if aggregate.partition_key_table.iter().any(|key| key.chars().count() > MAX_KEY_CHARS) {
+        return None;
+    }
+    let at = |index: u64| usize::try_from(index).unwrap_or(usize::MAX);
+    let user = |user: &UserRecord| {
+        if user.tags.iter().any(|tag| tag.key.is_none()) {
+            return None;
+        }
+        let key = aggregate.partition_key_table.get(at(user.partition_key_index?))?;
+        let hash_key = match user.explicit_hash_key_index {
+            Some(index) => aggregate.explicit_hash_key_table.get(at(index))?.parse().ok()?,
+            None => hash_key_of(key),
+        };
+        Some((key.clone(), Some(hash_key), user.data.as_ref()?.to_vec()))
+    };
+    let users: Vec<Event> = aggregate.records.iter().map(user).collect::<Option<_>>()?;
+    (!users.is_empty()).then_some(users)
+}
+
 proptest! {
     /// Deaggregate after aggregate is the identity.
     #[test]
@@ -253,6 +276,36 @@ proptest! {
         data[at] ^= 1 << bit;
         let record = kinesis_record(data);
         prop_assert_eq!(deaggregate(record.clone()), [record]);
+    }
+
+    /// The reading in place gives what prost's messages give, whatever became of some bytes of the message.
+    #[test]
+    fn a_message_is_read_as_prost_reads_it(
+        events in any_events(),
+        tags in any::<bool>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut made = aggregate(&events);
+        if tags {
+            made.records[0].tags.push(Tag { key: Some("k".into()), value: Some("v".into()) });
+        }
+        let mut message = made.encode_to_vec();
+        for (at, byte) in changes {
+            let at = at.index(message.len());
+            message[at] = byte;
+        }
+        let sum = Md5::digest(&message);
+        let record = kinesis_record([MAGIC.as_slice(), &message, &sum].concat());
+        let apart = user_records(&record).ok().map(|users| {
+            let event = |user: &Record| {
+                (user.partition_key().to_owned(), user.hash_key().map(|at| at.key), user.data().to_vec())
+            };
+            users.iter().map(event).collect::<Vec<Event>>()
+        });
+        if let (Some(users), Ok(shape)) = (&apart, shape(&record)) {
+            prop_assert_eq!(shape.users, users.len());
+        }
+        prop_assert_eq!(apart, by_prost(&record));
     }
 
     /// Whatever the bytes are: no panic, and nothing disappears.

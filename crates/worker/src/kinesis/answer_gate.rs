@@ -123,8 +123,16 @@ impl HttpConnector for Gated {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+    use sluicegate_checkpoint::{SequenceNumber, ShardId};
+
     use super::*;
     use crate::budget::ByteBudget;
+    use crate::kinesis::KinesisStream;
+    use crate::stream::{ReadFrom, ShardCursor, StreamError, StreamReader};
 
     #[test]
     fn an_answer_takes_what_is_held_for_it_then_what_is_free_and_is_left_unread_otherwise() {
@@ -139,5 +147,80 @@ mod tests {
         assert_eq!(admission.admit(4_000), Err(TooLarge { needed: 3_000 }));
         drop(admission);
         assert_eq!(budget.used(), 300);
+    }
+
+    /// Answers every request with an iterator, and a page of one record.
+    #[derive(Debug)]
+    struct Service {
+        record_bytes: usize,
+    }
+
+    impl HttpClient for Service {
+        fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+            SharedHttpConnector::new(Self { ..*self })
+        }
+    }
+
+    impl HttpConnector for Service {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            let body = if target.ends_with("GetShardIterator") {
+                r#"{"ShardIterator":"first"}"#.to_owned()
+            } else {
+                let data = "QUFB".repeat(self.record_bytes / 3);
+                format!(
+                    r#"{{"NextShardIterator":"next","MillisBehindLatest":0,"Records":[{{"SequenceNumber":"1","PartitionKey":"k","ApproximateArrivalTimestamp":1.5,"Data":"{data}"}}]}}"#
+                )
+            };
+            let length = body.len();
+            let status = StatusCode::try_from(200).unwrap();
+            let mut response = HttpResponse::new(status, SdkBody::from(body));
+            response.headers_mut().insert("content-length", length.to_string());
+            HttpConnectorFuture::ready(Ok(response))
+        }
+    }
+
+    fn cursor(record_bytes: usize) -> Box<dyn ShardCursor> {
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("a", "b", None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .http_client(AnswerGate::new(SharedHttpClient::new(Service { record_bytes })))
+            .build();
+        let stream = KinesisStream::new(aws_sdk_kinesis::Client::from_conf(config), "s");
+        stream.open(&ShardId::new("shardId-0"), ReadFrom::TrimHorizon)
+    }
+
+    /// Law M1 at the reader: whatever is asked for, an answer of up to 10 MiB is read when there is room for it, and says how
+    /// much it needs when there is none; the record is not lost for that.
+    #[tokio::test]
+    async fn a_page_that_does_not_fit_says_how_much_it_needs_and_is_read_once_that_is_there() {
+        for record_bytes in [0, 3, 3_000, 300_000, 10 << 20] {
+            let mut cursor = cursor(record_bytes);
+            let budget = ByteBudget::new(20_000);
+            let mut other = budget.account();
+            assert!(other.try_grow(18_000));
+            let admission = Admission::new(0, budget.account());
+            let read = admission.during(cursor.next_page(1)).await;
+            drop(admission);
+            let needed = match read {
+                Ok(page) => {
+                    assert!(record_bytes <= 3, "{record_bytes} bytes do not fit");
+                    assert_eq!(page.records.len(), 1);
+                    continue;
+                }
+                Err(StreamError::TooLarge { needed }) => needed,
+                Err(error) => panic!("{record_bytes}: {error:?}"),
+            };
+            assert!(record_bytes > 3 && needed >= record_bytes / 3 * 3, "{record_bytes}: {needed}");
+            let mut page = other.another();
+            drop(other);
+            page.grow(needed).await;
+            let admission = Admission::new(needed, page.another());
+            let read = admission.during(cursor.next_page(1)).await.unwrap();
+            assert_eq!(read.records[0].data().len(), record_bytes / 3 * 3);
+            assert_eq!(*read.records[0].sequence_number(), SequenceNumber::parse("1").unwrap());
+        }
     }
 }

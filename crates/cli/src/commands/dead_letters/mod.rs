@@ -12,13 +12,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use sluicegate_checkpoint::{ArrivalMillis, RetryPolicy};
-use sluicegate_sink::dead_letter::{DeadLetters, LetterCause, LetterHeader};
+use sluicegate_sink::dead_letter::{DeadLetters, LetterCause, LetterHeader, LetterId};
 use sluicegate_sink::item::ItemKey;
 use sluicegate_sink::store::StoreError;
 
 use crate::app;
 use crate::aws::{Aws, AwsArgs};
 use crate::aws_names;
+use crate::exit::bad_config;
 
 /// See the events that can never be stored with their batch, and store them again
 ///
@@ -115,7 +116,19 @@ struct Letters {
 /// Attempts at one call before a command gives up.
 const ATTEMPTS: u32 = 8;
 
+/// Letters as they are named on the command line.
+fn named(letters: &[String]) -> anyhow::Result<Vec<LetterId>> {
+    letters.iter().map(|name| name.parse().map_err(bad_config)).collect()
+}
+
 impl Letters {
+    /// Those that are wanted, in order.
+    async fn that(&self, wanted: impl Fn(&LetterHeader) -> bool) -> anyhow::Result<Vec<LetterId>> {
+        let mut letters = self.all().await?;
+        letters.retain(wanted);
+        Ok(letters.into_iter().map(|letter| letter.id).collect())
+    }
+
     async fn open(args: &LettersArgs) -> anyhow::Result<Self> {
         let aws = Aws::load(&args.aws).await?;
         let of_application = args.application.as_deref().map(app::default_dead_letters);

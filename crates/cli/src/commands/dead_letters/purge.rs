@@ -2,10 +2,8 @@
 
 use anyhow::bail;
 use serde::Serialize;
-use sluicegate_sink::dead_letter::{LetterHeader, LetterId};
 
-use super::{Letters, LettersArgs, Which};
-use crate::exit::bad_config;
+use super::{Letters, LettersArgs, Which, named};
 use crate::output::{self, counted};
 
 /// Delete letters
@@ -44,13 +42,10 @@ struct Outcome {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let named: Vec<LetterId> =
-        args.letter.iter().map(|name| name.parse().map_err(bad_config)).collect::<Result<_, _>>()?;
+    let named = named(&args.letter)?;
     let letters = Letters::open(&args.letters).await?;
-    let ids: Vec<LetterId> = if args.all || args.redriven {
-        let wanted =
-            |letter: &LetterHeader| args.which.takes(letter) && (args.all || letter.redriven_at.is_some());
-        letters.all().await?.into_iter().filter(wanted).map(|letter| letter.id).collect()
+    let ids = if args.all || args.redriven {
+        letters.that(|letter| args.which.takes(letter) && (args.all || letter.redriven_at.is_some())).await?
     } else {
         named
     };

@@ -7,10 +7,9 @@ use sluicegate_sink::PackingSink;
 use sluicegate_sink::dead_letter::{LetterCause, LetterId};
 use sluicegate_worker::telemetry::wall_millis;
 
-use super::{Letters, LettersArgs, Which};
+use super::{Letters, LettersArgs, Which, named};
 use crate::app;
 use crate::aws_names;
-use crate::exit::bad_config;
 use crate::output::{self, counted};
 
 /// Store events again, and mark their letters
@@ -59,14 +58,10 @@ struct Outcome {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let named: Vec<LetterId> =
-        args.letter.iter().map(|name| name.parse().map_err(bad_config)).collect::<Result<_, _>>()?;
+    let named = named(&args.letter)?;
     let letters = Letters::open(&args.letters).await?;
     let ids = if args.all {
-        let mut open = letters.all().await?;
-        open.retain(|letter| letter.redriven_at.is_none() && args.which.takes(letter));
-        let open = open.into_iter();
-        open.map(|letter| letter.id).collect()
+        letters.that(|letter| letter.redriven_at.is_none() && args.which.takes(letter)).await?
     } else {
         named
     };

@@ -49,7 +49,9 @@ fn a_shard_at_its_tip_is_read_once_an_idle_interval_and_reserves_little() {
         let fetched = Fetched { records, bytes: 300 * records };
         pace.seen(&Answer { fetched, behind_latest: Duration::ZERO }, now);
         assert_eq!(pace.wait(now), POLICY.idle_interval);
-        assert!(pace.request(now, PLENTY).memory_bytes <= POLICY.page_bytes / SMALLEST_PART * 2 + (10 << 10));
+        let asked = pace.request(now, PLENTY);
+        let bytes = asked.memory_bytes - usize::try_from(asked.records).unwrap() * BESIDE_RECORD;
+        assert!(bytes <= POLICY.page_bytes / SMALLEST_PART + (10 << 10), "beside what each record takes");
     }
     pace.refused(now + POLICY.idle_interval);
     assert_eq!(pace.wait(now + POLICY.idle_interval), POLICY.idle_interval);
@@ -69,7 +71,7 @@ fn little_free_memory_makes_small_pages() {
     let now = Instant::now();
     pace.seen(&behind(300), now);
     for (free, at_most) in [(PLENTY, 10 << 20), (1 << 20, 256 << 10), (0, 128 << 10)] {
-        assert!(pace.request(now, free).memory_bytes <= at_most * 2 + 600, "{free}");
+        assert!(pace.request(now, free).memory_bytes <= at_most + 300, "{free}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sluicegate_checkpoint::record::weight_bytes;
 use sluicegate_checkpoint::{ArrivalMillis, Batch, BatchId, Position, Record};
 use sluicegate_sink::GroupSizes;
 use tokio::time::Instant;
@@ -98,6 +99,7 @@ impl ShardSession {
             Replayed::Batch(batch) => {
                 self.conservation.fetched();
                 self.conservation.closed(batch.id.clone());
+                self.weights.insert(batch.id.clone(), weight_bytes(&batch.records));
                 self.note_arrival(&batch);
                 self.ready.push_back(Arc::new(*batch));
             }
@@ -162,6 +164,7 @@ impl ShardSession {
     }
 
     pub(super) fn on_delivered(&mut self, id: &BatchId, revision: u32, groups: GroupSizes) {
+        self.weights.remove(id);
         if let Some(delivery) = self.delivering.remove(id) {
             self.note_fill(id, &delivery, groups);
         }

@@ -14,10 +14,7 @@ use crate::telemetry::wall_millis;
 
 /// How often a shard's failed reads are told while they go on.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// How often it is told of a shard that events are left out that nobody asked to leave out.
-const LEFT_OUT_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How often a shard's events that could not be read as configured are told.
+/// How often it is told of a shard what became of events otherwise than somebody may think.
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Events of one cause, told once an hour with how many there were since the last time.
@@ -139,15 +136,11 @@ impl Shell {
 
     /// Warns now and then of events that were left out although no setting asks for it.
     pub(super) fn note_foreign(&mut self, batch: &Batch, foreign: u64) {
-        if foreign == 0 || self.foreign_user_records == ForeignUserRecords::Drop {
+        if self.foreign_user_records == ForeignUserRecords::Drop {
             return;
         }
-        self.foreign_untold += foreign;
         let now = self.clock.now().saturating_duration_since(self.begun);
-        if self.foreign_told.tell(now, LEFT_OUT_EVERY).is_none() {
-            return;
-        }
-        let events = std::mem::take(&mut self.foreign_untold);
+        let Some(events) = self.foreign.tell(now, foreign) else { return };
         let last = batch.id.to.as_str();
         tracing::warn!(
             lease_key = batch.id.shard.as_str(),
@@ -163,15 +156,11 @@ impl Shell {
             return;
         }
         let keyless = page.records.iter().filter(|record| record.partition_key().is_empty()).count();
-        if keyless == 0 {
-            return;
-        }
         let now = self.clock.now().saturating_duration_since(self.begun);
-        if let Some(pages) = self.keyless_told.tell(now, LEFT_OUT_EVERY) {
+        if let Some(records) = self.keyless.tell(now, u64::try_from(keyless).unwrap_or(u64::MAX)) {
             tracing::warn!(
                 lease_key = self.metrics.shard().as_str(),
-                records = keyless,
-                pages_since = pages,
+                records,
                 "records came without a partition key and are all stored under one fallback key; set aggregate_key to a template over a field of the events"
             );
         }

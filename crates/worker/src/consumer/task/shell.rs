@@ -49,13 +49,12 @@ pub(super) struct Shell {
     pub(super) untimed: Hourly,
     pub(super) dead_letters: Hourly,
     pub(super) begun: Instant,
-    /// What is done with user records of other shards, and those left out that were not told yet.
+    /// What is done with user records of other shards, and those that were left out.
     pub(super) foreign_user_records: ForeignUserRecords,
-    pub(super) foreign_told: Recurring,
-    pub(super) foreign_untold: u64,
+    pub(super) foreign: Hourly,
     /// Whether events are grouped by their partition key, which some may not have.
     pub(super) aggregates_by_partition_key: bool,
-    pub(super) keyless_told: Recurring,
+    pub(super) keyless: Hourly,
 }
 
 /// How often the right is asked while nothing happens.
@@ -75,11 +74,10 @@ impl Shell {
             dead_letters: Hourly::default(),
             begun: consumer.clock.now(),
             foreign_user_records: consumer.policy.foreign_user_records,
-            foreign_told: Recurring::default(),
-            foreign_untold: 0,
+            foreign: Hourly::default(),
             aggregates_by_partition_key: consumer.policy.parameters.aggregate_key
                 == AggregateKey::PartitionKey,
-            keyless_told: Recurring::default(),
+            keyless: Hourly::default(),
             clock: consumer.clock,
             metrics: consumer.metrics,
             since: consumer.since,
