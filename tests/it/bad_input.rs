@@ -309,6 +309,9 @@ async fn all_that_is_wrong_is_told_at_once_and_as_json_too() -> anyhow::Result<(
 }
 
 /// The command line has its own words and may take several lines for them.
+/// The name of a letter, as `list` prints it.
+const LETTER: &str = "shardId-000000000001:21.2";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn arguments_that_do_not_fit_exit_with_64() -> anyhow::Result<()> {
     let home = tempfile::tempdir()?;
@@ -332,6 +335,10 @@ async fn arguments_that_do_not_fit_exit_with_64() -> anyhow::Result<()> {
         &["drain", "--application", "a b", "w"],
         &["dead-letters", "list", "--application", "a b"],
         &["dead-letters", "list", "--dead-letters", "a b"],
+        // What is named is not chosen among.
+        &["dead-letters", "purge", "--application", "app", LETTER, "--cause", "rejected"],
+        &["dead-letters", "purge", "--application", "app", LETTER, "--until", "2020-01-01T00:00:00Z"],
+        &["dead-letters", "redrive", "--application", "app", LETTER, "--since", "2020-01-01T00:00:00Z"],
         &["produce", "--stream", "flights!"],
         &["no-such-command"],
         &["demo", "--workers", "0"],

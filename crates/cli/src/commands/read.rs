@@ -17,7 +17,7 @@ use crate::exit::bad_config;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Aggregate key to read
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     key: String,
     /// Earliest arrival, RFC 3339, such as 2026-01-31T12:00:00Z
     #[arg(long)]

@@ -13,7 +13,7 @@ use crate::output::{self, counted};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Letters, as `list` prints them
-    #[arg(required_unless_present_any = ["all", "redriven"], conflicts_with_all = ["all", "redriven"])]
+    #[arg(required_unless_present_any = ["all", "redriven"], conflicts_with_all = ["all", "redriven", "cause", "since", "until"])]
     letter: Vec<String>,
     /// All letters, open ones too; --cause, --since and --until choose among them
     #[arg(long)]

@@ -21,7 +21,7 @@ use crate::output::{self, counted};
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
     /// Letters, as `list` prints them
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with_all = ["all", "cause", "since", "until"])]
     letter: Vec<String>,
     /// All that were not redriven yet; --cause, --since and --until choose among them
     #[arg(long)]

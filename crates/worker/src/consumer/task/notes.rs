@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluicegate_checkpoint::recurring::causes;
-use sluicegate_checkpoint::{Batch, Recurring, SequenceNumber};
+use sluicegate_checkpoint::{Batch, Record, Recurring, SequenceNumber};
 
 use super::shell::Shell;
 use crate::consumer::delivery::Durable;
@@ -142,12 +142,22 @@ impl Shell {
         let now = self.clock.now().saturating_duration_since(self.begun);
         let Some(events) = self.foreign.tell(now, foreign) else { return };
         let last = batch.id.to.as_str();
-        tracing::warn!(
-            lease_key = batch.id.shard.as_str(),
-            events,
-            last,
-            "user records were left out: their hash keys are not of this shard, and the KPL that aggregated them sends them again; if another library put them, set foreign_user_records = keep"
-        );
+        let lease_key = batch.id.shard.as_str();
+        if batch.cut.parameters.only_sent_again {
+            tracing::warn!(
+                lease_key,
+                events,
+                last,
+                "user records were left out: their hash keys are not of this shard, and the KPL that aggregated them sends them again; if another library put them, set foreign_user_records = keep"
+            );
+        } else {
+            tracing::warn!(
+                lease_key,
+                events,
+                last,
+                "user records were left out because the rule that was announced with their batch is drop: their hash keys are not of this shard, and no other producer than the native KPL sends them again"
+            );
+        }
     }
 
     /// Says once in a while that records without a partition key share one aggregate key.
@@ -155,7 +165,9 @@ impl Shell {
         if !self.aggregates_by_partition_key {
             return;
         }
-        let keyless = page.records.iter().filter(|record| record.partition_key().is_empty()).count();
+        // A user record has the key that it was given in its aggregate, if that is none.
+        let is_keyless = |record: &&Record| record.hash_key().is_none() && record.partition_key().is_empty();
+        let keyless = page.records.iter().filter(is_keyless).count();
         let now = self.clock.now().saturating_duration_since(self.begun);
         if let Some(records) = self.keyless.tell(now, u64::try_from(keyless).unwrap_or(u64::MAX)) {
             tracing::warn!(
