@@ -112,6 +112,14 @@ proptest! {
         prop_assert_eq!(built(Event::parse(text.unwrap().as_bytes()).unwrap().root()), json);
     }
 
+    /// The list of nodes never grows while a long text is read.
+    #[test]
+    fn no_text_has_more_nodes_than_were_counted(json in any_json(), pretty: bool) {
+        let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
+        let text = text.unwrap();
+        prop_assert!(super::parse(text.as_bytes()).unwrap().nodes.len() <= super::most_nodes(text.as_bytes()));
+    }
+
     #[test]
     fn it_refuses_what_serde_json_refuses(text in "[\\[\\]{}:,\"\\\\u0d8e1.\\- tn]{0,12}|(\\[|\\{|\\]|\\}|,|:|\"a\"|1|-1\\.5e3|true|null| ){0,9}|\"(\\\\ud83d|\\\\ude00|\\\\u00e4|x){0,3}\"") {
         let theirs = serde_json::from_str::<Json>(&text);
