@@ -117,7 +117,7 @@ proptest! {
     fn no_text_has_more_nodes_than_were_counted(json in any_json(), pretty: bool) {
         let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
         let text = text.unwrap();
-        prop_assert!(super::parse(text.as_bytes()).unwrap().nodes.len() <= super::most_nodes(text.as_bytes()));
+        prop_assert!(parse(text.as_bytes()).unwrap().nodes.len() <= most_nodes(text.as_bytes()));
     }
 
     #[test]
